@@ -1,0 +1,7 @@
+"""The package behind the executable book of a multimodal multiple instance learning paper.
+
+Data flow one way: cohort -> tiles and genes -> model -> training -> predictions -> pages. Each module is named
+after what the field would call it and is imported on its own; importing `mmmil` itself costs nothing.
+"""
+
+__version__ = "0.1.0"

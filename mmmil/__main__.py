@@ -1,0 +1,83 @@
+"""Command line: the stages that Snakemake runs, each also a call of the package. `python -m mmmil --help`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mmmil import experiments, params, record
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+Task = Annotated[str, typer.Option(help="a file of params/")]
+Overlay = Annotated[str, typer.Option(help="a second file of params/ laid over it; none: the paper's scale")]
+Workers = Annotated[int, typer.Option(help="processes")]
+
+
+@app.command()
+def simulate(task: Task, overlay: Overlay = "", workers: Workers = 1):
+    """Make the task's synthetic cohort, if its parameters say that it is synthetic."""
+    from mmmil import simulate as simulation
+
+    p = params.load(task, overlay)
+    if not p.synthetic:
+        raise params.ParameterError(f"task '{task}' with overlay '{overlay}' is not synthetic; nothing to make")
+    print(simulation.make(p, workers))
+
+
+@app.command()
+def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1):
+    """Build the cohort, tile its slides and split the patients: cohort.csv, tiles.csv, splits/."""
+    from mmmil import study
+
+    s = study.load(params.load(task, overlay), workers)
+    print(f"{task}: {len(s.cohort)} patients, {len(s.cohort.excluded)} excluded")
+
+
+@app.command()
+def genes(task: Task, overlay: Overlay = "", workers: Workers = 1):
+    """Differential expression, enrichment, autoencoder and tokens of every fold: genes.csv."""
+    from mmmil import genesets, study
+
+    p = params.load(task, overlay)
+    s = study.load(p, workers)
+    libraries = sorted({experiments.variant(n).genes for n in experiments.variants(p)} - {"", "all"})
+    table = genesets.all_folds(p, s.expression, s.labels, s.folds, libraries, workers)
+    record.write_atomically(p.results / "genes.csv", lambda t: table.to_csv(t, index=False))
+
+
+@app.command()
+def train(
+    task: Task,
+    variant: Annotated[str, typer.Option(help="a row of the variant table")],
+    overlay: Overlay = "",
+):
+    """Train one variant on every fold and finally on the development set: predictions/<variant>.parquet."""
+    from mmmil import study
+
+    p = params.load(task, overlay)
+    table = experiments.predictions(study.load(p), [variant])
+    path = p.results / "predictions" / f"{variant}.parquet"
+    record.write_atomically(path, lambda t: table.to_parquet(t, index=False))
+
+
+@app.command(name="record")
+def collect(task: Task, overlay: Overlay = ""):
+    """Join the variants' predictions into predictions.parquet and compute metrics.csv from it."""
+    import pandas as pd
+
+    from mmmil import evaluation
+
+    p = params.load(task, overlay)
+    table = pd.concat([pd.read_parquet(p.results / "predictions" / f"{n}.parquet") for n in experiments.variants(p)])
+    record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
+    summary = evaluation.summarise(table, p)
+    record.write_atomically(p.results / "metrics.csv", lambda t: summary.to_csv(t, index=False))
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except (ValueError, RuntimeError) as error:  # a wrong input or setting: the message says what to do
+        sys.exit(f"error: {error}")

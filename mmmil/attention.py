@@ -1,0 +1,113 @@
+"""Self-attention over the tokens of a bag, exact or by Nyström's approximation; cross-attention between modalities.
+
+Shapes: B patients, N tokens, W width, H heads. A returned `att` is after the softmax, (B, H, N_query, N_key).
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from nystrom_attention import NystromAttention
+from torch import Tensor, nn
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, H*D) -> (B, H, N, D)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class ExactSelfAttention(nn.Module):
+    """Multi-head scaled dot-product attention: softmax(Q K^T / sqrt(D)) V. At 64 tokens this is the fast one."""
+
+    def __init__(self, width: int, heads: int = 8, dropout: float = 0.0):
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor, return_att: bool = False):
+        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for."""
+        q, k, v = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
+        if return_att:
+            att = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+            out = att @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v)
+        out = self.to_out(out.transpose(1, 2).flatten(2))
+        return (out, att) if return_att else out
+
+
+def pseudo_inverse(x: Tensor, iterations: int = 6) -> Tensor:
+    """Iterative Moore-Penrose inverse (Nyströmformer, eq. 11), each matrix scaled by its own norms.
+
+    The library scales by a maximum over the whole batch, by which one patient's output depends on its batch mates.
+    """
+    a = x.abs()
+    z = x.mT / (a.sum(-1).amax(-1) * a.sum(-2).amax(-1))[..., None, None]
+    one = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
+    for _ in range(iterations):
+        xz = x @ z
+        z = 0.25 * z @ (13 * one - xz @ (15 * one - xz @ (7 * one - xz)))
+    return z
+
+
+class NystromSelfAttention(NystromAttention):
+    """The library's module (as in TransMIL and the paper) with padding that cannot be attended to.
+
+    Segments are as long as needed for at most `num_landmarks` of them, so that padding is shorter than one segment
+    and every landmark is the mean of real tokens; padded keys are masked, padded rows and columns removed.
+    """
+
+    def forward(self, x: Tensor, return_att: bool = False):
+        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for."""
+        n = x.shape[1]
+        length = ceil(n / self.num_landmarks)
+        segments = ceil(n / length)
+        pad = segments * length - n
+        # to_qkv has no bias: padded tokens stay zero and add nothing to the sums over a segment.
+        q, k, v = (split_heads(t, self.heads) for t in self.to_qkv(F.pad(x, (0, 0, pad, 0))).chunk(3, dim=-1))
+        q = q * self.scale
+        real = x.new_full((segments, 1), length)
+        real[0] = length - pad
+        q_mean, k_mean = (t.unflatten(2, (segments, length)).sum(3) / real for t in (q, k))
+        to_keys = q_mean @ k.mT
+        to_keys[..., :pad] = -torch.finfo(to_keys.dtype).max
+        first = (q @ k_mean.mT).softmax(-1)
+        middle = pseudo_inverse((q_mean @ k_mean.mT).softmax(-1), self.pinv_iterations)
+        last = to_keys.softmax(-1)
+        out = first @ middle @ (last @ v)
+        if self.residual:
+            out = out + self.res_conv(v)
+        out = self.to_out(out.transpose(1, 2).flatten(2)[:, pad:])
+        return (out, (first @ middle @ last)[..., pad:, pad:]) if return_att else out
+
+
+def self_attention(width: int, heads: int, kind: str, landmarks: int, dropout: float) -> nn.Module:
+    """The self-attention module of the given `kind`, exact or nystrom."""
+    if kind == "exact":
+        return ExactSelfAttention(width, heads, dropout)
+    if kind == "nystrom":
+        return NystromSelfAttention(width, width // heads, heads, num_landmarks=landmarks, dropout=dropout)
+    raise ValueError(f"attention is 'exact' or 'nystrom', not {kind!r}")
+
+
+class CrossAttention(nn.Module):
+    """One modality's summary asks the other modality's tokens: softmax(q K^T / sqrt(D)) V (Proposed Method)."""
+
+    def __init__(self, width: int, heads: int = 8, dropout: float = 0.0):
+        super().__init__()
+        self.heads = heads
+        self.norm_query, self.norm_tokens = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(width, 2 * width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+
+    def forward(self, query: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """query (B, W), tokens (B, N, W) -> vector (B, W) and att (B, H, N)."""
+        q = split_heads(self.to_q(self.norm_query(query))[:, None], self.heads)
+        k, v = (split_heads(t, self.heads) for t in self.to_kv(self.norm_tokens(tokens)).chunk(2, dim=-1))
+        att = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        out = self.to_out((att @ v).transpose(1, 2).flatten(2))
+        return out[:, 0], att[:, :, 0]

@@ -1,0 +1,100 @@
+"""Metrics per fold, their means and intervals, and the tables of the paper as queries over the predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn import metrics as skm
+
+from mmmil import experiments
+from mmmil.params import Params
+
+METRICS = ["accuracy", "f1", "sensitivity", "specificity", "pr_auc", "roc_auc"]
+SUMMARY = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
+# Supplementary tables S1-S9 repeat tables 3-11 on the held-out test set.
+TABLES = [str(n) for n in range(3, 12)]
+
+
+def scores(label: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+    """The paper's six metrics for one fold; label (n,) 0/1, prob (n,) of class 1. PR-AUC is average precision.
+
+    Raises ValueError where a class is missing: AUC is not defined then.
+    """
+    if len(np.unique(label)) < 2:
+        raise ValueError("a fold without patients of both classes has no AUC; use fewer folds or more patients")
+    called = prob >= threshold
+    return {
+        "accuracy": skm.accuracy_score(label, called),
+        "f1": skm.f1_score(label, called, zero_division=0),
+        "sensitivity": skm.recall_score(label, called, pos_label=1, zero_division=0),
+        "specificity": skm.recall_score(label, called, pos_label=0, zero_division=0),
+        "pr_auc": skm.average_precision_score(label, prob),
+        "roc_auc": skm.roc_auc_score(label, prob),
+    }
+
+
+def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
+    """One row per variant, split, seed and fold, one column per metric."""
+    groups = predictions.groupby(["variant", "split", "seed", "fold"], sort=False)
+    rows = {key: scores(g["label"].to_numpy(), g["prob"].to_numpy(), threshold) for key, g in groups}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["variant", "split", "seed", "fold"])
+
+
+def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean and Student's t interval over folds. Folds share training patients, so it is narrower than it should be."""
+    values = np.asarray(values, dtype=float)
+    mean = values.mean()
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
+    return mean, mean - half, mean + half
+
+
+def bootstrap_interval(
+    label: np.ndarray, prob: np.ndarray, threshold: float, confidence: float, draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Percentile intervals of all metrics by resampling patients within their class; index metric, columns low, high."""
+    rng = np.random.default_rng(seed)
+    classes = [np.flatnonzero(label == c) for c in (0, 1)]
+    drawn = []
+    for _ in range(draws):
+        rows = np.concatenate([rng.choice(c, len(c)) for c in classes])
+        drawn.append(scores(label[rows], prob[rows], threshold))
+    tail = (1 - confidence) / 2
+    return pd.DataFrame(drawn).quantile([tail, 1 - tail]).T.set_axis(["low", "high"], axis=1)
+
+
+def summarise(predictions: pd.DataFrame, p: Params) -> pd.DataFrame:
+    """metrics.csv: one row per table, variant, metric and split with mean, interval and number of folds.
+
+    Validation: mean and t interval over folds. Test: the final model's one value and its bootstrap interval.
+    """
+    folds = per_fold(predictions, p.threshold)
+    rows = []
+    for (name, split), values in folds.groupby(level=["variant", "split"], sort=False):
+        own = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
+        drawn = None
+        if split == "test":
+            drawn = bootstrap_interval(own["label"].to_numpy(), own["prob"].to_numpy(), p.threshold, p.confidence)
+        tables = experiments.variant(name).tables or ("baseline",)
+        for metric in METRICS:
+            mean, low, high = mean_interval(values[metric], p.confidence)
+            if drawn is not None:
+                low, high = drawn.loc[metric, ["low", "high"]]
+            for table in tables:
+                shown = f"S{int(table) - 2}" if split == "test" and table.isdigit() else table
+                if table != "2":  # Table 2 counts parameters
+                    rows.append((shown, name, metric, split, mean, low, high, len(values)))
+    return pd.DataFrame(rows, columns=SUMMARY)
+
+
+def table(summary: pd.DataFrame, names: list[str], split: str = "val", digits: int = 3) -> pd.DataFrame:
+    """A table as the paper prints it: one row per variant, one column per metric, `mean [low, high]`."""
+    shown = summary[summary["split"] == split].drop_duplicates(["variant", "metric"])
+    cells = shown.apply(
+        lambda r: f"{r['mean']:.{digits}f} [{r['ci_low']:.{digits}f}, {r['ci_high']:.{digits}f}]", axis=1
+    )
+    grid = shown.assign(cell=cells).pivot(index="variant", columns="metric", values="cell")
+    grid = grid.reindex(index=names, columns=METRICS)
+    return grid.rename(index=lambda n: experiments.variant(n).shown_as).rename_axis(index=None, columns=None)

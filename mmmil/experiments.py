@@ -1,0 +1,161 @@
+"""The variant table: every model behind the paper's tables is a row of data, trained once per fold and seed.
+
+Importing this module is cheap: what trains is imported when something is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mmmil import record
+from mmmil.params import ParameterError, Params
+
+PREDICTIONS = ["variant", "seed", "fold", "split", "patient_id", "label", "prob"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model: tile encoder, gene representation, how both are joined, and the paper's tables that show it."""
+
+    name: str
+    shown_as: str
+    backbone: str  # original, uib, reduced (trained end to end), resnet50d (frozen), or ""
+    genes: str  # go, kegg (gene sets), genes (one vector of single genes), all (baseline), or ""
+    fusion: str  # image, genes, self, dual, or logistic
+    tables: tuple[str, ...] = ()
+
+    @property
+    def uses_slides(self) -> bool:
+        return self.backbone != ""
+
+    @property
+    def uses_genes(self) -> bool:
+        return self.genes != ""
+
+    @property
+    def is_trained_end_to_end(self) -> bool:
+        return self.backbone in ("original", "uib", "reduced")
+
+
+VARIANTS = {
+    v.name: v
+    for v in [
+        Variant("wsi_original", "WSI, original MobileNetV4", "original", "", "image", ("2", "3")),
+        Variant("wsi_uib", "WSI, UIB-reduced", "uib", "", "image", ("2", "3")),
+        Variant("wsi", "WSI, UIB-reduced + APoZ", "reduced", "", "image", ("2", "3", "4", "5", "6")),
+        Variant("go", "GO sets", "", "go", "genes", ("5",)),
+        Variant("kegg", "KEGG sets", "", "kegg", "genes", ("6",)),
+        Variant("dual_go", "WSI + GO, dual-attention", "reduced", "go", "dual", ("5", "7", "9", "11")),
+        Variant("dual_kegg", "WSI + KEGG, dual-attention", "reduced", "kegg", "dual", ("6", "8", "10", "11")),
+        Variant("self_go", "WSI + GO, self-attention", "reduced", "go", "self", ("7",)),
+        Variant("self_kegg", "WSI + KEGG, self-attention", "reduced", "kegg", "self", ("8",)),
+        Variant("resnet50d_go", "WSI (frozen ResNet50d) + GO", "resnet50d", "go", "dual", ("2", "9")),
+        Variant("resnet50d_kegg", "WSI (frozen ResNet50d) + KEGG", "resnet50d", "kegg", "dual", ("2", "10")),
+        Variant("dual_genes", "WSI + single-gene vector", "reduced", "genes", "dual", ("11",)),
+        # Not in the paper: what trivial models reach on the same folds stands beside every table.
+        Variant("baseline_genes", "baseline: logistic regression, all genes", "", "all", "logistic"),
+        Variant("baseline_image", "baseline: logistic regression, mean colour", "colour", "", "logistic"),
+    ]
+}
+BASELINES = [name for name, v in VARIANTS.items() if v.fusion == "logistic"]
+
+
+def variant(name: str) -> Variant:
+    """A row of the table. Raises ParameterError for a name that is not in it."""
+    if name not in VARIANTS:
+        raise ParameterError(f"variants: no variant {name!r}; there are {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+def variants(p: Params) -> list[str]:
+    """Names of the variants a task trains: those asked for, or all that its inputs allow.
+
+    Raises ParameterError for an unknown name, or one that needs a modality the cohort lacks.
+    """
+    allowed = [
+        v.name
+        for v in VARIANTS.values()
+        if (p.has_slides or not v.uses_slides)
+        and (p.has_genes or not v.uses_genes)
+        and (p.kegg_gmt or v.genes != "kegg")
+    ]
+    for name in p.variants:
+        if variant(name).name not in allowed:
+            raise ParameterError(
+                f"variants: {name} needs slides, genes or a GMT that inputs='{p.inputs}' does not give"
+            )
+    return [name for name in VARIANTS if name in p.variants] or allowed
+
+
+def in_table(p: Params, table: str) -> list[str]:
+    """Variants of one of the paper's tables that this task trains, in the table's order, baselines last."""
+    trained = variants(p)
+    return [n for n in trained if table in VARIANTS[n].tables] + [n for n in trained if n in BASELINES]
+
+
+def run(study, name: str, fold: int) -> Path:
+    """Folder of one training (variant, fold, seed): found again, or trained now.
+
+    Holds predictions.parquet, history.csv, run.json and, for neural models, model.safetensors.
+    """
+    from mmmil import training
+
+    p, v = study.p, variant(name)
+    train, evaluated = study.fold_patients(fold)
+    inputs = {
+        "variant": asdict(v) | {"tables": None, "shown_as": None},
+        "fold": fold,
+        "seed": p.seed,
+        "train": {i: int(study.labels[i]) for i in train},
+        "evaluated": {i: int(study.labels[i]) for i in evaluated},
+        "settings": _settings(p, v),
+        "code": record.source_digest(
+            "mmmil.training", "mmmil.models", "mmmil.attention", "mmmil.backbone", "mmmil.baselines"
+        ),
+        "versions": record.versions("torch", "timm", "scikit-learn"),
+    }
+    if v.uses_slides:
+        inputs["bags"] = [Path(path).parent.name for path in study.bag_paths]
+    if v.genes == "all":
+        inputs["expression"] = study.expression.fingerprint
+    elif v.uses_genes:
+        inputs["tokens"] = study.gene_tokens(fold, v.genes).folder.name
+    parent = p.results / "models" / name / f"seed_{p.seed}" / (f"fold_{fold}" if fold >= 0 else "final")
+    return record.cached(parent, inputs, lambda folder: training.train(study, v, fold, folder))
+
+
+def _settings(p: Params, v: Variant) -> dict:
+    """Parameters that this variant's training depends on, and no others: changing those retrains it."""
+    if v.fusion == "logistic":
+        return {}
+    settings = p.stage("model", "training")
+    if not v.uses_slides:
+        settings.pop("weights")
+    if not v.is_trained_end_to_end:
+        settings.pop("augment")
+    if v.backbone != "reduced":
+        settings.pop("kept_channels"), settings.pop("apoz_tiles")
+    if not v.uses_genes:
+        settings.pop("set_embedding")
+    if p.attention == "exact":
+        settings.pop("landmarks")
+    return settings
+
+
+def predictions(study, names: list[str] | None = None) -> pd.DataFrame:
+    """Per-patient predictions of the variants over all folds and the final model, one row each (columns PREDICTIONS).
+
+    What is missing is trained now; `split` is val for cross-validation, test for the final model's patients.
+    """
+    from tqdm import tqdm
+
+    names = variants(study.p) if names is None else names
+    jobs = [(name, fold) for name in names for fold in study.fold_numbers]
+    frames = [
+        pd.read_parquet(run(study, name, fold) / "predictions.parquet")
+        for name, fold in tqdm(jobs, desc="models", unit="training", mininterval=5)
+    ]
+    return pd.concat(frames, ignore_index=True)[PREDICTIONS]

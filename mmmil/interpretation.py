@@ -1,0 +1,99 @@
+"""Attention of the final model over the test patients: which gene sets and which tiles (Gene Set-Level Analysis)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mmmil import experiments
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention after the softmax, averaged over heads, of the class token or of the other modality's summary.
+
+    weights: source -> (patients, N), over gene sets for self_genes and cross_genes, over tiles for self_image and
+    cross_image; prob: (patients,) as predicted on the same pass; sets: names of the gene sets.
+    """
+
+    variant: str
+    patients: list[str]
+    labels: np.ndarray
+    prob: np.ndarray
+    sets: list[str]
+    weights: dict[str, np.ndarray]
+
+    def over_sets(self, source: str) -> pd.DataFrame:
+        """The paper's table: one row per patient, one column per gene set."""
+        return pd.DataFrame(self.weights[source], index=self.patients, columns=self.sets)
+
+
+def extract(study, name: str) -> Attention:
+    """Attention of a variant's final model over the held-out test patients.
+
+    Raises ValueError if the probabilities of this pass are not those on record.
+    """
+    from mmmil import training
+
+    v = experiments.variant(name)
+    folder = experiments.run(study, name, -1)
+    fabric = training.make_fabric(study.p)
+    model, tiles, genes = training.load_model(study, v, -1, folder, fabric)
+    _, test = study.fold_patients(-1)
+    which = [study.patients.index(i) for i in test]
+    prob, weights = training.predict(fabric, model, tiles, genes, which, study.p.batch_size)
+    recorded = pd.read_parquet(folder / "predictions.parquet").set_index("patient_id")["prob"].loc[test]
+    if not np.allclose(prob, recorded, atol=1e-6 if fabric.device.type == "cpu" else 1e-2):
+        raise ValueError(f"{name}: predictions with attention differ from the record in {folder}; remove that folder")
+    sets = study.gene_tokens(-1, v.genes).names if v.uses_genes else []
+    return Attention(name, test, study.labels.loc[test].to_numpy(), prob, sets, weights)
+
+
+def compare(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
+    """Mann-Whitney U of attention between the classes, one row per gene set, Benjamini-Hochberg over the sets.
+
+    table: patients x sets; labels: (patients,) 0/1. effect is the rank-biserial correlation in [-1, 1], positive
+    where class 1 is attended more. Raises ValueError if a class has no patient.
+    """
+    zero, one = table[labels == 0], table[labels == 1]
+    if not len(zero) or not len(one):
+        raise ValueError(
+            f"attention of class {int(bool(len(zero)))} cannot be compared: no such patient in the test set"
+        )
+    u, p = stats.mannwhitneyu(one, zero, axis=0)
+    return pd.DataFrame(
+        {
+            "mean_0": zero.mean(),
+            "mean_1": one.mean(),
+            "effect": 2 * u / (len(zero) * len(one)) - 1,
+            "p": p,
+            "fdr": stats.false_discovery_control(p),
+        },
+        index=table.columns,
+    ).sort_values("p", kind="stable")
+
+
+def permutation_p(table: pd.DataFrame, labels: np.ndarray, n: int = 1000, seed: int = 0) -> pd.Series:
+    """p of the difference of means when labels are shuffled and the model stays fixed; (1 + hits) / (1 + n), never 0."""
+    values = table.to_numpy(float)
+    rng = np.random.default_rng(seed)
+    observed = np.abs(values[labels == 1].mean(0) - values[labels == 0].mean(0))
+    hits = np.zeros(values.shape[1])
+    for _ in range(n):
+        shuffled = rng.permutation(labels)
+        hits += np.abs(values[shuffled == 1].mean(0) - values[shuffled == 0].mean(0)) >= observed - 1e-12
+    return pd.Series((1 + hits) / (1 + n), index=table.columns, name="permutation_p")
+
+
+def exemplars(attention: Attention) -> list[int]:
+    """Index of one patient per class, by rule: of those called rightly, the one nearest the class's median probability."""
+    chosen = []
+    for label in (0, 1):
+        own = np.flatnonzero(attention.labels == label)
+        right = own[(attention.prob[own] >= 0.5) == label]
+        pool = right if len(right) else own
+        chosen.append(int(pool[np.argmin(np.abs(attention.prob[pool] - np.median(attention.prob[pool])))]))
+    return chosen

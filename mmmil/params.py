@@ -1,0 +1,420 @@
+"""Parameters: one flat schema for every setting, checked before any work starts.
+
+A task is one file of `params/`, an overlay (such as `demo`) is another one laid over it, and a notebook or the
+command line may override single values. The fields are grouped by the stage that reads them, so that a stage's
+results depend on its own parameters and on nothing else. Defaults are the paper's values; where the paper is
+silent, the description gives the reason for ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+
+class ParameterError(ValueError):
+    """A parameter is unknown, of the wrong type, impossible beside another one, or names a missing file."""
+
+
+class Stage(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Simulation(Stage):
+    """The synthetic cohort with planted truth; read only where `synthetic` is true."""
+
+    synthetic: bool = Field(False, description="the cohort is made by mmmil.simulate; every page says so")
+    sim_patients: int = Field(48, ge=24, description="patients per task")
+    sim_slide_px: int = Field(1024, ge=512, description="side of a synthetic slide at level 0, px")
+    sim_mpp: float = Field(0.5, gt=0, description="µm per px of a synthetic slide at level 0 (20x)")
+    sim_genes: int = Field(2000, ge=500, description="genes in a synthetic counts file (a GDC file has 60,660)")
+    sim_sets: int = Field(60, ge=10, description="GO-like sets; KEGG-like sets are half as many")
+    sim_effect: float = Field(1.0, ge=0, description="log2 fold change of a planted gene")
+    sim_image_share: float = Field(0.5, gt=0, le=1, description="share of a class-1 slide's tissue with planted nuclei")
+    sim_one_modality: float = Field(
+        0.2,
+        ge=0,
+        le=0.5,
+        description="share of patients whose class shows in one modality only, for each of the two",
+    )
+    sim_null: bool = Field(False, description="no signal at all: every AUC should be 0.5")
+
+
+class Cohort(Stage):
+    """Who is in the study, and how the patients are split."""
+
+    task: str = Field(description="name of the task: a file of params/")
+    title: str = Field("", description="what the pages call the task")
+    class_names: list[str] = Field(min_length=2, max_length=2, description="class 0, class 1")
+    overlay: str = Field("", description="second file of params/ laid over the task's; empty at the paper's scale")
+    seed: int = Field(0, ge=0, description="of splits, tile choice, initial weights and batches")
+    data_dir: str = Field(
+        "data/tcga/{task}", description="where the cohort's files lie; {task} and {real} are filled in"
+    )
+    results_dir: str = Field("results/{task}", description="where results are written")
+    inputs: Literal["both", "slides", "genes"] = Field("both", description="modalities this cohort has")
+    cohort_table: str = Field("", description="own table patient_id,label,site,slide_id,slide_path,expression_path")
+    sample_sheets: list[str] = Field([], description="GDC sample sheets of slides and RNA files, if no own table")
+    clinical: list[str] = Field([], description="clinical tables with the column the label rule reads")
+    label_rule: Literal["table", "grade", "project", "ihc", "matrix"] = Field(
+        "table",
+        description="table: the label column; grade, project, ihc: from clinical; matrix: by expression file",
+    )
+    class_values: list[list[str]] = Field(
+        [],
+        description="the label rule's values that mean class 0 and class 1; everything else is excluded and counted",
+    )
+    expression_matrix: list[str] = Field([], description="genes x patients matrices in place of a file per patient")
+    expression_kind: Literal["star", "htseq", "counts", "log2tpm", "zscore"] = Field(
+        "star", description="what the expression files hold; only counts may reach DESeq2"
+    )
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="held-out patients (paper: 20 %)")
+    n_folds: int = Field(5, ge=2, description="stratified cross-validation folds of the rest (paper: 5)")
+    incomplete: Literal["error", "exclude"] = Field(
+        "error", description="a patient without slide or expression stops the run, or is left out and counted"
+    )
+    notebooks: list[str] = Field(
+        [
+            "01_dataset",
+            "02_preprocessing",
+            "03_backbone_pruning",
+            "04_multimodal_ablations",
+            "05_end_to_end_vs_frozen",
+            "06_gene_representation",
+            "07_attention_analysis",
+            "09_summary",
+        ],
+        description="notebooks executed for this task; fewer where it has one modality only",
+    )
+
+
+class Tiles(Stage):
+    """Slides to tiles (Preprocessing)."""
+
+    tile_px: int = Field(256, ge=32, description="side of a tile, px")
+    tile_level: int = Field(0, ge=0, description="pyramid level; the paper names no magnification, 0 is the scan's own")
+    tissue_percent: float = Field(90.0, ge=0, lt=100, description="a tile is valid above this tissue share (Otsu), %")
+    n_tiles: int = Field(64, ge=1, description="tiles per patient; 64 is what all the paper's patients could give")
+    tile_choice: Literal["random", "tissue", "spread"] = Field(
+        "random",
+        description="how n_tiles of the valid ones are chosen; unstated in the paper, random has no bias",
+    )
+    few_tiles: Literal["error", "exclude"] = Field(
+        "exclude", description="a patient with fewer valid tiles is left out and counted, or stops the run"
+    )
+    mpp_table: str = Field("", description="CSV wsi,mpp for slides whose file does not state µm per px")
+
+
+class Genes(Stage):
+    """Counts to gene-set tokens (Preprocessing, Fig. 6)."""
+
+    go_gmt: str = Field("go.gmt", description="GMT file of GO terms, in data_dir")
+    kegg_gmt: str = Field("kegg.gmt", description="GMT file of KEGG pathways, in data_dir; empty: none")
+    selection: Literal["nested", "all_patients"] = Field(
+        "nested",
+        description="patients DEG, GSEA and autoencoder see; all_patients leaks (an audit, not a result)",
+    )
+    min_count: int = Field(
+        10, ge=0, description="a gene needs this many counts in as many patients as the smaller class"
+    )
+    gene_set_fdr: float = Field(0.01, gt=0, le=1, description="adjusted p below which a set is used (paper: 0.01)")
+    set_size_min: int = Field(10, ge=2, description="genes of a set found in the data, at least")
+    set_size_max: int = Field(500, ge=2, description="genes of a set found in the data, at most")
+    fallback_sets: int = Field(
+        20,
+        ge=2,
+        description="sets taken by rank where fewer than 2 pass gene_set_fdr; flagged wherever shown",
+    )
+    max_sets: int = Field(0, ge=0, description="at most this many sets, best first; 0: all that pass, as in the paper")
+    single_genes: int = Field(
+        512,
+        ge=8,
+        description="genes of the single-gene vector, by absolute statistic; the paper gives no list",
+    )
+    gene_scaling: Literal["zscore", "none"] = Field(
+        "zscore", description="log2(TPM+1) per gene scaled on training patients before the autoencoder"
+    )
+    latent_dim: int = Field(96, ge=4, description="length of a gene-set token, as the image token")
+    ae_hidden: int = Field(256, ge=4, description="hidden width of the autoencoder; unstated in the paper")
+    ae_epochs: int = Field(30, ge=1, description="epochs of the autoencoder; unstated")
+    ae_lr: float = Field(1e-3, gt=0, description="learning rate of the autoencoder; unstated")
+    ae_batch: int = Field(256, ge=1, description="(patient, set) pairs per step; unstated")
+    token_scaling: Literal["per_set", "none"] = Field(
+        "per_set",
+        description="latents scaled per set on training patients, so that sets of any level weigh alike",
+    )
+
+    @model_validator(mode="after")
+    def _sizes(self):
+        if self.set_size_min > self.set_size_max:
+            raise ValueError(f"set_size_min ({self.set_size_min}) is above set_size_max ({self.set_size_max})")
+        return self
+
+
+class Model(Stage):
+    """Backbone, encoders and fusion (Proposed Method)."""
+
+    variants: list[str] = Field([], description="rows of the variant table to train; empty: all that the inputs allow")
+    weights: Literal["imagenet", "random"] = Field(
+        "imagenet", description="start of the backbones; random is for synthetic cohorts and tests"
+    )
+    weights_dir: str = Field("", description="folder of weight files <timm name>.safetensors; empty: timm's cache")
+    kept_channels: int = Field(96, ge=8, description="channels of the last 1x1 convolution kept by APoZ (of 480)")
+    apoz_tiles: int = Field(256, ge=8, description="training tiles on which APoZ is measured; unstated")
+    width: int = Field(96, ge=8, description="token width in the encoders; the image token already has 96 channels")
+    heads: int = Field(8, ge=1, description="attention heads, as TransMIL")
+    attention: Literal["exact", "nystrom"] = Field(
+        "exact", description="nystrom as in the paper; at 64 tokens it saves nothing, so exact is ours"
+    )
+    landmarks: int = Field(64, ge=1, description="Nyström landmarks; TransMIL takes half its width, unstated here")
+    set_embedding: bool = Field(
+        True, description="a learned vector per gene set, so that the encoder knows which set a token is"
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="in the encoders; unstated")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        return self
+
+
+class Training(Stage):
+    """Optimisation; the paper states none of it."""
+
+    epochs: int = Field(30, ge=1, description="fixed beforehand, never chosen on the fold that is reported")
+    batch_size: int = Field(8, ge=1, description="patients per step")
+    lr: float = Field(3e-4, gt=0, description="AdamW, peak of a one-cycle schedule")
+    weight_decay: float = Field(1e-2, ge=0, description="AdamW")
+    class_weights: bool = Field(True, description="loss weighted by inverse class frequency of the training patients")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="off")
+    augment: bool = Field(True, description="flips and right-angle turns of the tiles while training")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="bf16 on devices that have it, else 32-bit"
+    )
+    cpu_threads: int = Field(
+        1, ge=1, description="CPU threads of one training; fixed, so that results are bit-identical"
+    )
+
+
+class Evaluation(Stage):
+    """Metrics and their intervals."""
+
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="probability of class 1 from which a patient is called class 1"
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="of intervals: Student's t over the folds; unstated")
+
+
+class Attention(Stage):
+    """Attention analysis (Gene Set-Level Analysis of Attention Weights)."""
+
+    attention_fdr: float = Field(0.01, gt=0, le=1, description="adjusted p of the Mann-Whitney U test (paper: 0.01)")
+    n_permutations: int = Field(1000, ge=10, description="label permutations; unstated")
+    top_tiles: int = Field(8, ge=1, description="tiles shown as most and least attended")
+
+
+STAGES: dict[str, type[Stage]] = {
+    "simulation": Simulation,
+    "cohort": Cohort,
+    "tiles": Tiles,
+    "genes": Genes,
+    "model": Model,
+    "training": Training,
+    "evaluation": Evaluation,
+    "attention": Attention,
+}
+# What changes where files lie or what pages are called, but no number: left out of every hash.
+UNHASHED = {
+    *("overlay", "title", "notebooks", "data_dir", "results_dir"),
+    *("weights_dir", "variants", "top_tiles", "device"),
+}
+
+
+class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Attention):
+    """All parameters of one task. Immutable; `override` gives a changed copy."""
+
+    @field_validator("task", "overlay")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if value and not value.replace("_", "").replace("-", "").isalnum():
+            raise ValueError("use letters, digits, '-' and '_' only")
+        return value
+
+    @model_validator(mode="after")
+    def _combinations(self):
+        if self.expression_kind in ("counts", "log2tpm", "zscore") and self.inputs != "slides":
+            if not self.expression_matrix:
+                raise ValueError(
+                    f"expression_kind '{self.expression_kind}' describes a matrix: name it in expression_matrix"
+                )
+        elif self.expression_matrix:
+            raise ValueError(
+                f"expression_matrix is given but expression_kind is '{self.expression_kind}': "
+                "say what the matrix holds (counts, log2tpm or zscore)"
+            )
+        if self.label_rule in ("grade", "project", "ihc", "matrix") and len(self.class_values) != 2:
+            raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
+        if self.weights == "random" and not self.synthetic and self.inputs != "genes":
+            raise ValueError("weights: random is for synthetic cohorts; use imagenet for real slides")
+        return self
+
+    # -- where things are ------------------------------------------------------------------------------------
+    @property
+    def data(self) -> Path:
+        return root() / self.data_dir.format(task=self.task, real=real_data())
+
+    @property
+    def results(self) -> Path:
+        return root() / self.results_dir.format(task=self.task)
+
+    def path(self, name: str) -> Path:
+        """A file named in the parameters, relative to `data_dir` unless it is absolute."""
+        return self.data / name
+
+    @property
+    def has_slides(self) -> bool:
+        return self.inputs in ("both", "slides")
+
+    @property
+    def has_genes(self) -> bool:
+        return self.inputs in ("both", "genes")
+
+    # -- views -----------------------------------------------------------------------------------------------
+    def stage(self, *names: str) -> dict[str, Any]:
+        """Values that the named stages' results depend on, for hashing and for Snakemake's `params`."""
+        fields = [f for name in names for f in STAGES[name].model_fields]
+        return {f: getattr(self, f) for f in fields if f not in UNHASHED}
+
+    def table(self, *names: str):
+        """Effective parameters of the named stages: one row each with value, default and meaning (pandas)."""
+        import pandas as pd
+
+        rows = []
+        for stage in names or STAGES:
+            for name, field in STAGES[stage].model_fields.items():
+                default = "required" if field.is_required() else field.default
+                rows.append((stage, name, getattr(self, name), default, field.description))
+        table = pd.DataFrame(rows, columns=["stage", "parameter", "value", "default", "meaning"])
+        return table.set_index(["stage", "parameter"])
+
+    def override(self, **values: Any) -> Params:
+        """A checked copy with some values replaced.
+
+        Raises ParameterError for an unknown name, a wrong type or an impossible combination.
+        """
+        return check({**self.model_dump(), **values})
+
+    def missing_files(self) -> list[tuple[str, Path]]:
+        """(parameter, path) of every input file that is not there."""
+        named = [("cohort_table", self.cohort_table), ("mpp_table", self.mpp_table)]
+        named += [(f, name) for f in ("sample_sheets", "clinical") for name in getattr(self, f)]
+        if self.has_genes:
+            named += [("expression_matrix", name) for name in self.expression_matrix]
+            named += [("go_gmt", self.go_gmt), ("kegg_gmt", self.kegg_gmt)]
+        return [(field, self.path(name)) for field, name in named if name and not self.path(name).is_file()]
+
+    def require_files(self) -> Params:
+        """Return self, or raise ParameterError naming every input file that is not there and what to do."""
+        missing = self.missing_files()
+        if missing:
+            lines = "\n".join(f"  {field}: {path}" for field, path in missing)
+            remedy = (
+                f"make the synthetic cohort first: mmmil simulate --task {self.task} --overlay {self.overlay}"
+                if self.synthetic
+                else f"download them, or correct params/{self.task}.yaml (data_dir is {self.data})"
+            )
+            raise ParameterError(f"input files of task '{self.task}' are missing:\n{lines}\n{remedy}")
+        return self
+
+
+def root() -> Path:
+    """The project's folder: the nearest one upwards that holds `params/` and `_toc.yml`."""
+    start = Path.cwd()
+    for folder in (start, *start.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "params").is_dir() and (folder / "_toc.yml").is_file():
+            return folder
+    raise ParameterError(f"no project folder (with params/ and _toc.yml) at or above {start}; change into it first")
+
+
+def real_data() -> Path:
+    """Folder of the real data that some parameter files read; set MMMIL_REAL_DATA to move it."""
+    return Path(os.environ.get("MMMIL_REAL_DATA", "../shared/data"))
+
+
+def check(values: Mapping[str, Any]) -> Params:
+    """Validate a flat mapping of parameters.
+
+    Raises ParameterError with one line per fault: the parameter, what is wrong, and for an unknown name the
+    nearest known one.
+    """
+    known = Params.model_fields
+    faults = []
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            faults.append(f"unknown parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+    try:
+        params = Params.model_validate({k: v for k, v in values.items() if k in known})
+    except ValidationError as error:
+        for e in error.errors():
+            name = ".".join(str(part) for part in e["loc"])
+            given = "" if e["type"] in ("missing", "value_error") else f" (given: {e['input']!r})"
+            hint = ""
+            if isinstance(e["input"], str) and e["type"] == "float_type":
+                hint = "; YAML reads 1e-4 as text, write 1.0e-4"
+            faults.append(f"{name + ': ' if name else ''}{e['msg']}{given}{hint}")
+    if faults:
+        raise ParameterError("wrong parameters:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return params
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    """The flat mapping in `params/<name>.yaml`."""
+    path = root() / "params" / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise ParameterError(f"{path} does not exist; there are {', '.join(names)}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path} must hold one flat mapping `name: value`, one per line")
+    return values
+
+
+def load(task: str, overlay: str = "", **overrides: Any) -> Params:
+    """Parameters of a task: schema defaults, then the task's file, then the overlay's, then single values."""
+    values = read_yaml(task)
+    if overlay:
+        values |= read_yaml(overlay)
+    return check({**values, "task": task, "overlay": overlay, **overrides})
+
+
+def effective(namespace: Mapping[str, Any]) -> Params:
+    """Parameters of a notebook: those of its `task` and `overlay`, overridden by the names it has set.
+
+    `namespace` is the notebook's `globals()`, read before anything but parameters and modules is in it, so
+    that a name papermill injected and nobody knows is an error, not a silent no-op. Input files are checked too.
+    """
+    ignored = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in ignored
+        and not isinstance(value, types.ModuleType | types.FunctionType | type)
+    }
+    task, overlay = given.pop("task", None), given.pop("overlay", "")
+    if not isinstance(task, str):
+        raise ParameterError("the notebook sets no `task`: name a file of params/")
+    return load(task, overlay, **given).require_files()

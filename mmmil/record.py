@@ -1,0 +1,162 @@
+"""The record: results are found again by the hash of what they depend on, and say how they were made.
+
+Every computed result is a folder `<parent>/<key>/`, its key the hash of its inputs (parameters, patients, the
+checksums of files, package versions and the source that computes it). It is written beside its place and renamed
+when it is whole, with a `run.json` that holds the inputs and the circumstances. Nothing half-written is ever read.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+RUN = "run.json"
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Hex digest of any JSON-like value; mappings are ordered, paths and numpy scalars become plain values."""
+    text = json.dumps(value, sort_keys=True, default=_plain, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"cannot hash a {type(value).__name__}: {value!r}")
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def file_digest(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, remembered while its size and time stay the same."""
+    path = Path(path)
+    stat = path.stat()
+    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def source_digest(*modules: str) -> str:
+    """Hash of modules' code without comments and docstrings: what computed a result is part of its key."""
+    trees = []
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        tree = ast.parse(Path(spec.origin).read_text())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                    body[:] = body[1:] or [ast.Pass()]
+        trees.append(ast.dump(tree))
+    return digest(trees)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of the packages that a result depends on."""
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+@lru_cache
+def commit() -> str:
+    """The project's git commit, with '+' where the working tree differs, or 'unknown'."""
+    folder = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "-C", folder, "rev-parse", "--short=10", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "-C", folder, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if dirty else "")
+
+
+def find(parent: Path, inputs: Mapping[str, Any]) -> Path | None:
+    """The finished folder for these inputs, or None. A damaged one is removed, so that it is made again."""
+    folder = parent / digest(inputs)
+    try:
+        files = json.loads((folder / RUN).read_text())["files"]
+        if all(file_digest(folder / name) == checksum for name, checksum in files.items()):
+            return folder
+    except (OSError, ValueError, KeyError):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any] | None]) -> Path:
+    """The folder of what `make` writes for these inputs: found again, or made now.
+
+    `make(folder)` writes files into an empty folder and may return facts for run.json. The folder appears under
+    its name only when it is whole; two processes that make the same one end with the same one.
+    """
+    found = find(parent, inputs)
+    if found:
+        return found
+    folder = parent / digest(inputs)
+    unfinished = parent / f".{folder.name}.{os.getpid()}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        start = time.monotonic()
+        facts = make(unfinished) or {}
+        files = {str(p.relative_to(unfinished)): file_digest(p) for p in sorted(unfinished.rglob("*")) if p.is_file()}
+        run = {
+            "inputs": dict(inputs),
+            "facts": facts,
+            "files": files,
+            "seconds": round(time.monotonic() - start, 2),
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+        }
+        (unfinished / RUN).write_text(json.dumps(run, indent=1, default=_plain))
+        try:
+            unfinished.rename(folder)
+        except OSError:  # another process was first with the same result
+            if not find(parent, inputs):
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """What `run.json` of a finished result says."""
+    return json.loads((folder / RUN).read_text())
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Call `write(temporary)` and rename the result to `path`: readers see the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,112 @@
+"""A study: the patients that have everything the task needs, their split, and where their tiles and genes are.
+
+What every stage and notebook starts from. Everything slow behind it is computed once and found again by hash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from mmmil import cohort as cohorts
+from mmmil import expression as expressions
+from mmmil import record, tiling
+from mmmil.params import Params
+
+
+@dataclass
+class Study:
+    """cohort: usable patients; folds: patient -> 0..n-1, -1 for the test set; tiles: tiling's table, or None."""
+
+    p: Params
+    cohort: cohorts.Cohort
+    folds: pd.Series
+    tiles: pd.DataFrame | None
+
+    @property
+    def patients(self) -> list[str]:
+        return list(self.cohort.patients.index)
+
+    @property
+    def labels(self) -> pd.Series:
+        return self.cohort.patients["label"]
+
+    def fold_patients(self, fold: int) -> tuple[list[str], list[str]]:
+        """Training and evaluated patients of a fold; fold -1 is the final model and the held-out test set."""
+        return cohorts.fold_patients(self.folds, fold)
+
+    @property
+    def fold_numbers(self) -> list[int]:
+        """Cross-validation folds, then -1 for the final model."""
+        return [*range(self.p.n_folds), -1]
+
+    @cached_property
+    def bag_paths(self) -> pd.Series:
+        """patient -> HDF5 file of the bag."""
+        return self.tiles.set_index("patient_id")["bag"].loc[self.patients]
+
+    @cached_property
+    def bags(self) -> np.ndarray:
+        """Pixels (patients, n_tiles, px, px, 3) uint8 in the cohort's order."""
+        return tiling.load_bags(list(self.bag_paths))
+
+    @cached_property
+    def expression(self) -> expressions.Expression:
+        return expressions.load(self.cohort.patients, self.p)
+
+    def gene_tokens(self, fold: int, library: str):
+        """Gene tokens of a fold, fitted on its training patients: a genesets.GeneTokens."""
+        from mmmil import genesets
+
+        return genesets.tokens(self.p, self.expression, self.labels, self.folds, fold, library)
+
+
+def load(p: Params, workers: int = 1) -> Study:
+    """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest.
+
+    Writes `cohort.csv`, `excluded.csv`, `tiles.csv` and the CLAM-style `splits/` under the task's results.
+    """
+    p.require_files()
+    cohort = cohorts.build(p)
+    tiles = None
+    if p.has_slides:
+        tiles = tiling.tile_cohort(cohort.patients, p, workers)
+        cohort = without(cohort, tiles[tiles["problem"] != ""].set_index("patient_id")["problem"])
+        record.write_atomically(p.results / "tiles.csv", lambda t: tiles.to_csv(t, index=False))
+    if (cohort.labels >= 0).all() and len(cohort) > 1:
+        folds = cohorts.split(cohort.labels, p.test_fraction, p.n_folds, p.seed)
+        cohorts.write_splits(folds, p.results / "splits")
+    else:  # slides without labels can be tiled and looked at, nothing more
+        folds = pd.Series(-1, index=cohort.patients.index, name="fold")
+    table = cohort.patients.assign(fold=folds)
+    record.write_atomically(p.results / "cohort.csv", lambda t: table.to_csv(t))
+    record.write_atomically(p.results / "excluded.csv", lambda t: cohort.excluded.to_csv(t, index=False))
+    return Study(p, cohort, folds, tiles)
+
+
+def without(cohort: cohorts.Cohort, reasons: pd.Series) -> cohorts.Cohort:
+    """The cohort less some patients (index of `reasons`), who are added to its excluded ones."""
+    if not len(reasons):
+        return cohort
+    more = pd.DataFrame({"patient_id": reasons.index, "reason": reasons.to_numpy()})
+    excluded = pd.concat([cohort.excluded, more], ignore_index=True)
+    return cohorts.Cohort(cohort.patients.drop(reasons.index), excluded, cohort.class_names)
+
+
+def provenance(study: Study) -> str:
+    """One paragraph for the head of a page: which cohort, how many patients, which parameters and commit."""
+    p = study.p
+    if p.synthetic:
+        kind = (
+            f"**Synthetic cohort**{' without any signal (null mode)' if p.sim_null else ' with planted truth'}: "
+            "no number on this page says anything about patients, nor about the paper."
+        )
+    else:
+        kind = f"**Real data** ({p.title or p.task})."
+    counts = study.labels.value_counts()
+    classes = ", ".join(f"{counts.get(i, 0)} {name}" for i, name in enumerate(p.class_names))
+    files = f"`params/{p.task}.yaml`" + (f" and `params/{p.overlay}.yaml`" if p.overlay else "")
+    return f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`."

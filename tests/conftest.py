@@ -1,0 +1,18 @@
+"""Shared fixtures: the real data folder where there is one, and one CPU thread everywhere."""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import pytest
+
+from mmmil import params
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    folder = (params.root() / params.real_data()).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set MMMIL_REAL_DATA")
+    return folder
