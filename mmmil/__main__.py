@@ -32,6 +32,7 @@ def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1):
     from mmmil import study
 
     s = study.load(params.load(task, overlay), workers)
+    study.write(s)
     print(f"{task}: {len(s.cohort)} patients, {len(s.cohort.excluded)} excluded")
 
 
@@ -64,15 +65,18 @@ def train(
 
 @app.command(name="record")
 def collect(task: Task, overlay: Overlay = ""):
-    """Join the variants' predictions into predictions.parquet and compute metrics.csv from it."""
+    """Join the variants' predictions; compute metrics.csv, and attention.csv of the proposed models, from them."""
     import pandas as pd
 
-    from mmmil import evaluation
+    from mmmil import evaluation, interpretation, study
 
     p = params.load(task, overlay)
     table = pd.concat([pd.read_parquet(p.results / "predictions" / f"{n}.parquet") for n in experiments.variants(p)])
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
     summary = evaluation.summarise(table, p)
+    if p.has_slides and p.has_genes:
+        counts = interpretation.counts(study.load(p))
+        record.write_atomically(p.results / "attention.csv", lambda t: counts.to_csv(t, index=False))
     record.write_atomically(p.results / "metrics.csv", lambda t: summary.to_csv(t, index=False))
 
 

@@ -54,7 +54,7 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
 def bootstrap_interval(
     label: np.ndarray, prob: np.ndarray, threshold: float, confidence: float, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Percentile intervals of all metrics by resampling patients within their class; index metric, columns low, high."""
+    """Percentile intervals of all metrics, patients resampled within their class; index metric, columns low, high."""
     rng = np.random.default_rng(seed)
     classes = [np.flatnonzero(label == c) for c in (0, 1)]
     drawn = []

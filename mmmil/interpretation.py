@@ -77,7 +77,7 @@ def compare(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
 
 
 def permutation_p(table: pd.DataFrame, labels: np.ndarray, n: int = 1000, seed: int = 0) -> pd.Series:
-    """p of the difference of means when labels are shuffled and the model stays fixed; (1 + hits) / (1 + n), never 0."""
+    """p of the difference of means under shuffled labels, the model fixed: (1 + hits) / (1 + n), never 0."""
     values = table.to_numpy(float)
     rng = np.random.default_rng(seed)
     observed = np.abs(values[labels == 1].mean(0) - values[labels == 0].mean(0))
@@ -88,8 +88,36 @@ def permutation_p(table: pd.DataFrame, labels: np.ndarray, n: int = 1000, seed: 
     return pd.Series((1 + hits) / (1 + n), index=table.columns, name="permutation_p")
 
 
+def analyse(study, name: str) -> tuple[Attention, dict[str, pd.DataFrame]]:
+    """Attention of a variant's final model, and per source over gene sets the comparison with its permutation p.
+
+    A set is `significant` where the adjusted p and the permutation p are both below `attention_fdr`.
+    """
+    p = study.p
+    attention = extract(study, name)
+    tables = {}
+    for source in attention.weights:
+        if source.endswith("_genes"):
+            over_sets = attention.over_sets(source)
+            table = compare(over_sets, attention.labels)
+            table["permutation_p"] = permutation_p(over_sets, attention.labels, p.n_permutations, p.seed)
+            table["significant"] = table[["fdr", "permutation_p"]].max(axis=1) < p.attention_fdr
+            tables[source] = table
+    return attention, tables
+
+
+def counts(study) -> pd.DataFrame:
+    """Significant gene sets of the proposed models: one row per variant and source, as the section page shows them."""
+    rows = []
+    for name in ("dual_go", "dual_kegg"):
+        if name in experiments.variants(study.p):
+            for source, table in analyse(study, name)[1].items():
+                rows.append((name, source, len(table), int(table["significant"].sum())))
+    return pd.DataFrame(rows, columns=["variant", "source", "n_sets", "n_significant"])
+
+
 def exemplars(attention: Attention) -> list[int]:
-    """Index of one patient per class, by rule: of those called rightly, the one nearest the class's median probability."""
+    """Index of one patient per class, by rule: of those called rightly, the nearest to the median probability."""
     chosen = []
     for label in (0, 1):
         own = np.flatnonzero(attention.labels == label)

@@ -277,8 +277,8 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         return root() / self.results_dir.format(task=self.task)
 
     def path(self, name: str) -> Path:
-        """A file named in the parameters, relative to `data_dir` unless it is absolute."""
-        return self.data / name
+        """A file named in the parameters: relative to `data_dir`, or to the project if it starts with params/."""
+        return (root() if name.startswith("params/") else self.data) / name
 
     @property
     def has_slides(self) -> bool:

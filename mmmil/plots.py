@@ -166,12 +166,24 @@ def running_score(ranking: pd.Series, genes: list[str], title: str):
     return figure
 
 
-def losses(histories: dict[str, pd.DataFrame], ylabel: str):
+def losses(histories: dict[str, pd.Series], ylabel: str):
     """Loss over epochs, one line per entry."""
     figure, axes = plt.subplots(figsize=(6, 3.2))
     for name, history in histories.items():
-        axes.plot(np.arange(1, len(history) + 1), history["loss"], label=name, lw=1.6)
+        axes.plot(np.arange(1, len(history) + 1), history, label=name, lw=1.6)
     axes.set(xlabel="epoch", ylabel=ylabel)
+    axes.legend(frameon=False, fontsize=8)
+    return _finish(figure)
+
+
+def errors_by_set(errors: dict[str, pd.DataFrame]):
+    """Fig. 6: reconstruction error of each set against its size, on unseen patients; 1 is predicting the mean."""
+    figure, axes = plt.subplots(figsize=(6.5, 3.4))
+    for (name, table), colour in zip(errors.items(), sns.color_palette("colorblind"), strict=False):
+        share = table["mse_eval"] / table["mse_eval_of_mean"]
+        axes.scatter(table["size"], share, s=14, alpha=0.6, color=colour, label=name)
+    axes.axhline(1, color="black", lw=0.8, ls=":")
+    axes.set(xlabel="genes in the set", ylabel="error / error of the mean", xscale="log")
     axes.legend(frameon=False, fontsize=8)
     return _finish(figure)
 

@@ -64,11 +64,14 @@ def source_digest(*modules: str) -> str:
         tree = ast.parse(Path(spec.origin).read_text())
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-                if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                    body[:] = body[1:] or [ast.Pass()]
+            if isinstance(body, list) and body and _is_docstring(body[0]):
+                body[:] = body[1:] or [ast.Pass()]
         trees.append(ast.dump(tree))
     return digest(trees)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -65,26 +65,33 @@ class Study:
 
 
 def load(p: Params, workers: int = 1) -> Study:
-    """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest.
-
-    Writes `cohort.csv`, `excluded.csv`, `tiles.csv` and the CLAM-style `splits/` under the task's results.
-    """
+    """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest."""
     p.require_files()
     cohort = cohorts.build(p)
     tiles = None
     if p.has_slides:
         tiles = tiling.tile_cohort(cohort.patients, p, workers)
         cohort = without(cohort, tiles[tiles["problem"] != ""].set_index("patient_id")["problem"])
-        record.write_atomically(p.results / "tiles.csv", lambda t: tiles.to_csv(t, index=False))
     if (cohort.labels >= 0).all() and len(cohort) > 1:
         folds = cohorts.split(cohort.labels, p.test_fraction, p.n_folds, p.seed)
-        cohorts.write_splits(folds, p.results / "splits")
     else:  # slides without labels can be tiled and looked at, nothing more
         folds = pd.Series(-1, index=cohort.patients.index, name="fold")
-    table = cohort.patients.assign(fold=folds)
-    record.write_atomically(p.results / "cohort.csv", lambda t: table.to_csv(t))
-    record.write_atomically(p.results / "excluded.csv", lambda t: cohort.excluded.to_csv(t, index=False))
     return Study(p, cohort, folds, tiles)
+
+
+def write(study: Study) -> None:
+    """Write `cohort.csv`, `excluded.csv`, `tiles.csv` and the CLAM-style `splits/` under the task's results.
+
+    The batch run does this; a notebook with other parameters leaves the record as it is.
+    """
+    p, cohort = study.p, study.cohort
+    tables = {"cohort.csv": cohort.patients.assign(fold=study.folds).reset_index(), "excluded.csv": cohort.excluded}
+    if study.tiles is not None:
+        tables["tiles.csv"] = study.tiles
+    for name, table in tables.items():
+        record.write_atomically(p.results / name, lambda t, table=table: table.to_csv(t, index=False))
+    if (study.folds >= 0).any():
+        cohorts.write_splits(study.folds, p.results / "splits", cohort.patients)
 
 
 def without(cohort: cohorts.Cohort, reasons: pd.Series) -> cohorts.Cohort:

@@ -54,6 +54,8 @@ class Candidates:
 
 def slide_fingerprint(path: Path, samples: int = 16, block: int = 65536) -> dict:
     """Size and hash of evenly spaced blocks: a slide of gigabytes is recognised without reading all of it."""
+    if not path.is_file():
+        raise TilingError(f"{path}: the slide is not there; correct slide_path, or download it again")
     size = path.stat().st_size
     found = hashlib.sha256()
     with path.open("rb") as handle:

@@ -1,0 +1,69 @@
+# Two commands: `make book` and `make test`. Nothing but python3 and make is needed beforehand.
+#
+#   make book                 the synthetic cohorts, every notebook for three tasks, the book
+#   make book OVERLAY=        the same at the paper's scale, on your own download (see README.md)
+#   make book TASKS=nsclc     one task only
+#   make real                 the real data of MMMIL_REAL_DATA, then the book with their pages
+#   make test | lint | lab | lock | clean
+
+PYTHON  ?= python3
+PYTEST_ARGS ?= -n 2 --dist loadfile
+TASKS   ?= lgg nsclc brca
+OVERLAY ?= demo
+CORES   ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
+PROFILE ?= local
+REAL_TASKS ?= real_slide real_nsclc real_lgg
+
+BIN   := .venv/bin
+STAMP := .venv/.installed
+RUN    = $(BIN)/python workflow/run.py --cores $(CORES) --profile $(PROFILE)
+
+# One thread per process: Snakemake runs as many jobs as there are cores, and results are bit-identical.
+OMP_NUM_THREADS ?= 1
+OPENBLAS_NUM_THREADS ?= 1
+MKL_NUM_THREADS ?= 1
+export OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS
+# The kernel named python3 is this environment's, whatever else the user has installed.
+export JUPYTER_PREFER_ENV_PATH := 1
+unexport JUPYTER_PATH PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := book
+.PHONY: book real test lint lab lock clean env
+
+book: $(STAMP)
+	$(RUN) --tasks $(TASKS) --overlay "$(OVERLAY)"
+
+real: $(STAMP)
+	$(RUN) --tasks $(REAL_TASKS) --overlay ""
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+# The environment: a plain venv, uv inside it, and the one version list. Certificate and proxy variables pass through.
+env: $(STAMP)
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12)) or sys.exit("Python 3.11 or 3.12 is needed; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot make virtual environments; install its venv package (Debian, Ubuntu: python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Works before the environment exists and after pyproject.toml has changed. `make lock UPGRADE=--upgrade` takes newer versions.
+lock:
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile -q $(UPGRADE) --universal --generate-hashes --group dev --no-annotate --no-header \
+		--python-version 3.11 pyproject.toml -o requirements.lock
+
+# Keeps the environment and data/: results, pages and the book are made again.
+clean:
+	rm -rf _build book/executed book/generated results logs .snakemake

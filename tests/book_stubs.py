@@ -1,0 +1,97 @@
+"""A small copy of the project with stub results and stub executed notebooks, for the tests of pages and book."""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from mmmil import params
+
+ROOT = Path(__file__).resolve().parents[1]
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAIAAAACUFjqAAAAEklEQVR4nGP4z8CAB+GTG8HSALfKY52fTcuYAAAAAElFTkSuQmCC"
+assert base64.b64decode(PNG)[1:4] == b"PNG"
+
+
+def executed_notebook(task: str, name: str, overlay: str = "demo", fails: bool = False) -> dict:
+    """What papermill leaves of a notebook with a formula and a figure."""
+    values = params.read_yaml(task) | (params.read_yaml(overlay) if overlay else {})
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["24 patients\n"]},
+        {"output_type": "display_data", "data": {"image/png": PNG}, "metadata": {}},
+    ]
+    if fails:
+        outputs.append({"output_type": "error", "ename": "ValueError", "evalue": "bad", "traceback": []})
+    return {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "language_info": {"name": "python"},
+            "papermill": {"exception": fails or None, "parameters": values, "duration": 1.5},
+        },
+        "cells": [
+            {"cell_type": "markdown", "id": "a", "metadata": {}, "source": f"# {name} of {task}\n\n$a^2 + b^2$"},
+            {
+                "cell_type": "code",
+                "id": "b",
+                "metadata": {},
+                "execution_count": 1,
+                "source": "plot()",
+                "outputs": outputs,
+            },
+        ],
+    }
+
+
+def write_page(folder: Path, task: str, name: str, **options) -> Path:
+    path = folder / "book" / "executed" / task / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(executed_notebook(task, name, **options)))
+    return path
+
+
+def write_results(folder: Path, task: str, variants=("wsi", "dual_go"), inputs: str = "both") -> None:
+    """Results of one task with 12 patients, in the columns that the stages write."""
+    results = folder / "results" / task
+    results.mkdir(parents=True, exist_ok=True)
+    patients = [f"P{i:02d}" for i in range(12)]
+    pd.DataFrame(
+        {
+            "patient_id": patients,
+            "label": [0, 1] * 6,
+            "site": ["AA", "BB", "CC"] * 4,
+            "fold": [-1, -1, *range(5), *range(5)],
+        }
+    ).to_csv(results / "cohort.csv", index=False)
+    if inputs != "genes":
+        pd.DataFrame({"patient_id": patients, "slide_id": patients, "candidates": 64, "valid": range(12, 24)}).to_csv(
+            results / "tiles.csv", index=False
+        )
+    pd.DataFrame(
+        [("genes", -1, None, None)] + [(lib, fold, 60, fold + 1) for lib in ("go", "kegg") for fold in range(-1, 5)],
+        columns=["library", "fold", "tested", "significant"],
+    ).to_csv(results / "genes.csv", index=False)
+    rows = [
+        (table, variant, metric, split, 0.75, 0.6, 0.9, 5)
+        for variant in variants
+        for table, split in (("5", "val"), ("S3", "test"))
+        for metric in ("roc_auc", "pr_auc")
+    ]
+    rows += [("baseline", "baseline_genes", "roc_auc", "val", 0.7, float("nan"), float("nan"), 5)]
+    columns = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
+    pd.DataFrame(rows, columns=columns).to_csv(results / "metrics.csv", index=False)
+
+
+def project(folder: Path, tasks=("lgg", "nsclc"), names=None) -> Path:
+    """The book's sources, parameters, stub results and stub pages of `tasks` in `folder`."""
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "params", folder / "params")
+    shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("executed", "generated"))
+    for task in tasks:
+        write_results(folder, task)
+        for name in names or params.Params.model_fields["notebooks"].default:
+            write_page(folder, task, name)
+    return folder

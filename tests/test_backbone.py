@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from mmmil import backbone
+
+
+def test_the_papers_parameter_counts_come_out_of_timms_own_module():
+    original = backbone.TileEncoder("original", "random")
+    uib = backbone.TileEncoder("uib", "random")
+    reduced = backbone.TileEncoder("reduced", "random")
+    assert backbone.parameters(original) == 340_992
+    assert backbone.parameters(uib) == 94_224
+    tile = torch.zeros(1, 3, 256, 256)
+    assert original.feature_map(tile).shape == uib.feature_map(tile).shape == (1, 480, 8, 8)
+    backbone.prune(reduced, torch.arange(96))
+    assert backbone.parameters(reduced) == 68_880
+    assert reduced.feature_map(tile).shape == (1, 96, 8, 8)
+
+
+def test_ten_uibs_are_removed():
+    whole = backbone.TileEncoder("original", "random").blocks
+    less = backbone.TileEncoder("uib", "random").blocks
+    gone = [(i, j) for i, stage in enumerate(whole) for j in range(len(stage)) if j >= len(less[i])]
+    assert gone == backbone.REMOVABLE and len(gone) == 10
+    assert all(whole[i][j].has_skip for i, j in gone)
+
+
+def test_pruning_keeps_exactly_the_chosen_channels():
+    torch.manual_seed(0)
+    encoder = backbone.TileEncoder("uib", "random").eval()
+    tiles = torch.randn(2, 3, 64, 64)
+    before = encoder(tiles)
+    kept = torch.tensor([3, 17, 400])
+    assert torch.allclose(backbone.prune(encoder, kept)(tiles), before[:, kept])
+
+
+def test_apoz_is_the_share_of_zeros():
+    torch.manual_seed(0)
+    encoder = backbone.TileEncoder("uib", "random").eval()
+    tiles = torch.randn(5, 3, 64, 64)
+    expected = (encoder.feature_map(tiles) == 0).float().mean((0, 2, 3))
+    assert torch.allclose(backbone.apoz(encoder, tiles.split(2)), expected)
+    with pytest.raises(ValueError, match="at least one tile"):
+        backbone.apoz(encoder, [])
+
+
+def test_the_channels_with_fewest_zeros_are_kept():
+    assert backbone.lowest_apoz(torch.tensor([0.5, 0.1, 0.9, 0.2]), 2).tolist() == [1, 3]
+    with pytest.raises(ValueError, match="kept_channels"):
+        backbone.lowest_apoz(torch.zeros(4), 5)
+
+
+def test_missing_weights_are_an_error_that_says_what_to_do(tmp_path):
+    with pytest.raises(backbone.WeightsError, match="weights_dir"):
+        backbone.TileEncoder("original", "imagenet", str(tmp_path))
+
+
+def test_pixels_become_what_the_network_expects():
+    tiles = torch.randint(0, 256, (2, 3, 8, 8, 3), dtype=torch.uint8)
+    x = backbone.to_input(tiles, (0.5, 0.4, 0.3), (0.2, 0.3, 0.5))
+    assert x.shape == (6, 3, 8, 8)
+    assert torch.isclose(x[4, 1, 2, 3], (tiles[1, 1, 2, 3, 1] / 255 - 0.4) / 0.3)

@@ -1,0 +1,97 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn import metrics as skm
+
+from mmmil import evaluation, experiments, interpretation, params
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(0)
+    rows = []
+    for name in ("wsi", "dual_go"):
+        for fold in (0, 1, 2, -1):
+            label = np.repeat([0, 1], 15)
+            prob = 1 / (1 + np.exp(-(label - 0.5 + rng.normal(0, 1, 30))))
+            split = "test" if fold < 0 else "val"
+            ids = [f"{fold}-{i}" for i in range(30)]
+            rows += [(name, 0, fold, split, *row) for row in zip(ids, label.tolist(), prob.tolist(), strict=True)]
+    return pd.DataFrame(rows, columns=experiments.PREDICTIONS)
+
+
+def test_metrics_are_scikit_learns(predictions):
+    own = predictions[(predictions["variant"] == "wsi") & (predictions["fold"] == 1)]
+    label, prob = own["label"].to_numpy(), own["prob"].to_numpy()
+    got = evaluation.scores(label, prob, 0.4)
+    tn, fp, fn, tp = skm.confusion_matrix(label, prob >= 0.4).ravel()
+    assert got["sensitivity"] == tp / (tp + fn) and got["specificity"] == tn / (tn + fp)
+    assert got["roc_auc"] == skm.roc_auc_score(label, prob)
+    assert got["pr_auc"] == skm.average_precision_score(label, prob)
+    assert got["f1"] == skm.f1_score(label, prob >= 0.4) and got["accuracy"] == (tp + tn) / 30
+
+
+def test_a_fold_of_one_class_has_no_auc():
+    with pytest.raises(ValueError, match="both classes"):
+        evaluation.scores(np.ones(5), np.linspace(0, 1, 5))
+
+
+def test_the_interval_is_students_t():
+    values = np.array([0.7, 0.8, 0.75, 0.9, 0.65])
+    mean, low, high = evaluation.mean_interval(values)
+    expected = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
+    assert np.allclose([mean, low, high], [values.mean(), *expected])
+
+
+def test_the_summary_is_recomputed_from_the_predictions_alone(predictions):
+    summary = evaluation.summarise(predictions, params.load("lgg", "demo"))
+    assert list(summary.columns) == evaluation.SUMMARY
+    row = summary.query("table == '5' and variant == 'dual_go' and metric == 'roc_auc' and split == 'val'").iloc[0]
+    own = predictions.query("variant == 'dual_go' and split == 'val'")
+    aucs = [skm.roc_auc_score(f["label"], f["prob"]) for _, f in own.groupby("fold")]
+    assert np.isclose(row["mean"], np.mean(aucs)) and row["n_folds"] == 3
+    test = summary.query("variant == 'dual_go' and metric == 'roc_auc' and split == 'test'")
+    assert set(test["table"]) == {"S3", "S5", "S7", "S9"} and (test["n_folds"] == 1).all()
+    assert ((test["ci_low"] <= test["mean"]) & (test["mean"] <= test["ci_high"])).all()
+
+
+def test_every_variant_of_the_table_is_possible_and_an_unknown_one_is_not():
+    assert len(experiments.variants(params.load("lgg", "demo"))) == len(experiments.VARIANTS)
+    genes_only = params.load("lgg", "demo", inputs="genes")
+    assert experiments.variants(genes_only) == ["go", "kegg", "baseline_genes"]
+    with pytest.raises(params.ParameterError, match="no variant 'duel_go'"):
+        experiments.variants(params.load("lgg", "demo", variants=["duel_go"]))
+    with pytest.raises(params.ParameterError, match="wsi needs"):
+        experiments.variants(genes_only.override(variants=["wsi"]))
+
+
+def attention_table(seed=0, effect=0.0):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [12, 15])
+    values = rng.random((27, 6))
+    values[labels == 1, 2] += effect
+    return pd.DataFrame(values, columns=list("abcdef")), labels
+
+
+def test_comparison_of_attention_is_scipys():
+    table, labels = attention_table(effect=0.4)
+    got = interpretation.compare(table, labels)
+    for name in table:
+        u = stats.mannwhitneyu(table.loc[labels == 1, name], table.loc[labels == 0, name])
+        assert np.isclose(got.loc[name, "p"], u.pvalue)
+        assert np.isclose(got.loc[name, "effect"], 2 * u.statistic / (12 * 15) - 1)
+    assert np.allclose(got["fdr"], stats.false_discovery_control(got["p"]))
+    assert got.index[0] == "c" and got.loc["c", "effect"] > 0
+
+
+def test_permutation_p_is_never_zero_and_finds_the_difference():
+    table, labels = attention_table(effect=2.0)
+    p = interpretation.permutation_p(table, labels, n=99)
+    assert p["c"] == 0.01 and (p > 0).all() and (p.drop("c") > 0.01).all()
+
+
+def test_a_test_set_of_one_class_cannot_be_compared():
+    table, _ = attention_table()
+    with pytest.raises(ValueError, match="class 1 cannot be compared"):
+        interpretation.compare(table, np.zeros(27, int))

@@ -1,0 +1,119 @@
+"""Attention, encoders and fusion: against plain equations in float64, and one patient never sees another."""
+
+import nystrom_attention
+import pytest
+import torch
+
+from mmmil import attention, backbone
+from mmmil.models import PPEG, Encoder, MultimodalMIL
+
+
+def plain_attention(module, x):
+    """softmax(Q K^T / sqrt(D)) V, head by head, from the module's weights."""
+    width = x.shape[-1]
+    q, k, v = (x @ w.T for w in module.to_qkv.weight.split(width))
+    size = width // module.heads
+    out, atts = [], []
+    for h in range(module.heads):
+        part = slice(h * size, (h + 1) * size)
+        att = torch.softmax(q[..., part] @ k[..., part].transpose(1, 2) / size**0.5, -1)
+        atts.append(att)
+        out.append(att @ v[..., part])
+    return module.to_out(torch.cat(out, -1)), torch.stack(atts, 1)
+
+
+def test_exact_attention_follows_its_equation():
+    torch.manual_seed(0)
+    module = attention.ExactSelfAttention(24, heads=4).double().eval()
+    x = torch.randn(2, 7, 24, dtype=torch.float64)
+    expected, att = plain_attention(module, x)
+    out, returned = module(x, return_att=True)
+    assert torch.allclose(out, expected, atol=1e-12) and torch.allclose(returned, att, atol=1e-12)
+    assert torch.allclose(module(x), expected, atol=1e-12)
+
+
+def test_nystrom_equals_the_library_where_nothing_is_padded_and_one_patient_is_alone():
+    torch.manual_seed(0)
+    ours = attention.NystromSelfAttention(24, 6, 4, num_landmarks=4).double().eval()
+    theirs = nystrom_attention.NystromAttention(24, 6, 4, num_landmarks=4).double().eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x = torch.randn(1, 12, 24, dtype=torch.float64)
+    # The library scales its pseudo-inverse by a maximum over all heads; more iterations make that irrelevant.
+    ours.pinv_iterations = theirs.pinv_iterations = 30
+    assert torch.allclose(ours(x), theirs(x), atol=1e-8)
+
+
+@pytest.mark.parametrize("n", [5, 16, 17, 65])
+def test_nystrom_rows_sum_to_one_and_nothing_is_padded(n):
+    torch.manual_seed(1)
+    module = attention.NystromSelfAttention(24, 6, 4, num_landmarks=8, pinv_iterations=60).double().eval()
+    out, att = module(torch.randn(2, n, 24, dtype=torch.float64), return_att=True)
+    assert out.shape == (2, n, 24) and att.shape == (2, 4, n, n)
+    assert torch.allclose(att.sum(-1), torch.ones(2, 4, n, dtype=torch.float64), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["exact", "nystrom"])
+@pytest.mark.parametrize("fusion", ["image", "genes", "self", "dual"])
+def test_a_patients_output_does_not_depend_on_batch_mates(kind, fusion):
+    torch.manual_seed(0)
+    encoder = backbone.prune(backbone.TileEncoder("reduced", "random"), torch.arange(24))
+    model = MultimodalMIL(fusion, encoder, 24, 10, 13, width=24, heads=4, attention=kind, landmarks=4).eval()
+    tiles = torch.randint(0, 256, (3, 5, 32, 32, 3), dtype=torch.uint8)
+    genes = torch.randn(3, 13, 10)
+    genes[2] *= 50  # an outlier in the batch must not matter to the others
+    together, _ = model(tiles, genes)
+    for i in range(3):
+        alone, _ = model(tiles[i : i + 1], genes[i : i + 1])
+        assert torch.allclose(alone[0], together[i], atol=1e-5)
+
+
+def test_ppeg_follows_its_equation_on_a_square_and_repeats_tokens_elsewhere():
+    torch.manual_seed(0)
+    ppeg = PPEG(6).double()
+    x = torch.randn(2, 1 + 9, 6, dtype=torch.float64)
+    square = x[:, 1:].reshape(2, 3, 3, 6).permute(0, 3, 1, 2)
+    expected = square + ppeg.proj(square) + ppeg.proj1(square) + ppeg.proj2(square)
+    out = ppeg(x)
+    assert torch.equal(out[:, 0], x[:, 0])
+    assert torch.allclose(out[:, 1:], expected.permute(0, 2, 3, 1).reshape(2, 9, 6))
+    assert ppeg(x[:, : 1 + 7]).shape == (2, 8, 6)
+
+
+def test_cross_attention_follows_its_equation():
+    torch.manual_seed(0)
+    module = attention.CrossAttention(8, heads=2).double().eval()
+    query, tokens = torch.randn(2, 8, dtype=torch.float64), torch.randn(2, 5, 8, dtype=torch.float64)
+    q = module.to_q(module.norm_query(query))
+    k, v = module.to_kv(module.norm_tokens(tokens)).chunk(2, -1)
+    parts = []
+    for h in (slice(0, 4), slice(4, 8)):
+        att = torch.softmax(torch.einsum("bd,bnd->bn", q[:, h], k[..., h]) / 2, -1)
+        parts.append(torch.einsum("bn,bnd->bd", att, v[..., h]))
+    out, att = module(query, tokens)
+    assert torch.allclose(out, module.to_out(torch.cat(parts, -1)))
+    assert att.shape == (2, 2, 5) and torch.allclose(att.sum(-1), torch.ones(2, 2, dtype=torch.float64))
+
+
+def test_dual_attention_joins_four_vectors_and_returns_four_attentions():
+    model = MultimodalMIL("dual", None, 7, 10, 13, width=24, heads=4)
+    logits, att = model(torch.randn(2, 5, 7), torch.randn(2, 13, 10))
+    assert logits.shape == (2, 2) and model.classifier[0].normalized_shape == (4 * 24,)
+    shapes = {k: tuple(a.shape) for k, a in att.items()}
+    assert shapes == {
+        "self_image": (2, 4, 5),
+        "self_genes": (2, 4, 13),
+        "cross_genes": (2, 4, 13),
+        "cross_image": (2, 4, 5),
+    }
+
+
+def test_the_encoders_parts_carry_transmils_names():
+    names = {name.split(".")[0] for name in Encoder(8, 8, 2, "nystrom", 4, 0.0, ppeg=True).state_dict()}
+    assert names == {"_fc1", "cls_token", "layer1", "pos_layer", "layer2", "norm"}
+
+
+def test_an_unknown_fusion_or_attention_is_refused():
+    with pytest.raises(ValueError, match="fusion"):
+        MultimodalMIL("late")
+    with pytest.raises(ValueError, match="exact"):
+        attention.self_attention(8, 2, "flash", 4, 0.0)

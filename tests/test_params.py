@@ -1,0 +1,71 @@
+import pytest
+
+from mmmil import params
+from mmmil.params import ParameterError
+
+TASKS = ["lgg", "nsclc", "brca"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_task_files_hold_the_papers_scale_and_the_demo_lies_over_them(task):
+    paper, demo = params.load(task), params.load(task, "demo")
+    assert (paper.tile_px, paper.n_tiles, paper.gene_set_fdr, paper.weights) == (256, 64, 0.01, "imagenet")
+    assert not paper.synthetic and demo.synthetic and demo.task == task
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"epocs": 3}, "unknown parameter 'epocs'; did you mean 'epochs'?"),
+        ({"epochs": "ten"}, "epochs: "),
+        ({"epochs": True}, "epochs: "),
+        ({"lr": "1e-4"}, "write 1.0e-4"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"width": 97}, "heads (8) must divide width (97)"),
+        ({"set_size_min": 600}, "set_size_min (600) is above set_size_max (500)"),
+        ({"selection": "some"}, "nested"),
+        ({"expression_kind": "zscore"}, "name it in expression_matrix"),
+        ({"expression_matrix": ["x.tsv"]}, "say what the matrix holds"),
+        ({"synthetic": False}, "random is for synthetic cohorts"),
+    ],
+)
+def test_a_wrong_value_is_one_clear_error(values, told):
+    with pytest.raises(ParameterError) as error:
+        params.load("lgg", "demo", **values)
+    assert told in str(error.value)
+
+
+def test_every_fault_is_told_at_once():
+    with pytest.raises(ParameterError) as error:
+        params.load("lgg", epocs=1, widht=2, dropout="no")
+    assert all(name in str(error.value) for name in ("epocs", "widht", "dropout"))
+
+
+def test_missing_files_are_named_with_their_parameter():
+    with pytest.raises(ParameterError) as error:
+        params.load("lgg", data_dir="data/nowhere").require_files()
+    assert "clinical: " in str(error.value) and "params/lgg.yaml" in str(error.value)
+
+
+def test_an_unknown_task_lists_the_known_ones():
+    with pytest.raises(ParameterError, match="lgg"):
+        params.load("lggg")
+
+
+def test_a_notebooks_names_override_and_unknown_ones_are_refused(monkeypatch):
+    monkeypatch.setattr(params.Params, "require_files", lambda self: self)
+    namespace = {"task": "lgg", "overlay": "demo", "epochs": 2, "params": params, "In": [], "_x": 1}
+    assert params.effective(namespace).epochs == 2
+    with pytest.raises(ParameterError, match="did you mean 'epochs'"):
+        params.effective(namespace | {"epoch": 3})
+
+
+def test_a_stages_values_leave_out_places_and_titles():
+    p = params.load("lgg", "demo")
+    moved = p.override(results_dir="elsewhere", title="another")
+    assert p.stage("cohort", "tiles") == moved.stage("cohort", "tiles")
+    assert p.stage("training") != p.override(epochs=99).stage("training")
+
+
+def test_every_parameter_says_what_it_is():
+    assert not [name for name, field in params.Params.model_fields.items() if not field.description]

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from mmmil import record
+
+
+def test_a_result_is_made_once_and_found_again(tmp_path):
+    made = []
+
+    def make(folder):
+        made.append(1)
+        (folder / "x.txt").write_text("one")
+        return {"fact": 3}
+
+    first = record.cached(tmp_path, {"a": 1}, make)
+    assert record.cached(tmp_path, {"a": 1}, make) == first and made == [1]
+    assert record.cached(tmp_path, {"a": 2}, make) != first and made == [1, 1]
+    assert record.run(first)["facts"] == {"fact": 3} and record.run(first)["inputs"] == {"a": 1}
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "run"])
+def test_a_damaged_result_is_noticed_and_made_again(tmp_path, damage):
+    folder = record.cached(tmp_path, {"a": 1}, lambda f: (f / "x.txt").write_text("whole") and None)
+    if damage == "change":
+        (folder / "x.txt").write_text("half!")
+    elif damage == "remove":
+        (folder / "x.txt").unlink()
+    else:
+        (folder / "run.json").write_text('{"files": ')
+    again = record.cached(tmp_path, {"a": 1}, lambda f: (f / "x.txt").write_text("whole") and None)
+    assert again == folder and (folder / "x.txt").read_text() == "whole"
+    assert json.loads((folder / "run.json").read_text())["inputs"] == {"a": 1}
+
+
+def test_nothing_stays_of_a_result_that_failed(tmp_path):
+    def make(folder):
+        (folder / "half").write_text("x")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        record.cached(tmp_path, {"a": 1}, make)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_old_or_new_never_half(tmp_path):
+    path = tmp_path / "table.csv"
+    record.write_atomically(path, lambda t: t.write_text("old"))
+
+    def half(temporary):
+        temporary.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError):
+        record.write_atomically(path, half)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert record.digest({"a": 1, "b": [2, 3]}) == record.digest({"b": [2, 3], "a": 1})
+    assert record.digest({"a": 1}) != record.digest({"a": 2})
+
+
+def test_comments_and_docstrings_are_not_code(tmp_path, monkeypatch):
+    def digest(text):
+        (tmp_path / "subject.py").write_text(text)
+        record.source_digest.cache_clear()
+        return record.source_digest("subject")
+
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = digest("def f():\n    return 1\n")
+    assert digest('def f():\n    """Say."""\n    return 1  # why\n') == plain
+    assert digest("def f():\n    return 2\n") != plain
+    record.source_digest.cache_clear()

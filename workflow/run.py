@@ -1,0 +1,136 @@
+"""Start the batch engine: one run at a time in a folder, and no lock left behind by one that was killed.
+
+    python workflow/run.py --tasks lgg nsclc brca --overlay demo
+    python workflow/run.py --tasks lgg --overlay "" --profile slurm
+    python workflow/run.py --tasks lgg --overlay demo -- --dry-run       (the rest goes to Snakemake)
+
+The operating system holds the lock as long as a process of the run lives, and drops it with the last one.
+Snakemake's own lock is a file that outlives a killed run, so it is not used. The lock is handed down as
+standard input: a job that outlived its killed run still holds it, and the next run waits instead of racing it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mmmil import params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class RunError(RuntimeError):
+    """This run cannot start."""
+
+
+def take_lock(path: Path, patience: float = 24 * 3600, step: float = 1.0) -> int:
+    """File descriptor of the lock at `path`, held until the last process that inherits it ends.
+
+    Waits up to `patience` seconds for jobs that outlived a killed run.
+    Raises RunError where a run is in progress.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline, told = time.monotonic() + patience, False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            holder = os.pread(lock, 32, 0).decode().strip()
+            if holder.isdigit() and alive(int(holder)):
+                os.close(lock)
+                raise RunError(
+                    f"another run is in progress in this folder (process {holder}): wait for it, or stop it"
+                ) from None
+            if time.monotonic() > deadline:
+                os.close(lock)
+                raise RunError(f"a job of a killed run still holds {path}: stop it, or wait for it") from None
+            if not told:
+                print("waiting for a job that outlived an earlier, killed run ...", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(step)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this number is running."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    stat = Path(f"/proc/{process}/stat")  # one that was killed but not yet reaped by its parent is not running
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return True
+
+
+def environment() -> dict[str, str]:
+    """The environment of every job: this Python first, its own kernel, one thread per process."""
+    env = dict(os.environ)
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    env["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel named python3 in the user's home would otherwise come first
+    for name in ("JUPYTER_PATH", "PYTHONPATH", "PYTHONHOME"):
+        env.pop(name, None)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        env.setdefault(name, "1")
+    env["MPLBACKEND"] = "Agg"
+    env["PYTHONHASHSEED"] = "0"
+    env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    return env
+
+
+def gpus() -> int:
+    """NVIDIA devices of this machine: as many trainings at a time, where there are any."""
+    return len([device for device in Path("/dev").glob("nvidia*") if device.name[6:].isdigit()])
+
+
+def command(tasks: list[str], overlay: str, cores: int, profile: str, more: list[str]) -> list[str]:
+    """The Snakemake command line."""
+    config = [f"tasks={','.join(tasks)}"] + ([f"overlay={overlay}"] if overlay else [])
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile"),
+        *("--workflow-profile", f"workflow/profiles/{profile}", "--cores", str(cores)),
+        *([] if profile == "slurm" else ["--resources", f"gpu={gpus() or cores}"]),
+        *("--config", *config, "--rerun-incomplete", "--nolock", *more),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check the parameters of every task, take the lock, run Snakemake; its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=["lgg", "nsclc", "brca"], help="files of params/")
+    parser.add_argument("--overlay", default="demo", help="file of params/ laid over each task's; '' for none")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs at a time")
+    parser.add_argument("--profile", default="local", help="folder of workflow/profiles/")
+    parser.add_argument("more", nargs="*", help="after --: passed to Snakemake")
+    given = parser.parse_args(arguments)
+    os.chdir(ROOT)
+    try:
+        for task in given.tasks:
+            p = params.load(task, given.overlay)
+            if not p.synthetic:
+                p.require_files()
+        lock = take_lock(ROOT / ".snakemake" / "run.lock")
+    except (params.ParameterError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    call = command(given.tasks, given.overlay, given.cores, given.profile, given.more)
+    try:
+        return subprocess.run(call, stdin=lock, env=environment()).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
