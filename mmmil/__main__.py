@@ -51,16 +51,18 @@ def genes(task: Task, overlay: Overlay = "", workers: Workers = 1):
 @app.command()
 def train(
     task: Task,
-    variant: Annotated[str, typer.Option(help="a row of the variant table")],
+    variant: Annotated[list[str], typer.Option(help="a row of the variant table; may be given several times")],
     overlay: Overlay = "",
 ):
-    """Train one variant on every fold and finally on the development set: predictions/<variant>.parquet."""
+    """Train variants on every fold and finally on the development set: predictions/<variant>.parquet."""
     from mmmil import study
 
     p = params.load(task, overlay)
-    table = experiments.predictions(study.load(p), [variant])
-    path = p.results / "predictions" / f"{variant}.parquet"
-    record.write_atomically(path, lambda t: table.to_parquet(t, index=False))
+    s = study.load(p)
+    for name in variant:
+        table = experiments.predictions(s, [name])
+        path = p.results / "predictions" / f"{name}.parquet"
+        record.write_atomically(path, lambda t, table=table: table.to_parquet(t, index=False))
 
 
 @app.command(name="record")

@@ -51,18 +51,46 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
     return mean, mean - half, mean + half
 
 
+def weighted_scores(label: np.ndarray, prob: np.ndarray, weights: np.ndarray, threshold: float = 0.5) -> dict:
+    """The metrics of `scores` for many weightings of the same patients at once.
+
+    label, prob (n,); weights (draws, n), how often each patient was drawn. Returns metric -> (draws,).
+    """
+    order = np.argsort(-prob, kind="stable")
+    label, prob, weights = label[order], prob[order], weights[:, order]
+    last = np.append(prob[1:] != prob[:-1], True)  # a threshold between tied patients does not exist
+    tp = np.cumsum(weights * label, axis=1)[:, last]
+    fp = np.cumsum(weights * (1 - label), axis=1)[:, last]
+    positives, negatives = tp[:, -1:], fp[:, -1:]
+    tp0, fp0 = (np.pad(x, ((0, 0), (1, 0))) for x in (tp, fp))
+    with np.errstate(invalid="ignore"):
+        precision = np.nan_to_num(tp / (tp + fp))
+    roc = (np.diff(fp0) * (tp0[:, 1:] + tp0[:, :-1]) / 2).sum(1, keepdims=True) / (positives * negatives)
+    called = (prob[last] >= threshold).sum()
+    hit, wrong = tp0[:, [called]], fp0[:, [called]]
+    columns = {
+        "accuracy": (hit + negatives - wrong) / (positives + negatives),
+        "f1": 2 * hit / np.maximum(hit + wrong + positives, 1),
+        "sensitivity": hit / positives,
+        "specificity": 1 - wrong / negatives,
+        "pr_auc": (np.diff(tp0) * precision).sum(1, keepdims=True) / positives,
+        "roc_auc": roc,
+    }
+    return {metric: values[:, 0] for metric, values in columns.items()}
+
+
 def bootstrap_interval(
     label: np.ndarray, prob: np.ndarray, threshold: float, confidence: float, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Percentile intervals of all metrics, patients resampled within their class; index metric, columns low, high."""
     rng = np.random.default_rng(seed)
-    classes = [np.flatnonzero(label == c) for c in (0, 1)]
-    drawn = []
-    for _ in range(draws):
-        rows = np.concatenate([rng.choice(c, len(c)) for c in classes])
-        drawn.append(scores(label[rows], prob[rows], threshold))
+    weights = np.zeros((draws, len(label)))
+    for c in (0, 1):
+        own = np.flatnonzero(label == c)
+        weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
     tail = (1 - confidence) / 2
-    return pd.DataFrame(drawn).quantile([tail, 1 - tail]).T.set_axis(["low", "high"], axis=1)
+    drawn = pd.DataFrame(weighted_scores(label, prob, weights, threshold))
+    return drawn.quantile([tail, 1 - tail]).T.set_axis(["low", "high"], axis=1)
 
 
 def summarise(predictions: pd.DataFrame, p: Params) -> pd.DataFrame:

@@ -101,8 +101,6 @@ def run(study, name: str, fold: int) -> Path:
 
     Holds predictions.parquet, history.csv, run.json and, for neural models, model.safetensors.
     """
-    from mmmil import training
-
     p, v = study.p, variant(name)
     train, evaluated = study.fold_patients(fold)
     inputs = {
@@ -124,7 +122,13 @@ def run(study, name: str, fold: int) -> Path:
     elif v.uses_genes:
         inputs["tokens"] = study.gene_tokens(fold, v.genes).folder.name
     parent = p.results / "models" / name / f"seed_{p.seed}" / (f"fold_{fold}" if fold >= 0 else "final")
-    return record.cached(parent, inputs, lambda folder: training.train(study, v, fold, folder))
+
+    def make(folder: Path) -> dict:
+        from mmmil import training  # seconds of imports that finding a result does not need
+
+        return training.train(study, v, fold, folder)
+
+    return record.cached(parent, inputs, make)
 
 
 def _settings(p: Params, v: Variant) -> dict:

@@ -5,9 +5,9 @@ import os
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-import pytest
+import pytest  # noqa: E402  (after the threads are capped)
 
-from mmmil import params
+from mmmil import params  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,22 @@ def test_the_interval_is_students_t():
     assert np.allclose([mean, low, high], [values.mean(), *expected])
 
 
+def test_bootstrapped_metrics_are_scikit_learns_with_weights():
+    rng = np.random.default_rng(3)
+    label = np.repeat([0, 1], [9, 14])
+    prob = np.round(rng.random(23), 1)  # with ties
+    weights = rng.integers(0, 4, (20, 23)).astype(float)
+    got = evaluation.weighted_scores(label, prob, weights, 0.5)
+    for i, w in enumerate(weights):
+        called = prob >= 0.5
+        assert np.isclose(got["roc_auc"][i], skm.roc_auc_score(label, prob, sample_weight=w))
+        assert np.isclose(got["pr_auc"][i], skm.average_precision_score(label, prob, sample_weight=w))
+        assert np.isclose(got["f1"][i], skm.f1_score(label, called, sample_weight=w))
+        assert np.isclose(got["accuracy"][i], skm.accuracy_score(label, called, sample_weight=w))
+        assert np.isclose(got["sensitivity"][i], skm.recall_score(label, called, sample_weight=w))
+        assert np.isclose(got["specificity"][i], skm.recall_score(label, called, pos_label=0, sample_weight=w))
+
+
 def test_the_summary_is_recomputed_from_the_predictions_alone(predictions):
     summary = evaluation.summarise(predictions, params.load("lgg", "demo"))
     assert list(summary.columns) == evaluation.SUMMARY
@@ -57,8 +73,8 @@ def test_the_summary_is_recomputed_from_the_predictions_alone(predictions):
 
 
 def test_every_variant_of_the_table_is_possible_and_an_unknown_one_is_not():
-    assert len(experiments.variants(params.load("lgg", "demo"))) == len(experiments.VARIANTS)
-    genes_only = params.load("lgg", "demo", inputs="genes")
+    assert len(experiments.variants(params.load("lgg", "demo", variants=[]))) == len(experiments.VARIANTS)
+    genes_only = params.load("lgg", "demo", inputs="genes", variants=[])
     assert experiments.variants(genes_only) == ["go", "kegg", "baseline_genes"]
     with pytest.raises(params.ParameterError, match="no variant 'duel_go'"):
         experiments.variants(params.load("lgg", "demo", variants=["duel_go"]))
