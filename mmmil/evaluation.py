@@ -42,13 +42,16 @@ def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean and Student's t interval over folds. Folds share training patients, so it is narrower than it should be."""
+    """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves.
+
+    Folds share training patients, so the interval is narrower than it should be.
+    """
     values = np.asarray(values, dtype=float)
     mean = values.mean()
     if len(values) < 2:
         return mean, np.nan, np.nan
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
-    return mean, mean - half, mean + half
+    return mean, max(mean - half, 0.0), min(mean + half, 1.0)
 
 
 def weighted_scores(label: np.ndarray, prob: np.ndarray, weights: np.ndarray, threshold: float = 0.5) -> dict:

@@ -48,6 +48,13 @@ class Study:
         """patient -> HDF5 file of the bag."""
         return self.tiles.set_index("patient_id")["bag"].loc[self.patients]
 
+    def candidates(self, patient: str) -> tiling.Candidates:
+        """Every grid position of a patient's slide with its tissue share, valid or not."""
+        slide = self.cohort.patients.loc[patient]
+        return tiling.read_candidates(
+            tiling.candidates_of(slide["slide_path"], self.p.results / "tiles" / slide["slide_id"], self.p)
+        )
+
     @cached_property
     def bags(self) -> np.ndarray:
         """Pixels (patients, n_tiles, px, px, 3) uint8 in the cohort's order."""

@@ -65,13 +65,14 @@ def slide_fingerprint(path: Path, samples: int = 16, block: int = 65536) -> dict
     return {"name": path.name, "bytes": size, "blocks": found.hexdigest()[:16]}
 
 
-def open_slide(path: Path):
+def open_slide(path: Path | str):
     """Open a slide with OpenSlide.
 
     Raises TilingError that tells a missing file, a truncated or foreign one, and one without pyramid apart.
     """
     import openslide
 
+    path = Path(path)
     if not path.is_file():
         raise TilingError(f"{path}: the slide is not there; correct slide_path, or download it again")
     try:
@@ -181,7 +182,7 @@ def choose(found: Candidates, n_tiles: int, how: str = "random", seed: int = 0) 
     return valid[np.sort(picked)]
 
 
-def read_tiles(path: Path, coords: np.ndarray, tile_px: int, level: int = 0) -> np.ndarray:
+def read_tiles(path: Path | str, coords: np.ndarray, tile_px: int, level: int = 0) -> np.ndarray:
     """Pixels (N, tile_px, tile_px, 3) uint8 at level-0 coordinates; transparent becomes white, as in histolab."""
     tiles = np.empty((len(coords), tile_px, tile_px, 3), dtype=np.uint8)
     with open_slide(path) as slide:
@@ -205,8 +206,9 @@ def read_candidates(path: Path) -> Candidates:
         return Candidates(file["candidates"][:], file["tissue"][:], file["valid"][:], attributes)
 
 
-def candidates_of(slide_path: Path, folder: Path, p: Params) -> Path:
+def candidates_of(slide_path: Path | str, folder: Path, p: Params) -> Path:
     """HDF5 file of a slide's candidates (`coords` holds the valid ones, as TRIDENT and CLAM expect)."""
+    slide_path = Path(slide_path)
     table = read_mpp_table(p.path(p.mpp_table)) if p.mpp_table else {}
     name = slide_path.name
     inputs = {

@@ -96,8 +96,9 @@ def gpus() -> int:
 
 
 def command(tasks: list[str], overlay: str, cores: int, profile: str, more: list[str]) -> list[str]:
-    """The Snakemake command line."""
+    """The Snakemake command line; on a cluster every model is a job of its own."""
     config = [f"tasks={','.join(tasks)}"] + ([f"overlay={overlay}"] if overlay else [])
+    config += ["variants_per_job=1"] if profile == "slurm" else []
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile"),
         *("--workflow-profile", f"workflow/profiles/{profile}", "--cores", str(cores)),

@@ -1,0 +1,174 @@
+"""The whole road on small synthetic cohorts: planted truth is found, a null cohort gives chance, runs repeat."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmmil import evaluation, experiments, genesets, interpretation, params, simulate, study
+
+SMALL = {
+    "sim_patients": 36,
+    "sim_slide_px": 512,
+    "sim_genes": 600,
+    "sim_sets": 20,
+    "sim_image_share": 0.9,
+    "sim_effect": 1.5,
+    "n_folds": 3,
+    "n_tiles": 4,
+    "tile_px": 64,
+    "apoz_tiles": 32,
+    "epochs": 10,
+    "ae_epochs": 5,
+    "ae_hidden": 32,
+    "latent_dim": 24,
+    "width": 48,
+    "single_genes": 64,
+}
+CHEAP = ["wsi", "go", "dual_go", "dual_genes", "resnet50d_go", "baseline_genes", "baseline_image"]
+
+
+def make(folder, **values):
+    p = params.load(
+        "nsclc",
+        "demo",
+        **SMALL
+        | {"variants": CHEAP, "data_dir": str(folder / "data"), "results_dir": str(folder / "results")}
+        | values,
+    )
+    simulate.make(p, 2)
+    return study.load(p, workers=2)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    s = make(tmp_path_factory.mktemp("planted"))
+    return s, experiments.predictions(s)
+
+
+def aucs(predictions):
+    folds = evaluation.per_fold(predictions)["roc_auc"].xs("val", level="split")
+    return folds.groupby(level="variant").mean()
+
+
+def test_the_planted_cohort_is_told_apart_by_the_dual_model(planted):
+    found = aucs(planted[1])
+    assert found["dual_go"] > 0.75, found
+    assert found["baseline_genes"] > 0.6, found
+
+
+def test_every_variant_predicts_every_patient_once(planted):
+    s, predictions = planted
+    assert list(predictions.columns) == experiments.PREDICTIONS
+    assert set(predictions["variant"]) == set(CHEAP)
+    for _, own in predictions.groupby("variant"):
+        assert sorted(own["patient_id"]) == sorted(s.patients)
+        assert set(own.loc[own["split"] == "test", "patient_id"]) == set(s.folds.index[s.folds == -1])
+    assert predictions["prob"].between(0, 1).all()
+
+
+def test_nothing_is_trained_twice(planted, monkeypatch):
+    from mmmil import training
+
+    s, predictions = planted
+    monkeypatch.setattr(training, "train", lambda *a: pytest.fail("trained again"))
+    pd.testing.assert_frame_equal(experiments.predictions(s), predictions)
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        experiments.run(study.Study(s.p.override(epochs=11), s.cohort, s.folds, s.tiles), "go", 0)
+
+
+def test_a_setting_of_the_image_side_does_not_retrain_the_gene_models(planted):
+    s, _ = planted
+    other = study.Study(s.p.override(augment=False, kept_channels=48), s.cohort, s.folds, s.tiles)
+    assert experiments.run(other, "go", 0) == experiments.run(s, "go", 0)
+
+
+def test_a_training_repeats_bit_for_bit(planted):
+    s, predictions = planted
+    shutil.rmtree(experiments.run(s, "dual_go", 0))
+    again = pd.read_parquet(experiments.run(s, "dual_go", 0) / "predictions.parquet")
+    before = predictions.query("variant == 'dual_go' and fold == 0")
+    assert (again["prob"].to_numpy() == before["prob"].to_numpy()).all()
+
+
+def test_attention_is_that_of_the_recorded_prediction(planted):
+    s, predictions = planted
+    attention, tables = interpretation.analyse(s, "dual_go")
+    recorded = predictions.query("variant == 'dual_go' and split == 'test'").set_index("patient_id")["prob"]
+    assert np.allclose(attention.prob, recorded[attention.patients], atol=1e-6)
+    assert attention.weights["self_image"].shape == (len(attention.patients), s.p.n_tiles)
+    assert set(tables) == {"self_genes", "cross_genes"}
+    assert np.allclose(attention.weights["cross_genes"].sum(1), 1, atol=1e-5)
+    for table in tables.values():
+        assert (table["permutation_p"] > 0).all() and set(table.index) == set(attention.sets)
+
+
+def test_planted_tiles_and_sets_are_where_the_truth_says(planted):
+    s, _ = planted
+    patient = s.cohort.patients.query("label == 1").index[0]
+    from mmmil import tiling
+
+    coords, _ = tiling.load_coords(s.bag_paths[patient])
+    share = simulate.planted_share(s.p.data, s.cohort.patients.loc[patient, "slide_id"], coords, s.p.tile_px)
+    assert share.shape == (s.p.n_tiles,) and ((share >= 0) & (share <= 1)).all()
+    truth = pd.read_csv(s.p.data / "truth" / "sets.csv").query("library == 'go'").set_index("name")["planted"]
+    table = genesets.enrichment_table(s.p, s.expression, s.labels, s.folds, -1, "go")
+    assert table["pval"][truth[truth].index].median() < table["pval"][truth[~truth].index].median()
+
+
+def test_a_null_cohort_gives_chance_in_every_variant(tmp_path_factory):
+    s = make(tmp_path_factory.mktemp("null"), sim_null=True, sim_patients=60, epochs=6)
+    found = aucs(experiments.predictions(s))
+    # 48 patients, 24 of each class: the standard error of an AUC is 0.084, the bounds are three of them.
+    assert set(found.index) == set(CHEAP)
+    assert found.between(0.25, 0.75).all(), found
+    assert abs(found.mean() - 0.5) < 0.2, found
+
+
+@pytest.mark.parametrize("what", ["slide", "counts"])
+def test_a_damaged_file_is_named_before_any_training(planted, tmp_path, monkeypatch, what):
+    s, _ = planted
+    shutil.copytree(s.p.data, tmp_path / "data")
+    p = s.p.override(data_dir=str(tmp_path / "data"), results_dir=str(tmp_path / "results"))
+    row = s.cohort.patients.iloc[3]
+    path = tmp_path / "data" / {"slide": "slides", "counts": "expression"}[what]
+    path = path / (row["slide_path"] if what == "slide" else row["expression_path"]).rsplit("/", 1)[1]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError) as error:
+        study.load(p).expression  # noqa: B018
+    assert path.name in str(error.value)
+
+
+def test_every_notebook_runs_and_no_failed_one_becomes_a_page(planted, tmp_path):
+    """On the trained cohort: what the batch engine does, in one kernel after the other."""
+    papermill = pytest.importorskip("papermill")
+    from mmmil import pages
+
+    s, _ = planted
+    given = {k: v for k, v in s.p.model_dump().items() if v != params.load("nsclc", "demo").model_dump()[k]}
+    for source in sorted((params.root() / "notebooks").glob("*.ipynb")):
+        executed = tmp_path / source.name
+        papermill.execute_notebook(
+            source,
+            executed,
+            {"task": "nsclc", "overlay": "demo", **given},
+            kernel_name="python3",
+            cwd=params.root(),
+            progress_bar=False,
+        )
+        pages.check_executed(executed)
+        assert "Synthetic cohort" in executed.read_text()
+
+
+def test_a_parameter_nobody_knows_stops_a_notebook(tmp_path):
+    papermill = pytest.importorskip("papermill")
+    from mmmil import pages
+
+    source, executed = params.root() / "notebooks" / "01_dataset.ipynb", tmp_path / "out.ipynb"
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'epochs'"):
+        papermill.execute_notebook(
+            source, executed, {"epocs": 3}, kernel_name="python3", cwd=params.root(), progress_bar=False
+        )
+    with pytest.raises(pages.PageError):
+        pages.check_executed(executed)
