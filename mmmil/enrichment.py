@@ -109,6 +109,15 @@ def within(
     return fitting
 
 
+def leading_first(genes: list[str], ranked: pd.Series, nes: float) -> list[str]:
+    """A set's genes in the order in which its enrichment meets them: the leading edge first.
+
+    The first input of the autoencoder is then every set's most changed gene, the second the next one: its weights,
+    shared by all sets, see like beside like. ranked: symbol -> statistic, as from `rank`; nes: the set's score.
+    """
+    return ranked.index[ranked.index.isin(genes)].tolist()[:: 1 if nes >= 0 else -1]
+
+
 def enrich(
     ranking: pd.Series,
     sets: Mapping[str, list[str]],

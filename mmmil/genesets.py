@@ -50,8 +50,8 @@ SOURCES = [f"mmmil.{name}" for name in ("deg", "enrichment", "autoencoder", "gen
 # What a token depends on beside the two tables above it; the rest of the stage does not make it again.
 VECTOR = {"gene_scaling", "single_genes"}
 SETS = {
-    *("gene_set_fdr", "set_size_min", "set_size_max", "fallback_sets", "max_sets", "gene_scaling", "latent_dim"),
-    *("ae_hidden", "ae_epochs", "ae_lr", "ae_batch", "token_scaling"),
+    *("gene_set_fdr", "set_size_min", "set_size_max", "fallback_sets", "max_sets", "gene_order", "gene_scaling"),
+    *("latent_dim", "ae_hidden", "ae_epochs", "ae_lr", "ae_batch", "token_scaling"),
 }
 
 
@@ -101,9 +101,12 @@ def tokens(
         found = enrichment_table(p, expression, labels, folds, fold, library)
         names, passed = enrichment.select(found, p.gene_set_fdr, p.fallback_sets, p.max_sets)
         found.assign(selected=found.index.isin(names)).to_csv(folder / "enrichment.csv")
-        tested = enrichment.rank(gene_statistic(p, expression, labels, folds, fold)).index
-        sets = enrichment.within(enrichment.read_gmt(gmt(p, library)), tested, p.set_size_min, p.set_size_max)
-        return _make_latents(p, expression, {n: sets[n] for n in names}, passed, fitted, covered, folder)
+        ranked = enrichment.rank(gene_statistic(p, expression, labels, folds, fold))
+        sets = enrichment.within(enrichment.read_gmt(gmt(p, library)), ranked.index, p.set_size_min, p.set_size_max)
+        chosen = {name: sets[name] for name in names}
+        if p.gene_order == "leading":
+            chosen = {n: enrichment.leading_first(genes, ranked, found.loc[n, "nes"]) for n, genes in chosen.items()}
+        return _make_latents(p, expression, chosen, passed, fitted, covered, folder)
 
     parent = p.results / "genes" / library / folder_name(p, fold)
     folder = record.cached(parent, inputs, make)

@@ -138,6 +138,11 @@ class Genes(Stage):
         ge=8,
         description="genes of the single-gene vector, by absolute statistic; the paper gives no list",
     )
+    gene_order: Literal["leading", "gmt"] = Field(
+        "leading",
+        description="of a set's genes in the autoencoder's input: leading edge first, or as in the GMT file; unstated, "
+        "and it matters, since all sets share the autoencoder's weights",
+    )
     gene_scaling: Literal["zscore", "none"] = Field(
         "zscore", description="log2(TPM+1) per gene scaled on training patients before the autoencoder"
     )

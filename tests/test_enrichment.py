@@ -136,3 +136,9 @@ def test_select(ranking):
     assert select(table, 1e-9, fallback=3, max_sets=2) == (["a", "b"], False)
     with pytest.raises(EnrichmentError, match="1 gene sets were tested"):
         select(table[:1])
+
+
+def test_a_sets_genes_stand_in_the_order_in_which_its_enrichment_meets_them():
+    ranked = enrichment.rank(pd.Series({"A": 3.0, "B": -2.0, "C": 0.5, "D": 1.0, "E": -4.0}))
+    assert enrichment.leading_first(["B", "C", "A"], ranked, nes=1.7) == ["A", "C", "B"]
+    assert enrichment.leading_first(["B", "C", "A", "E"], ranked, nes=-1.7) == ["E", "B", "C", "A"]
