@@ -107,13 +107,13 @@ def analyse(study, name: str) -> tuple[Attention, dict[str, pd.DataFrame]]:
 
 
 def counts(study) -> pd.DataFrame:
-    """Significant gene sets of the proposed models: one row per variant and source, as the section page shows them."""
+    """Significant gene sets of the proposed models: one row per library and source, as the section page shows them."""
     rows = []
     for name in ("dual_go", "dual_kegg"):
         if name in experiments.variants(study.p):
             for source, table in analyse(study, name)[1].items():
-                rows.append((name, source, len(table), int(table["significant"].sum())))
-    return pd.DataFrame(rows, columns=["variant", "source", "n_sets", "n_significant"])
+                rows.append((experiments.variant(name).genes, source, len(table), int(table["significant"].sum())))
+    return pd.DataFrame(rows, columns=["library", "source", "n_sets", "n_significant"])
 
 
 def exemplars(attention: Attention) -> list[int]:

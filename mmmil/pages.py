@@ -1,7 +1,7 @@
 """What the book needs beside the executed notebooks: generated page parts, this run's table of contents.
 
 Every number comes from `results/`; every part says on which cohort it was made. Synthetic cohorts and real ones
-never share a table. Run as `python -m mmmil.pages write`, `... toc <task> ...` or `... check <notebook>`.
+never share a table. Run as `python -m mmmil.pages write`, `... toc <task> ...` or `... publish <notebook> <page>`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,17 @@ from mmmil import experiments, params, record
 
 TABLES = {"03": (3, 4), "04": (5, 6, 7, 8), "05": (9, 10), "06": (11,)}  # the paper's tables, by section
 CAPTIONS = {
-    3: "Reducing the backbone, whole-slide images only (the paper's Table 3)",
-    4: "Against CLAM and TransMIL, whole-slide images only (Table 4)",
-    5: "Images, GO sets, and both (Table 5)",
-    6: "Images, KEGG pathways, and both (Table 6)",
-    7: "Ways of joining images and GO sets (Table 7)",
-    8: "Ways of joining images and KEGG pathways (Table 8)",
-    9: "End to end against frozen features, with GO sets (Table 9)",
-    10: "End to end against frozen features, with KEGG pathways (Table 10)",
-    11: "Single genes against gene sets (Table 11)",
+    3: "Table 3. Reducing the backbone, whole-slide images only",
+    4: "Table 4. Against CLAM and TransMIL, whole-slide images only",
+    5: "Table 5. Images, GO sets, and both",
+    6: "Table 6. Images, KEGG pathways, and both",
+    7: "Table 7. Ways of joining images and GO sets",
+    8: "Table 8. Ways of joining images and KEGG pathways",
+    9: "Table 9. End to end against frozen features, with GO sets",
+    10: "Table 10. End to end against frozen features, with KEGG pathways",
+    11: "Table 11. Single genes against gene sets",
 }
-METRICS = {
-    "roc_auc": "ROC-AUC",
-    "pr_auc": "PR-AUC",
-    "accuracy": "accuracy",
-    "f1": "F1",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-}
+METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}  # all six stand in the executed notebooks
 SPLITS = {"val": "five-fold cross-validation", "test": "held-out test patients"}
 CHILDREN = "```{tableofcontents}\n```\n"
 PACKAGES = "torch timm histolab openslide-python pydeseq2 gseapy scikit-learn numpy pandas papermill jupyter-book"
@@ -69,11 +62,26 @@ def check_executed(path: Path | str) -> dict[str, Any]:
         raise PageError(f"{path} failed: papermill recorded an exception")
     for number, cell in enumerate(cells, start=1):
         for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "".join(data.get("text/plain", "")).startswith("<Figure") and "image/png" not in data:
+                raise PageError(f"{path}: the figure of cell {number} was not drawn; unset MPLBACKEND and run it again")
             if output.get("output_type") == "error":
                 raise PageError(f"{path} failed in cell {number}: {output.get('ename')}: {output.get('evalue')}")
         if cell["cell_type"] == "code" and "".join(cell["source"]).strip() and cell.get("execution_count") is None:
             raise PageError(f"{path}: cell {number} was not run")
     return notebook
+
+
+def publish(draft: Path | str, page: Path | str) -> Path:
+    """Move an executed notebook to its page, after `check_executed`; the cell that papermill injected is folded."""
+    notebook = check_executed(draft)
+    for cell in notebook["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"] = ["injected-parameters", "hide-input"]
+    text = json.dumps(notebook, indent=1, ensure_ascii=False)
+    record.write_atomically(Path(page), lambda path: path.write_text(text + "\n"))
+    Path(draft).unlink()
+    return Path(page)
 
 
 def executed_pages() -> list[Path]:
@@ -283,18 +291,17 @@ def metrics_table(metrics: Mapping[str, Any], names: Mapping[str, str], split: s
     """
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for task, frame in metrics.items():
-        for row in frame[frame["split"] == split].itertuples():
+        for row in frame[(frame["split"] == split) & frame["metric"].isin(METRICS)].itertuples():
             found = cells.setdefault((row.variant, row.metric), {})
             found.setdefault(task, estimate(row.mean, row.ci_low, row.ci_high))
     order, seen = list(METRICS), list(dict.fromkeys(variant for variant, _ in cells))
-    rank = {metric: order.index(metric) if metric in order else len(order) for _, metric in cells}
     rows = [
         [
             _shown(variant),
-            METRICS.get(metric, metric),
+            METRICS[metric],
             *(cells[variant, metric].get(task, "–") for task in metrics),
         ]
-        for variant, metric in sorted(cells, key=lambda key: (seen.index(key[0]), rank[key[1]]))
+        for variant, metric in sorted(cells, key=lambda key: (seen.index(key[0]), order.index(key[1])))
     ]
     if not rows:
         return ""
@@ -464,17 +471,17 @@ def write() -> list[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """`write`, `toc <task> ...` or `check <notebook>`."""
+    """`write`, `toc <task> ...` or `publish <notebook> <page>`."""
     try:
         match arguments:
             case ["write"]:
                 write()
             case ["toc", *tasks]:
                 toc(tasks)
-            case ["check", path]:
-                check_executed(path)
+            case ["publish", draft, page]:
+                publish(draft, page)
             case _:
-                raise PageError("use: python -m mmmil.pages write | toc <task> ... | check <notebook>")
+                raise PageError("use: python -m mmmil.pages write | toc <task> ... | publish <notebook> <page>")
     except (PageError, params.ParameterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

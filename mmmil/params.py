@@ -307,9 +307,19 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         for stage in names or STAGES:
             for name, field in STAGES[stage].model_fields.items():
                 default = "required" if field.is_required() else field.default
-                rows.append((stage, name, getattr(self, name), default, field.description))
-        table = pd.DataFrame(rows, columns=["stage", "parameter", "value", "default", "meaning"])
-        return table.set_index(["stage", "parameter"])
+                rows.append((name, getattr(self, name), default, field.description))
+        return pd.DataFrame(rows, columns=["parameter", "value", "default", "meaning"]).set_index("parameter")
+
+    def show(self, *names: str):
+        """The same table for a page: whole texts, left-aligned, changed values in bold (a pandas Styler)."""
+        table = self.table(*names)
+        changed = table.index[[str(v) != str(d) for v, d in zip(table["value"], table["default"], strict=True)]]
+        return (
+            table.drop(columns="default")
+            .style.format(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else f"{value}")
+            .set_properties(**{"text-align": "left", "white-space": "normal"})
+            .set_properties(subset=(changed, ["value"]), **{"font-weight": "bold"})
+        )
 
     def override(self, **values: Any) -> Params:
         """A checked copy with some values replaced.

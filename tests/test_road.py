@@ -157,8 +157,9 @@ def test_every_notebook_runs_and_no_failed_one_becomes_a_page(planted, tmp_path)
             cwd=params.root(),
             progress_bar=False,
         )
-        pages.check_executed(executed)
-        assert "Synthetic cohort" in executed.read_text()
+        text = executed.read_text()
+        assert pages.check_executed(executed)
+        assert "Synthetic cohort" in text and text.count('"image/png"') >= 1
 
 
 def test_a_parameter_nobody_knows_stops_a_notebook(tmp_path):
