@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -82,8 +83,37 @@ def collect(task: Task, overlay: Overlay = ""):
     record.write_atomically(p.results / "metrics.csv", lambda t: summary.to_csv(t, index=False))
 
 
-if __name__ == "__main__":
+@app.command()
+def publish(draft: Annotated[Path, typer.Argument()], page: Annotated[Path, typer.Argument()]):
+    """Move an executed notebook to its page of the book, if it is whole and nothing in it failed."""
+    from mmmil import pages
+
+    pages.publish(draft, page)
+
+
+@app.command()
+def sections():
+    """Write what the section pages include, from the results that are there: book/generated/."""
+    from mmmil import sections as parts
+
+    parts.write()
+
+
+@app.command()
+def toc(tasks: Annotated[list[str], typer.Argument(help="tasks whose pages must all be there")]):
+    """Write _build/toc.yml: _toc.yml without the pages that no run has made."""
+    from mmmil import pages
+
+    pages.write_toc(tasks)
+
+
+def main() -> None:
+    """Run a command; a wrong input or setting ends it with its message, which says what to do, and no traceback."""
     try:
         app()
-    except (ValueError, RuntimeError) as error:  # a wrong input or setting: the message says what to do
+    except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

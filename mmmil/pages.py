@@ -1,49 +1,22 @@
-"""What the book needs beside the executed notebooks: generated page parts, this run's table of contents.
-
-Every number comes from `results/`; every part says on which cohort it was made. Synthetic cohorts and real ones
-never share a table. Run as `python -m mmmil.pages write`, `... toc <task> ...` or `... publish <notebook> <page>`.
-"""
+"""The book's executed notebooks: whole ones become pages, failed ones never; the table of contents lists what is there."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import math
-import platform
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mmmil import experiments, params, record
-
-TABLES = {"03": (3, 4), "04": (5, 6, 7, 8), "05": (9, 10), "06": (11,)}  # the paper's tables, by section
-CAPTIONS = {
-    3: "Table 3. Reducing the backbone, whole-slide images only",
-    4: "Table 4. Against CLAM and TransMIL, whole-slide images only",
-    5: "Table 5. Images, GO sets, and both",
-    6: "Table 6. Images, KEGG pathways, and both",
-    7: "Table 7. Ways of joining images and GO sets",
-    8: "Table 8. Ways of joining images and KEGG pathways",
-    9: "Table 9. End to end against frozen features, with GO sets",
-    10: "Table 10. End to end against frozen features, with KEGG pathways",
-    11: "Table 11. Single genes against gene sets",
-}
-METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}  # all six stand in the executed notebooks
-SPLITS = {"val": "five-fold cross-validation", "test": "held-out test patients"}
-CHILDREN = "```{tableofcontents}\n```\n"
-PACKAGES = "torch timm histolab openslide-python pydeseq2 gseapy scikit-learn numpy pandas papermill jupyter-book"
-SILENT = re.compile(r"unstated|the paper (names no|gives no|states none|does not say|is silent)|is ours", re.IGNORECASE)
+from mmmil import params, record
 
 
 class PageError(ValueError):
     """A page is missing, or a notebook failed, or a table of results is not what it should be."""
 
 
-# -- executed notebooks --------------------------------------------------------------------------------------
 def check_executed(path: Path | str) -> dict[str, Any]:
     """The executed notebook's content.
 
@@ -86,13 +59,13 @@ def publish(draft: Path | str, page: Path | str) -> Path:
 
 def executed_pages() -> list[Path]:
     """Executed notebooks that `_toc.yml` names and that exist: relative to the project's folder, in its order."""
-    named = [Path(f"{entry['file']}.ipynb") for entry in _entries(_read_toc()) if _task_of(entry["file"])]
+    named = [Path(f"{entry['file']}.ipynb") for entry in entries_of(read_toc()) if task_of(entry["file"])]
     return [path for path in named if (params.root() / path).is_file()]
 
 
 def summary_tables() -> list[Path]:
     """Tables of results that exist for tasks with executed pages, relative to the project's folder."""
-    tasks = {_task_of(page.with_suffix("").as_posix()) for page in executed_pages()}
+    tasks = {task_of(page.with_suffix("").as_posix()) for page in executed_pages()}
     names = [Path("results") / task / f"{name}.csv" for task in sorted(tasks) for name in ("tiles", "genes", "metrics")]
     return [path for path in names if (params.root() / path).is_file()]
 
@@ -101,7 +74,7 @@ def executed_tasks() -> dict[str, params.Params]:
     """Tasks with executed pages, in the book's order, with the parameters these pages were made with."""
     found: dict[str, params.Params] = {}
     for page in executed_pages():
-        task = _task_of(page.with_suffix("").as_posix())
+        task = task_of(page.with_suffix("").as_posix())
         if task not in found:
             metadata = check_executed(params.root() / page)["metadata"]["papermill"]
             found[task] = params.check(metadata["parameters"])
@@ -109,14 +82,14 @@ def executed_tasks() -> dict[str, params.Params]:
 
 
 # -- the table of contents -----------------------------------------------------------------------------------
-def toc(tasks: Iterable[str]) -> Path:
+def write_toc(tasks: Iterable[str]) -> Path:
     """Write `_build/toc.yml`: `_toc.yml` without the pages that other tasks than these have not made.
 
     Raises PageError naming every page of these tasks that is missing, and every notebook that failed.
     """
-    tasks, book = list(tasks), _read_toc()
+    tasks, book = list(tasks), read_toc()
     have = {page.with_suffix("").as_posix() for page in executed_pages()}
-    named = {entry["file"] for entry in _entries(book)}
+    named = {entry["file"] for entry in entries_of(book)}
     wanted = {f"book/executed/{task}/{name}" for task in tasks for name in _notebooks(task)}
     faults = [f"  {page}: in no part of _toc.yml" for page in sorted(wanted - named)]
     faults += [f"  {page}.ipynb: not there" for page in sorted(wanted & named - have)]
@@ -126,7 +99,7 @@ def toc(tasks: Iterable[str]) -> Path:
         check_executed(params.root() / f"{page}.ipynb")
 
     def keep(entries: list[dict]) -> list[dict]:
-        kept = [entry for entry in entries if not _task_of(entry["file"]) or entry["file"] in have]
+        kept = [entry for entry in entries if not task_of(entry["file"]) or entry["file"] in have]
         for entry in kept:
             if "sections" in entry:
                 entry["sections"] = keep(entry["sections"])
@@ -145,348 +118,21 @@ def _notebooks(task: str) -> list[str]:
     return (made or params.check({**params.read_yaml(task), "task": task})).notebooks
 
 
-def _read_toc() -> dict[str, Any]:
+def read_toc() -> dict[str, Any]:
     return yaml.safe_load((params.root() / "_toc.yml").read_text())
 
 
-def _entries(node: Any) -> Iterable[dict]:
+def entries_of(node: Any) -> Iterable[dict]:
     if isinstance(node, list):
         for item in node:
-            yield from _entries(item)
+            yield from entries_of(item)
     elif isinstance(node, dict):
         if "file" in node:
             yield node
         for item in node.values():
-            yield from _entries(item)
+            yield from entries_of(item)
 
 
-def _task_of(file: str) -> str:
+def task_of(file: str) -> str:
     match = re.fullmatch(r"book/executed/([^/]+)/[^/]+", file)
     return match.group(1) if match else ""
-
-
-# -- markdown ------------------------------------------------------------------------------------------------
-def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
-    """A MyST table with a caption."""
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [head, *rows]]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    lines.insert(1, "|" + " --- |" * len(head))
-    return "\n".join([f"```{{table}} {caption}", *lines, "```", ""])
-
-
-def estimate(mean: float, low: float, high: float) -> str:
-    """'0.812 [0.702, 0.922]', or the mean alone where there is no interval."""
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:.3f}" if math.isnan(low) or math.isnan(high) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def title(p: params.Params) -> str:
-    return p.title or p.task
-
-
-def made_on(tasks: Mapping[str, params.Params]) -> str:
-    """The note that opens every generated part: cohorts, number of patients, parameter files and commit."""
-    lines = []
-    for task, p in tasks.items():
-        cohort = _read(task, "cohort", ["patient_id"])
-        number = "" if cohort is None else f", {len(cohort)} patients"
-        null = " **without any signal (null mode)**" if p.sim_null else ""
-        kind = f"synthetic cohort{null}" if p.synthetic else "real cohort"
-        files = " + ".join(f"`params/{name}.yaml`" for name in (task, p.overlay) if name)
-        lines.append(f"- {title(p)}: {kind}{number}; {files}")
-    synthetic = any(p.synthetic for p in tasks.values())
-    warning = (
-        "\nThe synthetic cohorts have a planted, known truth. Their numbers show that the code does what it "
-        "says; they say nothing about the paper's patients and are not comparable with its figures.\n"
-    )
-    head = "Synthetic cohorts: not a reproduction" if synthetic else "Made on"
-    body = "\n".join(lines) + f"\n- code: commit {record.commit()}\n" + (warning if synthetic else "")
-    return f"```{{admonition}} {head}\n:class: {'warning' if synthetic else 'note'}\n{body}```\n"
-
-
-def _read(task: str, name: str, columns: list[str]):
-    """`results/<task>/<name>.csv`, or None where there is none. Raises PageError if a column is missing."""
-    import pandas as pd
-
-    path = params.root() / "results" / task / f"{name}.csv"
-    if not path.is_file():
-        return None
-    table = pd.read_csv(path, dtype={"patient_id": str, "table": str})
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise PageError(f"{path} lacks the columns {', '.join(missing)}; remove it and run the step again")
-    return table
-
-
-Part = Callable[[Mapping[str, params.Params]], str]
-
-
-def _nothing(what: str) -> str:
-    return f"There is no {what} yet. `make book` makes it on the synthetic cohorts, `make real` on real input.\n"
-
-
-# -- the parts -----------------------------------------------------------------------------------------------
-def dataset(tasks: Mapping[str, params.Params]) -> str:
-    """Patients per class, with sites and held-out share."""
-    rows = []
-    for task, p in tasks.items():
-        cohort = _read(task, "cohort", ["patient_id", "label", "site"])
-        for label, group in [] if cohort is None else cohort.groupby("label"):
-            name = p.class_names[int(label)] if str(label) in ("0", "1") else label
-            test = f"{(group['fold'] == -1).sum()}" if "fold" in group else "–"
-            rows.append([title(p), name, len(group), group["site"].nunique(), test])
-    if not rows:
-        return _nothing("cohort table (results/<task>/cohort.csv)")
-    return markdown_table("Patients per class", ["cohort", "class", "patients", "sites", "held out for the test"], rows)
-
-
-def preprocessing(tasks: Mapping[str, params.Params]) -> str:
-    """Tiles per slide and gene sets per library."""
-    rows, sets = [], []
-    for task, p in tasks.items():
-        tiles = _read(task, "tiles", ["slide_id", "candidates", "valid"]) if p.has_slides else None
-        if tiles is not None:
-            valid, enough = tiles["valid"].fillna(0), int((tiles["valid"] >= p.n_tiles).sum())
-            spread = f"{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
-            rows.append([title(p), len(tiles), f"{tiles['candidates'].sum():.0f}", spread, p.n_tiles, enough])
-        genes = _read(task, "genes", ["library", "fold", "tested", "significant"]) if p.has_genes else None
-        if genes is not None:  # the single-gene vector tests no sets
-            genes = genes.dropna(subset=["tested"])
-        for library, group in [] if genes is None else genes.groupby("library", sort=False):
-            found = group["significant"]
-            span = f"{found.median():.0f} ({found.min():.0f}–{found.max():.0f})"
-            rank = f"{(found < 2).sum()} of {len(group)}"
-            sets.append([title(p), str(library).upper(), f"{group['tested'].median():.0f}", span, rank])
-    head = [
-        "cohort",
-        "slides",
-        "tiles on the grid",
-        "valid per slide: median (range)",
-        "used",
-        "slides with enough",
-    ]
-    text = markdown_table("Tiles with enough tissue", head, rows) if rows else _nothing("table of tiles")
-    head = [
-        "cohort",
-        "library",
-        "sets tested",
-        "adjusted p below threshold: median (range)",
-        "fits that fell back to rank",
-    ]
-    caption = "Gene sets selected in the training patients of each fit (the paper's Table 1 counts them)"
-    return text + "\n" + (markdown_table(caption, head, sets) if sets else _nothing("table of gene sets"))
-
-
-def paper_table(value: str) -> int | None:
-    """3 for '3', 'Table 3' and 'S1': the supplement's nine tables repeat 3 to 11 on the test patients."""
-    match = re.search(r"(S?)(\d+)", value, re.IGNORECASE)
-    return int(match.group(2)) + (2 if match.group(1) else 0) if match else None
-
-
-def metrics_table(metrics: Mapping[str, Any], names: Mapping[str, str], split: str, caption: str) -> str:
-    """One row per variant and metric, one column per cohort; empty where there is no such result.
-
-    metrics: per task a frame with columns variant, metric, split, mean, ci_low, ci_high; names: column heads.
-    """
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    for task, frame in metrics.items():
-        for row in frame[(frame["split"] == split) & frame["metric"].isin(METRICS)].itertuples():
-            found = cells.setdefault((row.variant, row.metric), {})
-            found.setdefault(task, estimate(row.mean, row.ci_low, row.ci_high))
-    order, seen = list(METRICS), list(dict.fromkeys(variant for variant, _ in cells))
-    rows = [
-        [
-            _shown(variant),
-            METRICS[metric],
-            *(cells[variant, metric].get(task, "–") for task in metrics),
-        ]
-        for variant, metric in sorted(cells, key=lambda key: (seen.index(key[0]), order.index(key[1])))
-    ]
-    if not rows:
-        return ""
-    return markdown_table(f"{caption}; {SPLITS.get(split, split)}", ["variant", "metric", *names.values()], rows)
-
-
-def _shown(variant: str) -> str:
-    known = experiments.VARIANTS.get(variant)
-    return known.shown_as if known else variant
-
-
-def results_of(section: str) -> Part:
-    """The part of a section with metric tables; '09' is the summary of ROC-AUC over all variants."""
-
-    def part(tasks: Mapping[str, params.Params]) -> str:
-        columns = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high"]
-        found = {task: _read(task, "metrics", columns) for task in tasks}
-        found = {task: frame for task, frame in found.items() if frame is not None}
-        names, text = {task: title(tasks[task]) for task in found}, ""
-        for split in SPLITS:
-            if section == "09":
-                chosen = {task: frame[frame["metric"] == "roc_auc"] for task, frame in found.items()}
-                text += metrics_table(chosen, names, split, "ROC-AUC of every variant, mean and interval") + "\n"
-            for number in TABLES.get(section, ()):
-                chosen = {t: f[[_belongs(value, number) for value in f["table"]]] for t, f in found.items()}
-                if any(not _baseline(value) for frame in chosen.values() for value in frame["table"]):
-                    text += metrics_table(chosen, names, split, CAPTIONS[number]) + "\n"
-        return text if text.strip() else _nothing("result for the tables of this section")
-
-    return part
-
-
-def _baseline(table: Any) -> bool:
-    return "baseline" in str(table).lower()
-
-
-def _belongs(table: Any, number: int) -> bool:
-    return _baseline(table) or paper_table(str(table)) == number
-
-
-def attention(tasks: Mapping[str, params.Params]) -> str:
-    """Gene sets whose attention differs between the classes."""
-    rows = []
-    for task, p in tasks.items():
-        table = _read(task, "attention", ["source", "library", "n_sets", "n_significant"])
-        for row in [] if table is None else table.itertuples():
-            rows.append([title(p), row.source, str(row.library).upper(), row.n_sets, row.n_significant])
-    if not rows:
-        return _nothing("attention analysis (results/<task>/attention.csv)")
-    head = ["cohort", "attention", "library", "sets", "differ between the classes"]
-    return markdown_table("Gene sets weighted differently in the two classes (Mann-Whitney U, adjusted p)", head, rows)
-
-
-PARTS: dict[str, Part] = {
-    "01": dataset,
-    "02": preprocessing,
-    **{section: results_of(section) for section in ("03", "04", "05", "06")},
-    "07": attention,
-    "09": results_of("09"),
-}
-
-
-def unsaid() -> str:
-    """The parameters on which the paper is silent: their default and its reason."""
-    rows = []
-    for stage, schema in params.STAGES.items():
-        whole = SILENT.search(schema.__doc__ or "") or "states none of it" in (schema.__doc__ or "")
-        for name, field in schema.model_fields.items():
-            if whole or SILENT.search(field.description or ""):
-                rows.append([stage, f"`{name}`", f"`{field.default!r}`", field.description])
-    return markdown_table("Settings the paper leaves open", ["stage", "parameter", "default", "reason"], rows)
-
-
-def status(tasks: Mapping[str, params.Params]) -> str:
-    """Run times, memory, commit and device from every run.json, and the versions of this environment."""
-    rows = []
-    for task, p in tasks.items():
-        runs: dict[str, list[dict]] = {}
-        for path in sorted((params.root() / "results" / task).rglob(record.RUN)):
-            runs.setdefault(path.relative_to(params.root() / "results" / task).parts[0], []).append(
-                json.loads(path.read_text())
-            )
-        for step, made in runs.items():
-            devices = sorted({str(run.get("facts", {}).get("device", "cpu")) for run in made})
-            commits = sorted({str(run.get("commit", "unknown")) for run in made})
-            seconds, memory = (
-                sum(r.get("seconds", 0) for r in made),
-                max(r.get("peak_memory_mib", 0) for r in made),
-            )
-            last = max(run.get("finished", "") for run in made)
-            rows.append(
-                [
-                    title(p),
-                    step,
-                    len(made),
-                    f"{seconds:.0f}",
-                    memory,
-                    ", ".join(devices),
-                    ", ".join(commits),
-                    last,
-                ]
-            )
-    head = [
-        "cohort",
-        "step",
-        "results",
-        "seconds, summed",
-        "peak MiB",
-        "device",
-        "commit",
-        "last finished (UTC)",
-    ]
-    text = markdown_table("Results and what they cost", head, rows) if rows else _nothing("result")
-    times = []
-    for page in executed_pages():
-        about = check_executed(params.root() / page)["metadata"]["papermill"]
-        times.append([f"`{page.parts[2]}/{page.stem}`", f"{about.get('duration') or 0:.0f}"])
-    if times:
-        text += "\n" + markdown_table("Notebooks", ["page", "seconds"], times)
-    versions = [
-        ["Python", platform.python_version()],
-        ["system", f"{platform.system()} {platform.machine()}"],
-    ]
-    versions += [[package, importlib.metadata.version(package)] for package in PACKAGES.split()]
-    return text + "\n" + markdown_table("Versions", ["package", "version"], versions)
-
-
-def section(number: str, tasks: Mapping[str, params.Params]) -> str:
-    """One section's generated part: synthetic cohorts and real ones apart, each with its note."""
-    kinds = {"Synthetic cohorts": True, "Real cohorts": False}
-    text = ""
-    for head, synthetic in kinds.items():
-        group = {
-            task: p
-            for task, p in tasks.items()
-            if p.synthetic is synthetic and any(name.startswith(number) for name in p.notebooks)
-        }
-        if group:
-            text += f"### {head}\n\n{made_on(group)}\n{PARTS[number](group)}\n"
-    if not text:
-        return _nothing("result for this section")
-    pages = "Each page below is the same notebook, executed for one task."
-    return f"{text}## The notebooks of this section\n\n{pages}\n\n{CHILDREN}" if _has_children(number) else text
-
-
-def real() -> str:
-    """The list of pages made on real input, or how to make them."""
-    return CHILDREN if _has_children("real") else "No page has been made on real input here. `make real` does it.\n"
-
-
-def _has_children(name: str) -> bool:
-    have = {page.with_suffix("").as_posix() for page in executed_pages()}
-    pages = [e for e in _entries(_read_toc()) if Path(e["file"]).name.startswith(name) and "sections" in e]
-    return any(child["file"] in have for page in pages for child in _entries(page["sections"]))
-
-
-def write() -> list[Path]:
-    """Write every generated part of the book from the results of the tasks that have executed pages."""
-    tasks, folder = executed_tasks(), params.root() / "book" / "generated"
-    parts = {number: section(number, tasks) for number in PARTS}
-    parts |= {"unsaid": unsaid(), "real": real()}
-    parts["status"] = status(tasks)  # last: the workflow takes it as the sign that all are there
-    return [
-        record.write_atomically(folder / f"{name}.md", lambda path, text=text: path.write_text(text))
-        for name, text in parts.items()
-    ]
-
-
-def main(arguments: list[str]) -> int:
-    """`write`, `toc <task> ...` or `publish <notebook> <page>`."""
-    try:
-        match arguments:
-            case ["write"]:
-                write()
-            case ["toc", *tasks]:
-                toc(tasks)
-            case ["publish", draft, page]:
-                publish(draft, page)
-            case _:
-                raise PageError("use: python -m mmmil.pages write | toc <task> ... | publish <notebook> <page>")
-    except (PageError, params.ParameterError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import book_stubs
 import pytest
 
-from mmmil import pages
+from mmmil import pages, sections
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def html(tmp_path_factory):
             path = folder / "params" / f"{task}.yaml"
             path.write_text(path.read_text() + "\nnotebooks: [01_dataset, 04_multimodal_ablations]\n")
         os.chdir(folder)
-        pages.write()
-        pages.toc([])
+        sections.write()
+        pages.write_toc([])
     finally:
         os.chdir(before)
     program = str(Path(sys.executable).parent / "jupyter-book")

@@ -6,7 +6,7 @@ import book_stubs
 import pytest
 import yaml
 
-from mmmil import pages, params
+from mmmil import pages, params, sections
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def project(tmp_path, monkeypatch):
 
 
 def test_every_part_is_written_and_synthetic_is_labelled(project):
-    written = {path.stem: path.read_text() for path in pages.write()}
-    assert set(written) == {*pages.PARTS, "unsaid", "real", "status"}
-    for number in pages.PARTS:
+    written = {path.stem: path.read_text() for path in sections.write()}
+    assert set(written) == {*sections.PARTS, "unsaid", "real", "status"}
+    for number in sections.PARTS:
         assert "Synthetic cohorts: not a reproduction" in written[number]
         assert "params/lgg.yaml` + `params/demo.yaml" in written[number]
         assert "12 patients" in written[number]
@@ -39,15 +39,15 @@ def test_real_and_synthetic_never_share_a_table(project):
     (project / "params" / "atscale.yaml").write_text(text.replace("weights: random", "weights: imagenet"))
     for page in (project / "book" / "executed" / "nsclc").glob("*.ipynb"):
         book_stubs.write_page(project, "nsclc", page.stem, overlay="atscale")
-    part = pages.section("04", pages.executed_tasks())
+    part = sections.section("04", pages.executed_tasks())
     synthetic, real = part.split("### Real cohorts")
     assert "NSCLC" not in synthetic and "LGG" not in real.split("## The notebooks")[0]
     assert "not a reproduction" not in real
 
 
 def test_toc_leaves_out_what_others_have_not_made(project):
-    toc = yaml.safe_load(pages.toc(["lgg", "nsclc"]).read_text())
-    files = [entry["file"] for entry in pages._entries(toc)]
+    toc = yaml.safe_load(pages.write_toc(["lgg", "nsclc"]).read_text())
+    files = [entry["file"] for entry in pages.entries_of(toc)]
     assert "book/executed/lgg/09_summary" in files and "book/real" in files
     assert not [file for file in files if "brca" in file or "real_" in file]
 
@@ -55,8 +55,8 @@ def test_toc_leaves_out_what_others_have_not_made(project):
 def test_toc_stops_on_a_missing_page_of_this_run(project):
     (project / "book/executed/nsclc/07_attention_analysis.ipynb").unlink()
     with pytest.raises(pages.PageError, match=r"nsclc/07_attention_analysis\.ipynb: not there"):
-        pages.toc(["lgg", "nsclc"])
-    assert pages.toc(["lgg"]).is_file()
+        pages.write_toc(["lgg", "nsclc"])
+    assert pages.write_toc(["lgg"]).is_file()
 
 
 def test_a_failed_notebook_never_becomes_a_page(project):
@@ -67,7 +67,7 @@ def test_a_failed_notebook_never_becomes_a_page(project):
     notebook["metadata"]["papermill"]["exception"] = None
     path.write_text(json.dumps(notebook))
     with pytest.raises(pages.PageError, match="failed in cell 2: ValueError: bad"):
-        pages.toc(["lgg"])
+        pages.write_toc(["lgg"])
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"cells": [], "metadata": {}}'])
@@ -80,28 +80,28 @@ def test_what_papermill_did_not_make_is_no_page(tmp_path, text):
 def test_a_table_without_its_columns_is_named(project):
     (project / "results/lgg/metrics.csv").write_text("variant,mean\nwsi,1\n")
     with pytest.raises(pages.PageError, match="lacks the columns table, metric"):
-        pages.write()
+        sections.write()
 
 
 def test_nothing_made_says_how_to_make_it(project):
     for path in (project / "results").rglob("*.csv"):
         path.unlink()
-    assert all("`make book`" in pages.section(n, pages.executed_tasks()) for n in pages.PARTS)
+    assert all("`make book`" in sections.section(n, pages.executed_tasks()) for n in sections.PARTS)
 
 
 @pytest.mark.parametrize(("value", "number"), [("3", 3), ("Table 11", 11), ("S1", 3), ("S9", 11), ("baseline", None)])
 def test_supplement_tables_repeat_three_to_eleven(value, number):
-    assert pages.paper_table(value) == number
+    assert sections.paper_table(value) == number
 
 
 def test_estimate_without_interval():
     nan = float("nan")
-    assert pages.estimate(0.5, nan, nan) == "0.500"
-    assert pages.estimate(nan, nan, nan) == "–"
+    assert sections.estimate(0.5, nan, nan) == "0.500"
+    assert sections.estimate(nan, nan, nan) == "–"
 
 
 def test_every_default_notebook_has_its_page_and_section():
-    entries = [entry["file"] for entry in pages._entries(yaml.safe_load((book_stubs.ROOT / "_toc.yml").read_text()))]
+    entries = [entry["file"] for entry in pages.entries_of(yaml.safe_load((book_stubs.ROOT / "_toc.yml").read_text()))]
     for name in params.Params.model_fields["notebooks"].default:
         assert f"book/{name}" in entries
         assert {f"book/executed/{task}/{name}" for task in ("lgg", "nsclc", "brca")} <= set(entries)
