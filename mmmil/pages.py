@@ -1,4 +1,4 @@
-"""The book's executed notebooks: whole ones become pages, failed ones never; the table of contents lists what is there."""
+"""The executed notebooks: whole ones become pages, failed ones never; the table of contents lists what is there."""
 
 from __future__ import annotations
 
