@@ -45,6 +45,8 @@ def genes(task: Task, overlay: Overlay = "", workers: Workers = 1):
     p = params.load(task, overlay)
     s = study.load(p, workers)
     libraries = sorted({experiments.variant(n).genes for n in experiments.variants(p)} - {"", "all"})
+    if not p.has_slides:  # nobody else writes down who is in the cohort
+        study.write(s)
     table = genesets.all_folds(p, s.expression, s.labels, s.folds, libraries, workers)
     record.write_atomically(p.results / "genes.csv", lambda t: table.to_csv(t, index=False))
 
@@ -68,19 +70,26 @@ def train(
 
 @app.command(name="record")
 def collect(task: Task, overlay: Overlay = ""):
-    """Join the variants' predictions; compute metrics.csv, and attention.csv of the proposed models, from them."""
+    """Join the variants' predictions into predictions.parquet and compute metrics.csv from it."""
     import pandas as pd
 
-    from mmmil import evaluation, interpretation, study
+    from mmmil import evaluation
 
     p = params.load(task, overlay)
     table = pd.concat([pd.read_parquet(p.results / "predictions" / f"{n}.parquet") for n in experiments.variants(p)])
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
     summary = evaluation.summarise(table, p)
-    if p.has_slides and p.has_genes:
-        counts = interpretation.counts(study.load(p))
-        record.write_atomically(p.results / "attention.csv", lambda t: counts.to_csv(t, index=False))
     record.write_atomically(p.results / "metrics.csv", lambda t: summary.to_csv(t, index=False))
+
+
+@app.command()
+def attention(task: Task, overlay: Overlay = ""):
+    """Count the gene sets that the proposed models attend to differently in the two classes: attention.csv."""
+    from mmmil import interpretation, study
+
+    p = params.load(task, overlay)
+    counts = interpretation.counts(study.load(p))
+    record.write_atomically(p.results / "attention.csv", lambda t: counts.to_csv(t, index=False))
 
 
 @app.command()

@@ -12,6 +12,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from mmmil import record
+
 MOBILENET = "mobilenetv4_conv_small_050"
 FROZEN = {"resnet50d": "resnet50d"}
 # In stages 2 and 3 only the first UIB changes shape; the other ten can be taken out and the rest still fits.
@@ -44,6 +46,12 @@ def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", **kw
             f"on a machine with network into timm's cache, or save its model.safetensors as "
             f"<weights_dir>/{name}.safetensors and set weights_dir"
         ) from error
+
+
+def weights_key(name: str, weights: str, weights_dir: str) -> str:
+    """What a result that starts from these weights depends on: the kind, and the checksum of a file of one's own."""
+    path = Path(weights_dir) / f"{name}.safetensors"
+    return f"{weights} {record.file_digest(path)}" if weights_dir and path.is_file() else weights
 
 
 class TileEncoder(nn.Module):

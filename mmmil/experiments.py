@@ -91,9 +91,15 @@ def variants(p: Params) -> list[str]:
 
 
 def in_table(p: Params, table: str) -> list[str]:
-    """Variants of one of the paper's tables that this task trains, in the table's order, baselines last."""
+    """Variants of one of the paper's tables that this task trains, in the table's order.
+
+    Last come the baselines that read the same modalities.
+    """
     trained = variants(p)
-    return [n for n in trained if table in VARIANTS[n].tables] + [n for n in trained if n in BASELINES]
+    own = [VARIANTS[n] for n in trained if table in VARIANTS[n].tables]
+    baselines = [VARIANTS[n] for n in trained if n in BASELINES]
+    slides, genes = any(v.uses_slides for v in own), any(v.uses_genes for v in own)
+    return [v.name for v in [*own, *(b for b in baselines if (b.uses_slides and slides) or (b.uses_genes and genes))]]
 
 
 def run(study, name: str, fold: int) -> Path:
@@ -113,7 +119,7 @@ def run(study, name: str, fold: int) -> Path:
         "code": record.source_digest(
             "mmmil.training", "mmmil.models", "mmmil.attention", "mmmil.backbone", "mmmil.baselines"
         ),
-        "versions": record.versions("torch", "timm", "scikit-learn"),
+        "versions": record.versions("torch", "timm", "nystrom-attention", "scikit-learn"),
     }
     if v.uses_slides:
         inputs["bags"] = [Path(path).parent.name for path in study.bag_paths]
@@ -138,6 +144,10 @@ def _settings(p: Params, v: Variant) -> dict:
     settings = p.stage("model", "training")
     if not v.uses_slides:
         settings.pop("weights")
+    elif p.weights_dir and v.is_trained_end_to_end:
+        from mmmil import backbone
+
+        settings["weights"] = backbone.weights_key(backbone.MOBILENET, p.weights, p.weights_dir)
     if not v.is_trained_end_to_end:
         settings.pop("augment")
     if v.backbone != "reduced":

@@ -133,7 +133,7 @@ def deg_inputs(p: Params, expression: Expression, labels: pd.Series, fitted: lis
         "fitted": fitted,
         "labels": labels.loc[fitted].tolist(),
         "min_count": p.min_count,
-        "deg source": record.source_digest("mmmil.deg"),
+        "deg source": record.source_digest("mmmil.deg", "mmmil.genefolds"),
         "deg versions": record.versions("pydeseq2", "numpy", "scipy"),
     }
 

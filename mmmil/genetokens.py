@@ -57,6 +57,7 @@ def encode_sets(
     errors = pd.DataFrame({"size": (index >= 0).sum(axis=1)}, index=pd.Index(sets, name="set"))
     errors["mse_train"] = model.errors(level[fitted], index)
     unseen = np.setdiff1d(covered, fitted)
+    errors["mse_eval"] = errors["mse_eval_of_mean"] = np.nan
     if len(unseen):
         errors["mse_eval"] = model.errors(level[unseen], index)
         of_mean = np.square(level[unseen] - level[fitted].mean(axis=0)).mean(axis=0)

@@ -34,22 +34,16 @@ class Attention:
 def extract(study, name: str) -> Attention:
     """Attention of a variant's final model over the held-out test patients.
 
-    Raises ValueError if the probabilities of this pass are not those on record.
+    Both were kept when the model predicted these patients, so they belong to the same pass.
     """
-    from mmmil import training
-
     v = experiments.variant(name)
     folder = experiments.run(study, name, -1)
-    fabric = training.make_fabric(study.p)
-    model, tiles, genes = training.load_model(study, v, -1, folder, fabric)
-    _, test = study.fold_patients(-1)
-    which = [study.patients.index(i) for i in test]
-    prob, weights = training.predict(fabric, model, tiles, genes, which, study.p.batch_size)
-    recorded = pd.read_parquet(folder / "predictions.parquet").set_index("patient_id")["prob"].loc[test]
-    if not np.allclose(prob, recorded, atol=1e-6 if fabric.device.type == "cpu" else 1e-2):
-        raise ValueError(f"{name}: predictions with attention differ from the record in {folder}; remove that folder")
+    predicted = pd.read_parquet(folder / "predictions.parquet")
+    with np.load(folder / "attention.npz") as kept:
+        weights = dict(kept)
     sets = study.gene_tokens(-1, v.genes).names if v.uses_genes else []
-    return Attention(name, test, study.labels.loc[test].to_numpy(), prob, sets, weights)
+    ids, labels, prob = (predicted[column].to_numpy() for column in ("patient_id", "label", "prob"))
+    return Attention(name, list(ids), labels, prob, sets, weights)
 
 
 def compare(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
@@ -116,12 +110,12 @@ def counts(study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["library", "source", "n_sets", "n_significant"])
 
 
-def exemplars(attention: Attention) -> list[int]:
+def exemplars(attention: Attention, threshold: float = 0.5) -> list[int]:
     """Index of one patient per class, by rule: of those called rightly, the nearest to the median probability."""
     chosen = []
     for label in (0, 1):
         own = np.flatnonzero(attention.labels == label)
-        right = own[(attention.prob[own] >= 0.5) == label]
+        right = own[(attention.prob[own] >= threshold) == label]
         pool = right if len(right) else own
         chosen.append(int(pool[np.argmin(np.abs(attention.prob[pool] - np.median(attention.prob[pool])))]))
     return chosen

@@ -66,7 +66,11 @@ def executed_pages() -> list[Path]:
 def summary_tables() -> list[Path]:
     """Tables of results that exist for tasks with executed pages, relative to the project's folder."""
     tasks = {task_of(page.with_suffix("").as_posix()) for page in executed_pages()}
-    names = [Path("results") / task / f"{name}.csv" for task in sorted(tasks) for name in ("tiles", "genes", "metrics")]
+    names = [
+        Path("results") / task / f"{name}.csv"
+        for task in sorted(tasks)
+        for name in ("tiles", "genes", "metrics", "attention")
+    ]
     return [path for path in names if (params.root() / path).is_file()]
 
 

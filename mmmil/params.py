@@ -199,7 +199,9 @@ class Training(Stage):
     lr: float = Field(3e-4, gt=0, description="AdamW, peak of a one-cycle schedule")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW")
     class_weights: bool = Field(True, description="loss weighted by inverse class frequency of the training patients")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="off")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="off, so that probabilities are those of the plain loss"
+    )
     augment: bool = Field(True, description="flips and right-angle turns of the tiles while training")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
@@ -244,6 +246,16 @@ UNHASHED = {
 }
 
 
+# What the paper leaves open; the book lists these with their reasons.
+UNSTATED = {
+    *("selection", "label_rule", "incomplete", "tile_level", "tile_choice", "few_tiles", "min_count", "set_size_min"),
+    *("set_size_max", "fallback_sets", "max_sets", "single_genes", "gene_order", "gene_scaling", "ae_hidden"),
+    *("ae_epochs", "ae_lr", "ae_batch", "token_scaling", "apoz_tiles", "width", "heads", "attention", "landmarks"),
+    *("set_embedding", "dropout", "epochs", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
+    *("augment", "precision", "threshold", "confidence", "n_permutations"),
+}
+
+
 class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Attention):
     """All parameters of one task. Immutable; `override` gives a changed copy."""
 
@@ -268,6 +280,10 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
             )
         if self.label_rule in ("grade", "project", "ihc", "matrix") and len(self.class_values) != 2:
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
+        if 1 / (self.n_permutations + 1) >= self.attention_fdr:
+            raise ValueError(
+                f"n_permutations ({self.n_permutations}) cannot give a p below attention_fdr ({self.attention_fdr})"
+            )
         if self.weights == "random" and not self.synthetic and self.inputs != "genes":
             raise ValueError("weights: random is for synthetic cohorts; use imagenet for real slides")
         return self
@@ -343,10 +359,12 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         if missing:
             lines = "\n".join(f"  {field}: {path}" for field, path in missing)
             remedy = (
-                f"make the synthetic cohort first: mmmil simulate --task {self.task} --overlay {self.overlay}"
+                f"make the synthetic cohort first: make book TASKS={self.task} OVERLAY={self.overlay}"
                 if self.synthetic
                 else f"download them, or correct params/{self.task}.yaml (data_dir is {self.data})"
             )
+            if "{real}" in self.data_dir:
+                remedy = f"set MMMIL_REAL_DATA to the folder of the real data (now {real_data()})"
             raise ParameterError(f"input files of task '{self.task}' are missing:\n{lines}\n{remedy}")
         return self
 
@@ -432,4 +450,7 @@ def effective(namespace: Mapping[str, Any]) -> Params:
     task, overlay = given.pop("task", None), given.pop("overlay", "")
     if not isinstance(task, str):
         raise ParameterError("the notebook sets no `task`: name a file of params/")
+    if any(isinstance(value, Params) for value in given.values()):
+        # The cell is run again, beside names that later cells have set; only parameters are looked at then.
+        given = {name: value for name, value in given.items() if name in Params.model_fields}
     return load(task, overlay, **given).require_files()

@@ -8,13 +8,13 @@ when it is whole, with a `run.json` that holds the inputs and the circumstances.
 from __future__ import annotations
 
 import ast
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
-import resource
 import shutil
 import subprocess
 import time
@@ -105,8 +105,8 @@ def find(parent: Path, inputs: Mapping[str, Any]) -> Path | None:
         files = json.loads((folder / RUN).read_text())["files"]
         if all(file_digest(folder / name) == checksum for name, checksum in files.items()):
             return folder
-    except (OSError, ValueError, KeyError):
-        pass
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        pass  # absent or damaged; any other error of the file system is no reason to remove a result
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
@@ -126,6 +126,7 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mappi
     unfinished.mkdir(parents=True)
     try:
         start = time.monotonic()
+        _reset_peak_memory()
         facts = make(unfinished) or {}
         files = {str(p.relative_to(unfinished)): file_digest(p) for p in sorted(unfinished.rglob("*")) if p.is_file()}
         run = {
@@ -133,7 +134,7 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mappi
             "facts": facts,
             "files": files,
             "seconds": round(time.monotonic() - start, 2),
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_memory_mib": _peak_memory(),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "commit": commit(),
         }
@@ -146,6 +147,21 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mappi
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _reset_peak_memory() -> None:
+    """Forget the process's peak so far (Linux), so that one result's peak is not another one's."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> int | None:
+    """Peak resident memory of this process since the last reset, MiB; None where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM")), None)
 
 
 def run(folder: Path) -> dict[str, Any]:

@@ -122,5 +122,6 @@ def provenance(study: Study) -> str:
         kind = f"**Real data** ({p.title or p.task})."
     counts = study.labels.value_counts()
     classes = ", ".join(f"{counts.get(i, 0)} {name}" for i, name in enumerate(p.class_names))
+    classes = "no labels" if -1 in counts else classes
     files = f"`params/{p.task}.yaml`" + (f" and `params/{p.overlay}.yaml`" if p.overlay else "")
     return f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`."

@@ -68,7 +68,7 @@ def slide_fingerprint(path: Path, samples: int = 16, block: int = 65536) -> dict
 def open_slide(path: Path | str):
     """Open a slide with OpenSlide.
 
-    Raises TilingError that tells a missing file, a truncated or foreign one, and one without pyramid apart.
+    Raises TilingError that tells a missing file from one that is truncated or no whole-slide image.
     """
     import openslide
 
@@ -90,7 +90,10 @@ def microns_per_pixel(slide, path: Path, table: dict[str, float]) -> float:
     Raises TilingError where neither says it: a guess would mix 20x and 40x.
     """
     stated = slide.properties.get("openslide.mpp-x")
-    mpp = float(stated) if stated else table.get(path.name, table.get(path.stem))
+    try:
+        mpp = float(stated) if stated else table.get(path.name, table.get(path.stem))
+    except ValueError:
+        mpp = None
     if not mpp or not 0.05 < mpp < 20:
         raise TilingError(
             f"{path}: the slide states no µm per pixel (openslide.mpp-x is {stated!r}); "

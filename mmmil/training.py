@@ -48,7 +48,7 @@ def frozen_features(study, name: str) -> np.ndarray:
     p = study.p
     inputs = {
         "encoder": name,
-        "weights": p.weights,
+        "weights": backbone.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
         "seed": p.seed if p.weights == "random" else None,
         "bags": [Path(path).parent.name for path in study.bag_paths],
         "code": record.source_digest("mmmil.backbone"),
@@ -57,8 +57,9 @@ def frozen_features(study, name: str) -> np.ndarray:
 
     def make(folder: Path) -> None:
         fabric = make_fabric(p)
-        torch.manual_seed(p.seed)
-        encoder = backbone.FrozenEncoder(name, p.weights, p.weights_dir).to(fabric.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(p.seed)
+            encoder = backbone.FrozenEncoder(name, p.weights, p.weights_dir).to(fabric.device)
         features = []
         for bag in study.bags:
             with torch.inference_mode(), fabric.autocast():
@@ -225,9 +226,11 @@ def train(study, v, fold: int, folder: Path) -> dict:
         probs = baselines.logistic(x[train], labels[train].numpy(), x[evaluated], strength)
     else:
         fabric = make_fabric(p)
-        torch.manual_seed(1000 * p.seed + fold + 1)
         tiles, genes, tokens = inputs_of(study, v, fold)
+        torch.manual_seed(1000 * p.seed + fold + 1)  # after the inputs: making them must not move the generator
         encoder = None
+        if fabric.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         if v.is_trained_end_to_end:
             encoder, channels = pruned_encoder(study, v, train, fabric)
             if channels is not None:
@@ -236,7 +239,9 @@ def train(study, v, fold: int, folder: Path) -> dict:
         model = build(study, v, tokens, encoder, tiles.shape[-1] if tiles is not None else 0)
         facts["parameters"] = backbone.parameters(model)
         fitted, history = fit(fabric, model, tiles, genes, labels, train, p, p.augment and v.is_trained_end_to_end)
-        probs, _ = predict(fabric, fitted, tiles, genes, evaluated, p.batch_size)
+        probs, attention = predict(fabric, fitted, tiles, genes, evaluated, p.batch_size)
+        if fold < 0:  # of the test patients, on the very pass that predicts them
+            np.savez(folder / "attention.npz", **attention)
         save_file({k: t.contiguous().cpu() for k, t in model.state_dict().items()}, folder / "model.safetensors")
         pd.DataFrame({"loss": history}).to_csv(folder / "history.csv", index_label="epoch")
         if fabric.device.type == "cuda":

@@ -26,6 +26,7 @@ def test_task_files_hold_the_papers_scale_and_the_demo_lies_over_them(task):
         ({"selection": "some"}, "nested"),
         ({"expression_kind": "zscore"}, "name it in expression_matrix"),
         ({"expression_matrix": ["x.tsv"]}, "say what the matrix holds"),
+        ({"n_permutations": 50}, "cannot give a p below attention_fdr"),
         ({"synthetic": False}, "random is for synthetic cohorts"),
     ],
 )
@@ -58,6 +59,17 @@ def test_a_notebooks_names_override_and_unknown_ones_are_refused(monkeypatch):
     assert params.effective(namespace).epochs == 2
     with pytest.raises(ParameterError, match="did you mean 'epochs'"):
         params.effective(namespace | {"epoch": 3})
+
+
+def test_the_parameter_cell_can_be_run_again(monkeypatch):
+    monkeypatch.setattr(params.Params, "require_files", lambda self: self)
+    namespace = {"task": "lgg", "overlay": "demo", "epochs": 2}
+    namespace |= {"p": params.effective(namespace), "names": ["wsi"], "epochs": 3}
+    assert params.effective(namespace).epochs == 3
+
+
+def test_what_the_paper_leaves_open_names_parameters():
+    assert set(params.Params.model_fields) >= params.UNSTATED
 
 
 def test_a_stages_values_leave_out_places_and_titles():

@@ -92,6 +92,29 @@ def test_a_training_repeats_bit_for_bit(planted):
     assert (again["prob"].to_numpy() == before["prob"].to_numpy()).all()
 
 
+def test_frozen_features_do_not_move_the_generator(planted):
+    s, predictions = planted
+    shutil.rmtree(experiments.run(s, "resnet50d_go", 0))
+    shutil.rmtree(s.p.results / "features")
+    afresh = pd.read_parquet(experiments.run(s, "resnet50d_go", 0) / "predictions.parquet")
+    before = predictions.query("variant == 'resnet50d_go' and fold == 0")
+    assert (afresh["prob"].to_numpy() == before["prob"].to_numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["wsi", "resnet50d_go", "dual_go"])
+def test_a_loaded_model_predicts_what_is_on_record(planted, name):
+    from mmmil import training
+
+    s, predictions = planted
+    fabric = training.make_fabric(s.p)
+    v, folder = experiments.variant(name), experiments.run(s, name, -1)
+    model, tiles, genes = training.load_model(s, v, -1, folder, fabric)
+    own = predictions.query("variant == @name and split == 'test'")
+    which = [s.patients.index(patient) for patient in own["patient_id"]]
+    prob, _ = training.predict(fabric, model, tiles, genes, which, batch=3)
+    assert np.allclose(prob, own["prob"], atol=1e-6)
+
+
 def test_attention_is_that_of_the_recorded_prediction(planted):
     s, predictions = planted
     attention, tables = interpretation.analyse(s, "dual_go")
