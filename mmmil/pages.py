@@ -46,11 +46,15 @@ def check_executed(path: Path | str) -> dict[str, Any]:
 
 
 def publish(draft: Path | str, page: Path | str) -> Path:
-    """Move an executed notebook to its page, after `check_executed`; the cell that papermill injected is folded."""
+    """Move an executed notebook to its page, after `check_executed`.
+
+    The cells of parameters are folded: the first holds the notebook's own defaults, not what was run.
+    """
     notebook = check_executed(draft)
     for cell in notebook["cells"]:
-        if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["metadata"]["tags"] = ["injected-parameters", "hide-input"]
+        tags = cell["metadata"].get("tags", [])
+        if "parameters" in tags or "injected-parameters" in tags:
+            cell["metadata"]["tags"] = [*tags, "hide-input"]
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     record.write_atomically(Path(page), lambda path: path.write_text(text + "\n"))
     Path(draft).unlink()

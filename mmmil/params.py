@@ -324,7 +324,8 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
             for name, field in STAGES[stage].model_fields.items():
                 default = "required" if field.is_required() else field.default
                 rows.append((name, getattr(self, name), default, field.description))
-        return pd.DataFrame(rows, columns=["parameter", "value", "default", "meaning"]).set_index("parameter")
+        columns = ["parameter", "value", "default", "meaning"]
+        return pd.DataFrame(rows, columns=columns, dtype=object).set_index("parameter")
 
     def show(self, *names: str):
         """The same table for a page: whole texts, left-aligned, changed values in bold (a pandas Styler)."""

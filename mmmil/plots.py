@@ -332,7 +332,7 @@ def attention_on_slide(slide_path: str, bag_path: str, maps: dict[str, np.ndarra
     coords, a = tiling.load_coords(bag_path)
     side = a["patch_size_level0"] * scale
     bag = tiling.load_bags([bag_path])[0]
-    figure = plt.figure(figsize=(4.6 * len(maps), 6.2))
+    figure = plt.figure(figsize=(3.7 * len(maps), 5.4))
     panels = figure.subfigures(1, len(maps), squeeze=False)[0]
     for panel, (name, weights) in zip(panels, maps.items(), strict=True):
         spec = panel.add_gridspec(3, 4, height_ratios=[4.2, 1, 1], hspace=0.12, wspace=0.06)
