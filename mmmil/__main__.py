@@ -76,7 +76,9 @@ def collect(task: Task, overlay: Overlay = ""):
     from mmmil import evaluation
 
     p = params.load(task, overlay)
-    table = pd.concat([pd.read_parquet(p.results / "predictions" / f"{n}.parquet") for n in experiments.variants(p)])
+    table = pd.concat(
+        [record.read_parquet(p.results / "predictions" / f"{n}.parquet") for n in experiments.variants(p)]
+    )
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
     summary = evaluation.summarise(table, p)
     record.write_atomically(p.results / "metrics.csv", lambda t: summary.to_csv(t, index=False))

@@ -169,7 +169,7 @@ def predictions(study, names: list[str] | None = None) -> pd.DataFrame:
     names = variants(study.p) if names is None else names
     jobs = [(name, fold) for name in names for fold in study.fold_numbers]
     frames = [
-        pd.read_parquet(run(study, name, fold) / "predictions.parquet")
+        record.read_parquet(run(study, name, fold) / "predictions.parquet")
         for name, fold in tqdm(jobs, desc="models", unit="training", mininterval=5)
     ]
     return pd.concat(frames, ignore_index=True)[PREDICTIONS]

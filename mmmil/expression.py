@@ -194,6 +194,6 @@ def load(patients: pd.DataFrame, p: Params) -> Expression:
     folder = record.cached(p.results / "expression", inputs, make)
     with np.load(folder / "expression.npz") as arrays:
         counts, level = arrays.get("counts"), arrays["level"]
-    genes = pd.read_parquet(folder / "genes.parquet").set_index("gene_id")
+    genes = record.read_parquet(folder / "genes.parquet").set_index("gene_id")
     facts = record.run(folder)["facts"]
     return Expression(patients.index.tolist(), genes, counts, level, fingerprint=folder.name, **facts)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mmmil import experiments
+from mmmil import experiments, record
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def extract(study, name: str) -> Attention:
     """
     v = experiments.variant(name)
     folder = experiments.run(study, name, -1)
-    predicted = pd.read_parquet(folder / "predictions.parquet")
+    predicted = record.read_parquet(folder / "predictions.parquet")
     with np.load(folder / "attention.npz") as kept:
         weights = dict(kept)
     sets = study.gene_tokens(-1, v.genes).names if v.uses_genes else []

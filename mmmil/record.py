@@ -169,6 +169,18 @@ def run(folder: Path) -> dict[str, Any]:
     return json.loads((folder / RUN).read_text())
 
 
+def read_parquet(path: Path):
+    """A table as pandas reads it, on this thread alone.
+
+    pyarrow's pool of reading threads can abort the interpreter while it shuts down ("terminate called without an
+    active exception", 1 of 11 runs on a busy machine with pyarrow 26), and a job that aborts has failed.
+    """
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
+        return file.read(use_threads=False).to_pandas(use_threads=False)
+
+
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
     """Call `write(temporary)` and rename the result to `path`: readers see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
