@@ -17,7 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:histolab.*")
 
 
 def small(folder, task="lgg", **values):
-    return params.load(task, "demo", sim_patients=24, data_dir=str(folder), **values)
+    # What these tests measure is set here, not by the demo's sizes.
+    sizes = {"sim_patients": 24, "sim_slide_px": 1024, "sim_effect": 1.0, "sim_image_share": 0.5, "n_tiles": 16}
+    return params.load(task, "demo", **sizes | {"data_dir": str(folder)} | values)
 
 
 def contents(folder):
