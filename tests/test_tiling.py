@@ -12,7 +12,9 @@ from mmmil.tiling import TilingError
 
 @pytest.fixture
 def p(tmp_path):
-    return params.load("lgg", "demo", data_dir=str(tmp_path), results_dir=str(tmp_path / "results"), n_tiles=4)
+    return params.load(
+        "lgg", "demo", data_dir=str(tmp_path), results_dir=str(tmp_path / "results"), n_tiles=4, mpp_table=""
+    )
 
 
 @pytest.mark.real
