@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmmil import expression_files, gdc
-from mmmil.gdc import CohortError
+from mmmil import expression_files, label_rules, tcga
 from mmmil.params import Params
 from mmmil.splits import fold_patients, split, write_splits
+from mmmil.tcga import CohortError
 
 __all__ = ["Cohort", "CohortError", "build", "fold_patients", "split", "write_splits"]
 
@@ -85,7 +85,7 @@ def _own_table(p: Params, excluded: list) -> pd.DataFrame:
         raise CohortError(
             f"{path} has its own labels, but label_rule is '{p.label_rule}'; set label_rule: table, or no cohort_table"
         )
-    table = gdc.read_table(path)
+    table = tcga.read_table(path)
     needed = ["patient_id"]
     needed += ["slide_path"] if p.has_slides else []
     needed += ["label"] if p.has_genes else []
@@ -130,7 +130,7 @@ def _own_table(p: Params, excluded: list) -> pd.DataFrame:
 def _with_sites(patients: pd.DataFrame) -> pd.DataFrame:
     """TCGA barcodes hold the site that the table does not give."""
     return patients.assign(
-        site=[site or gdc.site_of(patient) for patient, site in patients["site"].items()],
+        site=[site or tcga.site_of(patient) for patient, site in patients["site"].items()],
         label=patients["label"].astype(int),
     )
 
@@ -144,16 +144,16 @@ def _from_gdc(p: Params, excluded: list) -> pd.DataFrame:
         raise CohortError(f"task '{p.task}': label_rule 'table' needs a cohort_table; or use grade, project or ihc")
     slides, files, projects = {}, {}, {}
     if from_sheets:
-        sheet = gdc.read_sample_sheets([p.path(name) for name in p.sample_sheets])
+        sheet = tcga.read_sample_sheets([p.path(name) for name in p.sample_sheets])
         projects = dict(zip(sheet["Case ID"], sheet["Project ID"], strict=True))
-        other = sheet[~sheet["Data Type"].isin([gdc.SLIDE, gdc.EXPRESSION])]
+        other = sheet[~sheet["Data Type"].isin([tcga.SLIDE, tcga.EXPRESSION])]
         excluded += [(r["Case ID"], f"file: data type {r['Data Type']} is not used") for _, r in other.iterrows()]
         if p.has_slides:
-            rows, left_out = gdc.choose_slides(sheet)
+            rows, left_out = tcga.choose_slides(sheet)
             excluded += left_out
             slides = {patient: _downloaded(p, "slides", row) for patient, row in rows.iterrows()}
         if p.has_genes and not p.expression_matrix:
-            rows, left_out = gdc.choose_expression(sheet, p.expression_kind)
+            rows, left_out = tcga.choose_expression(sheet, p.expression_kind)
             excluded += left_out
             files = {patient: _downloaded(p, "expression", row) for patient, row in rows.iterrows()}
     if p.has_genes and p.expression_matrix:
@@ -193,7 +193,7 @@ def _matrix_patients(p: Params, excluded: list, keep: set[str] | None = None) ->
     faults = []
     for name in p.expression_matrix:
         path = p.path(name).resolve()
-        columns, left_out = gdc.primary_columns(expression_files.matrix_columns(path))
+        columns, left_out = tcga.primary_columns(expression_files.matrix_columns(path))
         excluded += [(patient, reason) for patient, reason in left_out if keep is None or patient in keep]
         for patient in columns:
             if patient in found:
@@ -216,7 +216,7 @@ def _label_values(p: Params, ids: list[str], files: dict[str, str], projects: di
         return {i: projects.get(i, "not in the sample sheets") for i in ids}
     if not p.clinical:
         raise CohortError(f"label_rule '{p.label_rule}' reads a clinical table; name it in `clinical`")
-    values = gdc.clinical_values(p.label_rule, [p.path(name) for name in p.clinical])
+    values = label_rules.clinical_values(p.label_rule, [p.path(name) for name in p.clinical])
     return {i: values.get(i, "not in the clinical tables") for i in ids}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from mmmil import gdc, record
+from mmmil import record, tcga
 from mmmil.expression_files import (
     AGAIN,
     ExpressionError,
@@ -100,7 +100,7 @@ def _from_matrices(patients: pd.Series, kind: str, dropped: Counter) -> tuple[pd
     """
     frames = []
     for path in dict.fromkeys(patients):
-        column, _ = gdc.primary_columns(matrix_columns(Path(path)))
+        column, _ = tcga.primary_columns(matrix_columns(Path(path)))
         ids = patients.index[patients == path]
         missing = [patient for patient in ids if patient not in column]
         if missing:
@@ -180,7 +180,7 @@ def load(patients: pd.DataFrame, p: Params) -> Expression:
     inputs = {
         "files": [[patient, record.file_digest(name)] for patient, name in patients["expression_path"].items()],
         "kind": p.expression_kind,
-        "code": record.source_digest("mmmil.expression", "mmmil.expression_files", "mmmil.gdc"),
+        "code": record.source_digest("mmmil.expression", "mmmil.expression_files", "mmmil.tcga"),
         "versions": record.versions("pandas", "numpy"),
     }
 

@@ -63,13 +63,24 @@ class Cohort(Stage):
     cohort_table: str = Field("", description="own table patient_id,label,site,slide_id,slide_path,expression_path")
     sample_sheets: list[str] = Field([], description="GDC sample sheets of slides and RNA files, if no own table")
     clinical: list[str] = Field([], description="clinical tables with the column the label rule reads")
-    label_rule: Literal["table", "grade", "project", "ihc", "matrix"] = Field(
+    manifests: list[str] = Field([], description="GDC manifests: files must have the size that these state")
+    gdc_projects: list[str] = Field([], description="projects whose open files `python -m mmmil.gdc` fetches")
+    label_rule: Literal["table", "grade", "project", "ihc", "pam50", "pam50_or_ihc", "matrix"] = Field(
         "table",
-        description="table: the label column; grade, project, ihc: from clinical; matrix: by expression file",
+        description="table: the label column; grade, project, ihc, pam50: from clinical; pam50_or_ihc: Luminal A by "
+        "PAM50, TNBC by IHC; matrix: by expression file",
+    )
+    contested: Literal["exclude", "ihc", "pam50"] = Field(
+        "exclude",
+        description="pam50_or_ihc: a patient whom both rules claim is left out and counted, or goes by one of them; "
+        "unstated",
     )
     class_values: list[list[str]] = Field(
         [],
         description="the label rule's values that mean class 0 and class 1; everything else is excluded and counted",
+    )
+    paper_patients: list[int] = Field(
+        [], description="patients per class in the paper; what was found is shown beside them"
     )
     expression_matrix: list[str] = Field([], description="genes x patients matrices in place of a file per patient")
     expression_kind: Literal["star", "htseq", "counts", "log2tpm", "zscore"] = Field(
@@ -100,16 +111,54 @@ class Tiles(Stage):
 
     tile_px: int = Field(256, ge=32, description="side of a tile, px")
     tile_level: int = Field(0, ge=0, description="pyramid level; the paper names no magnification, 0 is the scan's own")
+    tile_magnification: float = Field(
+        0.0, ge=0, description="objective power of the tiles (20: 20x) in place of a level; 0: by tile_level"
+    )
+    tile_mpp: float = Field(0.0, ge=0, description="µm per px of the tiles in place of a level; 0: by tile_level")
     tissue_percent: float = Field(90.0, ge=0, lt=100, description="a tile is valid above this tissue share (Otsu), %")
-    n_tiles: int = Field(64, ge=1, description="tiles per patient; 64 is what all the paper's patients could give")
+    n_tiles: int = Field(
+        64,
+        ge=0,
+        description="tiles per patient; 64 is what all the paper's patients could give. 0: the largest number that "
+        "all patients with min_tiles can give",
+    )
+    min_tiles: int = Field(16, ge=1, description="with n_tiles 0: a patient with fewer valid tiles is too few")
     tile_choice: Literal["random", "tissue", "spread"] = Field(
         "random",
-        description="how n_tiles of the valid ones are chosen; unstated in the paper, random has no bias",
+        description="how n_tiles of the valid ones are chosen (random, highest tissue share, spread over the tissue); "
+        "unstated in the paper, random has no bias",
     )
-    few_tiles: Literal["error", "exclude"] = Field(
-        "exclude", description="a patient with fewer valid tiles is left out and counted, or stops the run"
+    few_tiles: Literal["error", "exclude", "pad"] = Field(
+        "exclude",
+        description="a patient with fewer valid tiles is left out and counted, stops the run, or is padded and masked",
     )
-    mpp_table: str = Field("", description="CSV wsi,mpp for slides whose file does not state µm per px")
+    mpp_table: str = Field("", description="CSV wsi,mpp: µm per px at level 0, in place of what the slide's file says")
+    coords_dir: str = Field(
+        "", description="folder of tile coordinates made by CLAM or TRIDENT, used in place of our own grid"
+    )
+    stain: Literal["none", "macenko", "reinhard"] = Field(
+        "none", description="stain normalisation, fitted on training patients; none as in the paper"
+    )
+    stain_tiles: int = Field(32, ge=1, description="tiles of training patients that the stain reference is made of")
+
+    @model_validator(mode="after")
+    def _one_magnification(self):
+        given = [n for n in ("tile_level", "tile_magnification", "tile_mpp") if getattr(self, n)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both say how large the tiles are; give one of them")
+        return self
+
+
+class Quality(Stage):
+    """What is reported of a slide; nothing is left out because of it."""
+
+    max_pen_percent: float = Field(1.0, ge=0, description="pen ink on the thumbnail, %, above which it is reported")
+    min_sharpness: float = Field(
+        30.0, ge=0, description="variance of the Laplacian of a tile's grey values, median, below which it is blurred"
+    )
+    min_tissue_percent: float = Field(
+        2.0, ge=0, description="tissue on the thumbnail, %, below which it is reported as little"
+    )
 
 
 class Genes(Stage):
@@ -233,6 +282,7 @@ STAGES: dict[str, type[Stage]] = {
     "simulation": Simulation,
     "cohort": Cohort,
     "tiles": Tiles,
+    "quality": Quality,
     "genes": Genes,
     "model": Model,
     "training": Training,
@@ -242,13 +292,23 @@ STAGES: dict[str, type[Stage]] = {
 # What changes where files lie or what pages are called, but no number: left out of every hash.
 UNHASHED = {
     *("overlay", "title", "notebooks", "data_dir", "results_dir"),
-    *("weights_dir", "variants", "top_tiles", "device"),
+    *("weights_dir", "variants", "top_tiles", "device", "gdc_projects", "paper_patients"),
 }
 
 
 # What the paper leaves open; the book lists these with their reasons.
 UNSTATED = {
-    *("selection", "label_rule", "incomplete", "tile_level", "tile_choice", "few_tiles", "min_count", "set_size_min"),
+    *(
+        "selection",
+        "label_rule",
+        "contested",
+        "incomplete",
+        "tile_level",
+        "tile_choice",
+        "few_tiles",
+        "min_count",
+        "set_size_min",
+    ),
     *("set_size_max", "fallback_sets", "max_sets", "single_genes", "gene_order", "gene_scaling", "ae_hidden"),
     *("ae_epochs", "ae_lr", "ae_batch", "token_scaling", "apoz_tiles", "width", "heads", "attention", "landmarks"),
     *("set_embedding", "dropout", "epochs", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
@@ -256,7 +316,7 @@ UNSTATED = {
 }
 
 
-class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Attention):
+class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluation, Attention):
     """All parameters of one task. Immutable; `override` gives a changed copy."""
 
     @field_validator("task", "overlay")
@@ -278,8 +338,10 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 f"expression_matrix is given but expression_kind is '{self.expression_kind}': "
                 "say what the matrix holds (counts, log2tpm or zscore)"
             )
-        if self.label_rule in ("grade", "project", "ihc", "matrix") and len(self.class_values) != 2:
+        if self.label_rule != "table" and len(self.class_values) != 2:
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
+        if self.few_tiles == "pad" and self.attention == "nystrom":
+            raise ValueError("few_tiles: pad needs attention: exact; Nyström's landmarks would mix in the padding")
         if 1 / (self.n_permutations + 1) >= self.attention_fdr:
             raise ValueError(
                 f"n_permutations ({self.n_permutations}) cannot give a p below attention_fdr ({self.attention_fdr})"
@@ -348,7 +410,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     def missing_files(self) -> list[tuple[str, Path]]:
         """(parameter, path) of every input file that is not there."""
         named = [("cohort_table", self.cohort_table), ("mpp_table", self.mpp_table)]
-        named += [(f, name) for f in ("sample_sheets", "clinical") for name in getattr(self, f)]
+        named += [(f, name) for f in ("sample_sheets", "manifests", "clinical") for name in getattr(self, f)]
         if self.has_genes:
             named += [("expression_matrix", name) for name in self.expression_matrix]
             named += [("go_gmt", self.go_gmt), ("kegg_gmt", self.kegg_gmt)]

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from mmmil import record
-from mmmil.gdc import CohortError
+from mmmil.tcga import CohortError
 
 
 def split(labels: pd.Series, test_fraction: float = 0.2, n_folds: int = 5, seed: int = 0) -> pd.Series:

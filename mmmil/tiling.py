@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mmmil import record
 from mmmil.params import Params
+from mmmil.slides import SlideError, microns_per_pixel, open_slide, read_mpp_table, slide_fingerprint
 
 SUMMARY = [
     "patient_id",
@@ -34,7 +35,7 @@ SUMMARY = [
 ]
 
 
-class TilingError(ValueError):
+class TilingError(SlideError):
     """A slide cannot be opened, read or scaled, or has too few valid tiles; names every such slide."""
 
 
@@ -50,68 +51,6 @@ class Candidates:
     tissue: np.ndarray
     valid: np.ndarray
     attributes: dict
-
-
-def slide_fingerprint(path: Path, samples: int = 16, block: int = 65536) -> dict:
-    """Size and hash of evenly spaced blocks: a slide of gigabytes is recognised without reading all of it."""
-    if not path.is_file():
-        raise TilingError(f"{path}: the slide is not there; correct slide_path, or download it again")
-    size = path.stat().st_size
-    found = hashlib.sha256()
-    with path.open("rb") as handle:
-        for offset in np.linspace(0, max(size - block, 0), samples, dtype=int):
-            handle.seek(int(offset))
-            found.update(handle.read(block))
-    return {"name": path.name, "bytes": size, "blocks": found.hexdigest()[:16]}
-
-
-def open_slide(path: Path | str):
-    """Open a slide with OpenSlide.
-
-    Raises TilingError that tells a missing file from one that is truncated or no whole-slide image.
-    """
-    import openslide
-
-    path = Path(path)
-    if not path.is_file():
-        raise TilingError(f"{path}: the slide is not there; correct slide_path, or download it again")
-    try:
-        return openslide.OpenSlide(path)
-    except openslide.OpenSlideError as error:
-        raise TilingError(
-            f"{path}: OpenSlide cannot open it ({error}); the file is truncated or not a whole-slide image: "
-            "compare its size and MD5 with the manifest and download it again"
-        ) from None
-
-
-def microns_per_pixel(slide, path: Path, table: dict[str, float]) -> float:
-    """µm per px at level 0, from the slide itself or else from the `mpp_table`.
-
-    Raises TilingError where neither says it: a guess would mix 20x and 40x.
-    """
-    stated = slide.properties.get("openslide.mpp-x")
-    try:
-        mpp = float(stated) if stated else table.get(path.name, table.get(path.stem))
-    except ValueError:
-        mpp = None
-    if not mpp or not 0.05 < mpp < 20:
-        raise TilingError(
-            f"{path}: the slide states no µm per pixel (openslide.mpp-x is {stated!r}); "
-            "add a row `wsi,mpp` for it to the CSV named in mpp_table"
-        )
-    return mpp
-
-
-def read_mpp_table(path: Path) -> dict[str, float]:
-    """CSV with columns `wsi` (file name) and `mpp` (µm per px at level 0), as TRIDENT's."""
-    table = pd.read_csv(path, dtype={"wsi": str})
-    if not {"wsi", "mpp"} <= set(table.columns):
-        raise TilingError(f"{path}: needs the columns wsi and mpp, has {', '.join(table.columns)}")
-    mpp = pd.to_numeric(table["mpp"], errors="coerce")
-    if mpp.isna().any() or table["wsi"].duplicated().any():
-        row = int(np.flatnonzero(mpp.isna() | table["wsi"].duplicated())[0]) + 2
-        raise TilingError(f"{path}, line {row}: mpp must be a number and each wsi stand once")
-    return dict(zip(table["wsi"], mpp, strict=True))
 
 
 def find_candidates(
@@ -220,7 +159,7 @@ def candidates_of(slide_path: Path | str, folder: Path, p: Params) -> Path:
         "level": p.tile_level,
         "tissue_percent": p.tissue_percent,
         "mpp": table.get(name, table.get(slide_path.stem)),
-        "code": record.source_digest("mmmil.tiling"),
+        "code": record.source_digest("mmmil.slides", "mmmil.tiling"),
         "versions": record.versions("histolab", "scikit-image", "openslide-bin"),
     }
 
@@ -247,7 +186,7 @@ def bag_of(slide_path: Path, candidates_path: Path, folder: Path, p: Params) -> 
         "n_tiles": p.n_tiles,
         "tile_choice": p.tile_choice,
         "seed": p.seed,
-        "code": record.source_digest("mmmil.tiling"),
+        "code": record.source_digest("mmmil.slides", "mmmil.tiling"),
     }
 
     def make(unfinished: Path) -> None:
@@ -281,7 +220,7 @@ def _tile_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params) -> 
             row["problem"] = f"{valid} valid tiles, fewer than n_tiles ({p.n_tiles})"
         else:
             row["bag"] = str(bag_of(slide_path, path, folder, p))
-    except TilingError as error:
+    except SlideError as error:
         row["problem"] = f"error: {error}"
     return row
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mmmil import cohort, gdc, params
+from mmmil import cohort, label_rules, params, tcga
 from mmmil.cohort import CohortError
 
 N = 8  # patients per class
@@ -154,8 +154,8 @@ def download(tmp_path):
     for i, patient in enumerate(patients):
         project = "TCGA-LUSC" if i % 2 else "TCGA-LUAD"
         slide, counts = f"{patient}-01Z-00-DX1.X{i}.svs", f"u{i}.rna_seq.augmented_star_gene_counts.tsv"
-        rows.append(sheet_row(patient, slide, gdc.SLIDE, "01Z", project=project))
-        rows.append(sheet_row(patient, counts, gdc.EXPRESSION, project=project))
+        rows.append(sheet_row(patient, slide, tcga.SLIDE, "01Z", project=project))
+        rows.append(sheet_row(patient, counts, tcga.EXPRESSION, project=project))
     columns = [
         "File ID",
         "File Name",
@@ -172,7 +172,7 @@ def download(tmp_path):
         sheet.to_csv(tmp_path / "sheet.tsv", sep="\t", index=False)
         if fetched:
             for row in sheet.itertuples():
-                path = tmp_path / {gdc.SLIDE: "slides"}.get(row[4], "expression") / row[2]
+                path = tmp_path / {tcga.SLIDE: "slides"}.get(row[4], "expression") / row[2]
                 path.parent.mkdir(exist_ok=True)
                 path.write_text("x")
         table = {"case_submitter_id": patients, "tumor_grade": ["G3" if i % 2 else "G2" for i in range(2 * N)]}
@@ -200,14 +200,14 @@ def test_gdc_rules_leave_out_and_count(download):
     a, b = "TCGA-AB-0000", "TCGA-AB-0001"
     star = "augmented_star_gene_counts.tsv"
     more = [
-        sheet_row(a, f"{a}-01Z-00-DX2.Y.svs", gdc.SLIDE, "01Z"),
-        sheet_row(a, f"{a}-01Z-00-DX1.Y.svs", gdc.SLIDE, "01Z"),
-        sheet_row(a, f"{a}-01A-01-TS1.Y.svs", gdc.SLIDE),
-        sheet_row(a, f"{a}-11A-01-BS1.Y.svs", gdc.SLIDE, "11A", "Solid Tissue Normal"),
-        sheet_row(b, f"a.{star}", gdc.EXPRESSION, "01B"),
-        sheet_row(b, f"zz.{star}", gdc.EXPRESSION, "01A"),
-        sheet_row(b, f"n.{star}", gdc.EXPRESSION, "11A", "Solid Tissue Normal"),
-        sheet_row(b, "f.FPKM.txt.gz", gdc.EXPRESSION),
+        sheet_row(a, f"{a}-01Z-00-DX2.Y.svs", tcga.SLIDE, "01Z"),
+        sheet_row(a, f"{a}-01Z-00-DX1.Y.svs", tcga.SLIDE, "01Z"),
+        sheet_row(a, f"{a}-01A-01-TS1.Y.svs", tcga.SLIDE),
+        sheet_row(a, f"{a}-11A-01-BS1.Y.svs", tcga.SLIDE, "11A", "Solid Tissue Normal"),
+        sheet_row(b, f"a.{star}", tcga.EXPRESSION, "01B"),
+        sheet_row(b, f"zz.{star}", tcga.EXPRESSION, "01A"),
+        sheet_row(b, f"n.{star}", tcga.EXPRESSION, "11A", "Solid Tissue Normal"),
+        sheet_row(b, "f.FPKM.txt.gz", tcga.EXPRESSION),
         sheet_row(b, "m.maf.gz", "Masked Somatic Mutation"),
     ]
     made = cohort.build(download(more))
@@ -277,7 +277,7 @@ def test_folders_of_gdc_client(download, tmp_path):
 
 
 def test_patient_without_one_modality(download, tmp_path):
-    sheets = [sheet_row("TCGA-AB-9999", "TCGA-AB-9999-01Z-00-DX1.Y.svs", gdc.SLIDE, "01Z", project="TCGA-LUAD")]
+    sheets = [sheet_row("TCGA-AB-9999", "TCGA-AB-9999-01Z-00-DX1.Y.svs", tcga.SLIDE, "01Z", project="TCGA-LUAD")]
     rule = {"label_rule": "project", "class_values": [["TCGA-LUAD"], ["TCGA-LUSC"]]}
     with pytest.raises(CohortError, match="patient TCGA-AB-9999: expression_path: has no expression"):
         cohort.build(download(sheets, **rule))
@@ -333,7 +333,7 @@ def test_label_by_matrix(tmp_path):
 
 def test_the_last_aliquot_barcode_is_used():
     names = ["TCGA-44-2656-01A-02R-A278-07", "TCGA-44-2656-01B-06R-A277-07", "TCGA-44-2656-01A-02R-0946-07", "own1"]
-    chosen, excluded = gdc.primary_columns(names)
+    chosen, excluded = tcga.primary_columns(names)
     assert chosen == {"TCGA-44-2656": "TCGA-44-2656-01B-06R-A277-07", "own1": "own1"} and len(excluded) == 2
 
 
@@ -408,8 +408,8 @@ def test_real_sheet_of_frozen_sections_is_an_empty_cohort(real_data):
 @pytest.mark.real
 def test_real_sheets_of_rna_files(real_data):
     for name, patients in (("2020-02-13.LUSC_rna", 100), ("LUSC_htseq_551", 501)):
-        sheet = gdc.read_sample_sheets([real_data / f"gdc/gdc_sample_sheet.{name}.tsv"])
-        rows, excluded = gdc.choose_expression(sheet, "htseq")
+        sheet = tcga.read_sample_sheets([real_data / f"gdc/gdc_sample_sheet.{name}.tsv"])
+        rows, excluded = tcga.choose_expression(sheet, "htseq")
         assert len(rows) == patients and len(rows) + len(excluded) == len(sheet)
 
 
@@ -429,6 +429,6 @@ def test_real_slide(real_data):
 
 @pytest.mark.real
 def test_real_receptors(real_data):
-    values = gdc.clinical_values("ihc", [real_data / "labels/xena_BRCA_clinicalMatrix.tsv"])
+    values = label_rules.clinical_values("ihc", [real_data / "labels/xena_BRCA_clinicalMatrix.tsv"])
     found = pd.Series(values).value_counts()
     assert found["TNBC"] == 116 and found["Luminal A"] == 445

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mmmil import params, tiling
+from mmmil import params, slides, tiling
+from mmmil.slides import SlideError
 from mmmil.tiling import TilingError
 
 
@@ -47,7 +48,7 @@ def test_the_genuine_slide_gives_histolabs_own_fifteen_tiles(real_data, tmp_path
     ],
 )
 def test_each_bad_slide_is_told_by_name_and_kind(real_data, name, told):
-    with pytest.raises(TilingError, match=told) as error:
+    with pytest.raises(SlideError, match=told) as error:
         tiling.find_candidates(real_data / "slides" / name, mpp_table={name: 0.5})
     assert name in str(error.value)
 
@@ -100,13 +101,13 @@ def test_chosen_tiles_are_valid_distinct_and_in_reading_order(how):
 def test_an_mpp_table_is_read_and_its_faults_are_named(tmp_path):
     path = tmp_path / "mpp.csv"
     path.write_text("wsi,mpp\na.svs,0.25\n")
-    assert tiling.read_mpp_table(path) == {"a.svs": 0.25}
+    assert slides.read_mpp_table(path) == {"a.svs": 0.25}
     path.write_text("wsi,mpp\na.svs,0.25\nb.svs,fast\n")
-    with pytest.raises(TilingError, match="line 3"):
-        tiling.read_mpp_table(path)
+    with pytest.raises(SlideError, match="line 3"):
+        slides.read_mpp_table(path)
     path.write_text("slide,mpp\na.svs,0.25\n")
-    with pytest.raises(TilingError, match="columns wsi and mpp"):
-        tiling.read_mpp_table(path)
+    with pytest.raises(SlideError, match="columns wsi and mpp"):
+        slides.read_mpp_table(path)
 
 
 @pytest.mark.real
@@ -137,6 +138,6 @@ def test_a_slide_without_mpp_stops_unless_the_table_has_it(real_data, tmp_path):
     with tifffile.TiffFile(copy, mode="r+b") as tiff:
         text = tiff.pages[0].description
         tiff.pages[0].tags["ImageDescription"].overwrite(text.replace("MPP = ", "XPP = "))
-    with pytest.raises(TilingError, match="mpp_table"):
+    with pytest.raises(SlideError, match="mpp_table"):
         tiling.find_candidates(copy)
     assert tiling.find_candidates(copy, mpp_table={"no_mpp.svs": 0.499}).valid.sum() == 15

@@ -1,0 +1,108 @@
+"""Figures: predictions, metrics and the pruned backbone."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from sklearn import metrics as skm
+
+from mmmil import experiments
+from mmmil.plots.style import CLASSES, NEUTRAL, finish
+
+
+def apoz(table: pd.DataFrame):
+    """APoZ of every channel of the last convolution, kept and pruned."""
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    bins = np.linspace(0, 1, 41)
+    for kept, colour, name in ((False, "#c9c9c9", "pruned"), (True, CLASSES[0], "kept")):
+        axes.hist(table.loc[table["kept"] == kept, "apoz"], bins, color=colour, label=name, alpha=0.85)
+    axes.set(xlabel="average percentage of zeros, share of activations", ylabel="channels")
+    axes.legend(frameon=False)
+    return finish(figure)
+
+
+def balance(folds: pd.DataFrame, names: list[str]):
+    """Sensitivity against specificity of each validation fold: the paper's prediction balance."""
+    figure, axes = plt.subplots(figsize=(5.6, 4))
+    for name, colour in zip(names, sns.color_palette("colorblind"), strict=False):
+        own = folds.loc[(name, "val")]
+        axes.scatter(own["specificity"], own["sensitivity"], color=colour, alpha=0.5, s=28)
+        axes.scatter(
+            own["specificity"].mean(),
+            own["sensitivity"].mean(),
+            color=colour,
+            s=110,
+            marker="X",
+            label=experiments.variant(name).shown_as,
+        )
+    axes.plot([0, 1], [0, 1], color="#c9c9c9", lw=1, zorder=0)
+    axes.set(xlabel="specificity", ylabel="sensitivity", xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    return finish(figure)
+
+
+def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")):
+    """Mean and interval of each variant over the validation folds, one panel per metric; baselines in grey."""
+    own = summary[summary["split"] == "val"].drop_duplicates(["variant", "metric"]).set_index(["variant", "metric"])
+    figure, grid = plt.subplots(
+        1, len(metrics), figsize=(4.9 * len(metrics), 0.42 * len(names) + 1.2), sharey=True, squeeze=False
+    )
+    for axes, metric in zip(grid[0], metrics, strict=True):
+        for y, name in enumerate(reversed(names)):
+            row = own.loc[(name, metric)]
+            colour = NEUTRAL if name in experiments.BASELINES else CLASSES[0]
+            axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=2)
+            axes.plot(row["mean"], y, "o", color=colour, ms=7)
+        axes.axvline(0.5 if metric == "roc_auc" else np.nan, color="black", lw=0.8, ls=":")
+        axes.set(
+            xlabel={"pr_auc": "PR-AUC", "roc_auc": "ROC-AUC"}.get(metric, metric),
+            ylim=(-0.6, len(names) - 0.4),
+        )
+        axes.set_yticks(range(len(names)), [experiments.variant(n).shown_as for n in reversed(names)], fontsize=9)
+    return finish(figure)
+
+
+def curves(predictions: pd.DataFrame, names: list[str]):
+    """Fig. 7: PR and ROC curves, mean over validation folds with a band of one standard deviation."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
+    grid = np.linspace(0, 1, 101)
+    for name, colour in zip(names, sns.color_palette("colorblind"), strict=False):
+        own = predictions[(predictions["variant"] == name) & (predictions["split"] == "val")]
+        pr, roc = [], []
+        for _, fold in own.groupby(["seed", "fold"]):
+            precision, recall, _ = skm.precision_recall_curve(fold["label"], fold["prob"])
+            pr.append(np.interp(grid, recall[::-1], precision[::-1]))
+            fpr, tpr, _ = skm.roc_curve(fold["label"], fold["prob"])
+            roc.append(np.interp(grid, fpr, tpr))
+        for axes, lines in ((left, pr), (right, roc)):
+            mean, sd = np.mean(lines, 0), np.std(lines, 0)
+            axes.plot(grid, mean, color=colour, lw=1.8, label=experiments.variant(name).shown_as)
+            axes.fill_between(grid, np.clip(mean - sd, 0, 1), np.clip(mean + sd, 0, 1), color=colour, alpha=0.12, lw=0)
+    left.set(xlabel="recall", ylabel="precision", ylim=(-0.02, 1.04))
+    right.plot([0, 1], [0, 1], color="#c9c9c9", lw=1, zorder=0)
+    right.set(xlabel="1 - specificity", ylabel="sensitivity", ylim=(-0.02, 1.04))
+    right.legend(frameon=False, fontsize=8, loc="lower right")
+    return finish(figure)
+
+
+def confusion(predictions: pd.DataFrame, name: str, class_names: list[str], threshold: float = 0.5):
+    """Fig. 8: confusion matrix over all validation folds, each development patient once; rows are true classes."""
+    own = predictions[(predictions["variant"] == name) & (predictions["split"] == "val")]
+    counts = skm.confusion_matrix(own["label"], own["prob"] >= threshold, labels=[0, 1])
+    figure, axes = plt.subplots(figsize=(4.2, 3.5))
+    sns.heatmap(
+        counts / counts.sum(1, keepdims=True),
+        annot=counts,
+        fmt="d",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        ax=axes,
+        xticklabels=class_names,
+        yticklabels=class_names,
+        cbar_kws={"label": "share of the true class"},
+    )
+    axes.set(xlabel="called", ylabel="true", title=experiments.variant(name).shown_as)
+    return finish(figure)

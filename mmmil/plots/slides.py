@@ -1,0 +1,68 @@
+"""Figures: tiles and thumbnails."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.patches import Rectangle
+
+from mmmil import slides, tiling
+from mmmil.plots.style import CLASSES, finish
+
+
+def tissue_filter(slide_path: str, candidates: tiling.Candidates, shown: int = 6):
+    """Fig. 2: kept tiles above, rejected ones below, each with its share of tissue."""
+    figure, grid = plt.subplots(2, shown, figsize=(1.5 * shown, 3.9), squeeze=False)
+    a = candidates.attributes
+    for row, (which, title) in enumerate([(candidates.valid, "kept"), (~candidates.valid, "rejected")]):
+        index = np.flatnonzero(which)
+        index = index[np.linspace(0, len(index) - 1, min(shown, len(index))).astype(int)] if len(index) else index
+        tiles = tiling.read_tiles(slide_path, candidates.coords[index], int(a["patch_size"]), int(a["level"]))
+        for axes in grid[row]:
+            axes.axis("off")
+        for axes, tile, i in zip(grid[row], tiles, index, strict=False):
+            axes.imshow(tile)
+            axes.set_title(f"{title}\n{100 * candidates.tissue[i]:.0f} % tissue", fontsize=9)
+    return finish(figure)
+
+
+def valid_tiles(tiles: pd.DataFrame, n_tiles: int):
+    """Valid tiles per patient, sorted, with the line at the number that every patient must give."""
+    counts = np.sort(pd.to_numeric(tiles["valid"], errors="coerce").fillna(0))[::-1]
+    figure, axes = plt.subplots(figsize=(7, 3))
+    axes.bar(np.arange(len(counts)), counts, width=1.0, color=np.where(counts < n_tiles, CLASSES[1], CLASSES[0]))
+    axes.axhline(n_tiles, color="black", lw=1, ls="--")
+    axes.annotate(f"{n_tiles} per patient", (len(counts), n_tiles), ha="right", va="bottom", fontsize=10)
+    axes.set(xlabel="patients, sorted", ylabel="valid tiles")
+    return finish(figure)
+
+
+def thumbnail(slide_path: str, longest: int = 700) -> tuple[np.ndarray, float]:
+    """A slide's thumbnail (h, w, 3) and the factor from level-0 px to its px."""
+    with slides.open_slide(slide_path) as slide:
+        image = slide.get_thumbnail((longest, longest)).convert("RGB")
+        return np.asarray(image), image.width / slide.dimensions[0]
+
+
+def scale_bar(axes, mpp: float, scale: float, width: int, height: int) -> None:
+    length = next(um for um in (5000, 2000, 1000, 500, 200, 100, 50) if um / mpp * scale < width / 3 or um == 50)
+    axes.plot([0.04 * width, 0.04 * width + length / mpp * scale], [0.96 * height] * 2, color="black", lw=3)
+    axes.text(0.04 * width, 0.93 * height, f"{length} µm", fontsize=9)
+
+
+def chosen_tiles(slide_paths: list[str], bag_paths: list[str], titles: list[str]):
+    """Thumbnails with the chosen tiles outlined, at most four slides."""
+    n = min(4, len(slide_paths))
+    figure, grid = plt.subplots(1, n, figsize=(3.3 * n, 3.6), squeeze=False)
+    for axes, slide, bag, title in zip(grid[0], slide_paths, bag_paths, titles, strict=False):
+        image, scale = thumbnail(slide)
+        coords, a = tiling.load_coords(bag)
+        side = a["patch_size_level0"] * scale
+        axes.imshow(image)
+        for x, y in coords * scale:
+            axes.add_patch(Rectangle((x, y), side, side, fill=False, ec="black", lw=1))
+        scale_bar(axes, a["mpp"] * a["patch_size"] / a["patch_size_level0"], scale, image.shape[1], image.shape[0])
+        axes.set_title(title, fontsize=10)
+        axes.axis("off")
+    return finish(figure)
