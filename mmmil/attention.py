@@ -18,6 +18,11 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def masked(scores: Tensor, keys: Tensor | None) -> Tensor:
+    """Scores (B, H, N_query, N_key) before the softmax, lowest where `keys` (broadcastable bool) is False."""
+    return scores if keys is None else scores.masked_fill(~keys, -torch.finfo(scores.dtype).max)
+
+
 class ExactSelfAttention(nn.Module):
     """Multi-head scaled dot-product attention: softmax(Q K^T / sqrt(D)) V. At 64 tokens this is the fast one."""
 
@@ -27,14 +32,15 @@ class ExactSelfAttention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def forward(self, x: Tensor, return_att: bool = False):
-        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for."""
+    def forward(self, x: Tensor, return_att: bool = False, mask: Tensor | None = None):
+        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for. `mask` (B, N): False is never attended to."""
         q, k, v = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
+        keys = None if mask is None else mask[:, None, None]
         if return_att:
-            att = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+            att = masked(q @ k.mT * q.shape[-1] ** -0.5, keys).softmax(-1)
             out = att @ v
         else:
-            out = F.scaled_dot_product_attention(q, k, v)
+            out = F.scaled_dot_product_attention(q, k, v, keys)
         out = self.to_out(out.transpose(1, 2).flatten(2))
         return (out, att) if return_att else out
 
@@ -60,8 +66,10 @@ class NystromSelfAttention(NystromAttention):
     and every landmark is the mean of real tokens; padded keys are masked, padded rows and columns removed.
     """
 
-    def forward(self, x: Tensor, return_att: bool = False):
-        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for."""
+    def forward(self, x: Tensor, return_att: bool = False, mask: Tensor | None = None):
+        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for. Bags must not be padded: `mask` is refused."""
+        if mask is not None:
+            raise ValueError("attention 'nystrom' takes no padded bags; use attention 'exact'")
         n = x.shape[1]
         length = ceil(n / self.num_landmarks)
         segments = ceil(n / length)
@@ -104,10 +112,10 @@ class CrossAttention(nn.Module):
         self.to_kv = nn.Linear(width, 2 * width, bias=False)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def forward(self, query: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """query (B, W), tokens (B, N, W) -> vector (B, W) and att (B, H, N)."""
+    def forward(self, query: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """query (B, W), tokens (B, N, W), mask (B, N) of real tokens -> vector (B, W) and att (B, H, N)."""
         q = split_heads(self.to_q(self.norm_query(query))[:, None], self.heads)
         k, v = (split_heads(t, self.heads) for t in self.to_kv(self.norm_tokens(tokens)).chunk(2, dim=-1))
-        att = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        att = masked(q @ k.mT * q.shape[-1] ** -0.5, None if mask is None else mask[:, None, None]).softmax(-1)
         out = self.to_out((att @ v).transpose(1, 2).flatten(2))
         return out[:, 0], att[:, :, 0]

@@ -17,7 +17,7 @@ def logistic(x_train: np.ndarray, y_train: np.ndarray, x: np.ndarray, strength: 
     return model.fit(x_train, y_train).predict_proba(x)[:, 1]
 
 
-def colour(bags: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation of red, green and blue over a bag: (patients, 6) from uint8 pixels."""
-    flat = bags.reshape(len(bags), -1, 3)
+def colour(bags: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Mean and standard deviation of red, green and blue over a bag's real tiles: (patients, 6) from uint8 pixels."""
+    flat = [bag[mask].reshape(-1, 3) for bag, mask in zip(bags, masks, strict=True)]
     return np.stack([np.r_[pixels.mean(0), pixels.std(0)] for pixels in flat])

@@ -122,7 +122,7 @@ def run(study, name: str, fold: int) -> Path:
         "versions": record.versions("torch", "timm", "nystrom-attention", "scikit-learn"),
     }
     if v.uses_slides:
-        inputs["bags"] = [Path(path).parent.name for path in study.bag_paths]
+        inputs["bags"] = study.bag_keys(fold)
     if v.genes == "all":
         inputs["expression"] = study.expression.fingerprint
     elif v.uses_genes:

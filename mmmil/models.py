@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import ceil
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmil import backbone
@@ -22,12 +23,12 @@ class TransLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attn = self_attention(width, heads, kind, landmarks, dropout)
 
-    def forward(self, x: Tensor, return_att: bool = False):
-        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for."""
+    def forward(self, x: Tensor, return_att: bool = False, mask: Tensor | None = None):
+        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for; `mask` (B, N) is True for real tokens."""
         if return_att:
-            out, att = self.attn(self.norm(x), return_att=True)
+            out, att = self.attn(self.norm(x), return_att=True, mask=mask)
             return x + out, att
-        return x + self.attn(self.norm(x))
+        return x + self.attn(self.norm(x), mask=mask)
 
 
 class PPEG(nn.Module):
@@ -61,18 +62,22 @@ class Encoder(nn.Module):
         self.layer2 = TransLayer(width, heads, kind, landmarks, dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, shift: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, dim) -> summary (B, W), encoded tokens (B, N, W), att of the class token over tokens (B, H, N).
 
-        `shift` (N, W) is added to the projected tokens: the learned identity of a gene set.
+        `shift` (N, W) is added to the projected tokens: the learned identity of a gene set. `mask` (B, N) is False
+        for padding, which is attended to by none and is empty space to the PPEG.
         """
         x = self._fc1(tokens)
         if shift is not None:
             x = x + shift
-        x = self.layer1(torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1))
+        real = None if mask is None else F.pad(mask, (1, 0), value=True)  # the class token is real
+        x = self.layer1(torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1), mask=real)
         if self.pos_layer is not None:
-            x = self.pos_layer(x)
-        x, att = self.layer2(x, return_att=True)
+            x = self.pos_layer(x if real is None else x * real[..., None])
+        x, att = self.layer2(x, return_att=True, mask=real)
         x = self.norm(x)
         # The class token stands first; its weight on itself is left out and the rest is what tokens share.
         return x[:, 0], x[:, 1:], att[:, :, 0, 1:]
@@ -118,28 +123,38 @@ class MultimodalMIL(nn.Module):
             nn.LayerNorm(vectors[fusion] * width), nn.Dropout(dropout), nn.Linear(vectors[fusion] * width, 2)
         )
 
-    def image_tokens(self, tiles: Tensor) -> Tensor:
-        """Pixels (B, N, px, px, 3) uint8 -> (B, N, C); features (B, N, D) of a frozen encoder pass through."""
+    def image_tokens(self, tiles: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pixels (B, N, px, px, 3) uint8 -> (B, N, C); features (B, N, D) of a frozen encoder pass through.
+
+        Padding is not shown to the backbone: its batch norm sees tissue only.
+        """
         if self.tile_encoder is None:
             return tiles.float()
-        x = backbone.to_input(tiles, self.tile_encoder.mean, self.tile_encoder.std)
-        return self.tile_encoder(x).unflatten(0, tiles.shape[:2])
+        real = tiles.flatten(0, 1) if mask is None else tiles[mask]
+        x = self.tile_encoder(backbone.to_input(real, self.tile_encoder.mean, self.tile_encoder.std))
+        if mask is None:
+            return x.unflatten(0, tiles.shape[:2])
+        return x.new_zeros(*mask.shape, x.shape[-1]).masked_scatter(mask[..., None], x)
 
-    def forward(self, tiles: Tensor | None = None, genes: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, tiles: Tensor | None = None, genes: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """tiles (B, N, px, px, 3) uint8 or features (B, N, D); genes (B, S, gene_dim) -> logits (B, 2) and att.
+
+        mask (B, N) bool is False where a bag is padded; None where none is.
 
         att maps self_image (B, H, N), self_genes (B, H, S) and, for dual, cross_genes (B, H, S: the image's summary
         over gene sets) and cross_image (B, H, N: the genes' summary over tiles), each after the softmax.
         """
         vectors, att = [], {}
         if self.fusion != "genes":
-            image, image_tokens, att["self_image"] = self.image_encoder(self.image_tokens(tiles))
+            image, image_tokens, att["self_image"] = self.image_encoder(self.image_tokens(tiles, mask), mask=mask)
             vectors.append(image)
         if self.fusion != "image":
             gene, gene_tokens, att["self_genes"] = self.gene_encoder(genes, self.set_embedding)
             vectors.append(gene)
         if self.fusion == "dual":
             from_genes, att["cross_genes"] = self.image_to_genes(image, gene_tokens)
-            from_image, att["cross_image"] = self.genes_to_image(gene, image_tokens)
+            from_image, att["cross_image"] = self.genes_to_image(gene, image_tokens, mask)
             vectors += [from_genes, from_image]
         return self.classifier(torch.cat(vectors, -1)), att

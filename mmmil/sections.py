@@ -113,11 +113,12 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
     """Tiles per slide and gene sets per library."""
     rows, sets = [], []
     for task, p in tasks.items():
-        tiles = _read(task, "tiles", ["slide_id", "candidates", "valid"]) if p.has_slides else None
+        tiles = _read(task, "tiles", ["slide_id", "candidates", "valid", "used", "bag"]) if p.has_slides else None
         if tiles is not None:
-            valid, enough = tiles["valid"].fillna(0), int((tiles["valid"] >= p.n_tiles).sum())
+            valid, enough = tiles["valid"].fillna(0), int(tiles["bag"].notna().sum())
+            used = f"{tiles['used'].max():.0f}" if enough else "–"
             spread = f"{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
-            rows.append([title(p), len(tiles), f"{tiles['candidates'].sum():.0f}", spread, p.n_tiles, enough])
+            rows.append([title(p), len(tiles), f"{tiles['candidates'].sum():.0f}", spread, used, enough])
         genes = _read(task, "genes", ["library", "fold", "tested", "significant"]) if p.has_genes else None
         if genes is not None:  # the single-gene vector tests no sets
             genes = genes.dropna(subset=["tested"])
@@ -132,7 +133,7 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
         "tiles on the grid",
         "valid per slide: median (range)",
         "used",
-        "slides with enough",
+        "slides used",
     ]
     text = markdown_table("Tiles with enough tissue", head, rows) if rows else _nothing("table of tiles")
     head = [

@@ -27,7 +27,7 @@ from mmmil.simulate_patients import SITES, clinical, files, patients, sample_she
 from mmmil.simulate_slides import BLOCK, Slide, rng
 
 MAKER = "mmmil.simulate"
-LITTLE_RADIUS = 90  # px of tissue on the slide that has too little
+LITTLE_RADIUS = 60  # px of tissue on the slide that has too little: a tile or two, whatever the task asks for
 TABLES = ["gdc_sample_sheet.tsv", "clinical.tsv", "mpp.csv", "go.gmt", "kegg.gmt"]
 TRUTH = ["patients.csv", "genes.csv", "sets.csv", "regions.csv", "cohort.json"]
 
@@ -38,8 +38,6 @@ class SimulationError(ValueError):
 
 def inputs(p: Params) -> dict:
     """What the cohort depends on; its hash is in truth/cohort.json."""
-    # The slide with too little tissue shrinks further only where n_tiles would still fit into it.
-    little = min(LITTLE_RADIUS, int(np.sqrt(0.45 * p.n_tiles * p.tile_px**2 / np.pi)))
     modules = ("mmmil.simulate", "mmmil.simulate_patients", "mmmil.simulate_slides", "mmmil.simulate_genes")
     return {
         "simulation": p.stage("simulation"),
@@ -47,7 +45,6 @@ def inputs(p: Params) -> dict:
         "seed": p.seed,
         "label_rule": p.label_rule,
         "class_values": p.class_values,
-        "little_radius": little,
         "source": record.source_digest(*modules),
         "versions": record.versions("tifffile", "imagecodecs"),
     }
@@ -62,7 +59,7 @@ def slide(p: Params, i: int, patient: pd.Series) -> Slide:
         side=p.sim_slide_px,
         # A slide that must not tell its class has half of a class-1 slide's planted blocks in both classes.
         planted_share=share * p.sim_image_share,
-        radius=inputs(p)["little_radius"] if patient.little_tissue else None,
+        radius=LITTLE_RADIUS if patient.little_tissue else None,
         pen=bool(patient.pen),
         mpp=p.sim_mpp,
         states_mpp=bool(patient.has_mpp),

@@ -1,23 +1,29 @@
-"""Slides as files: opening, telling what is wrong with one, and its scale in µm per pixel."""
+"""Slides as files: opening one, telling what is wrong with it, its scale, and the pixels of a tile."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+
+from mmmil.tiff import missing_bytes
+
+PLAUSIBLE_MPP = (0.05, 20.0)  # µm per px at level 0 that a scanner of tissue may state
+AGAIN = "compare its size and MD5 with the manifest (`python -m mmmil.gdc verify`) and download it again"
 
 
 class SlideError(ValueError):
     """A slide cannot be opened, read or scaled; names the file and what to do."""
 
 
+# -- files -------------------------------------------------------------------------------------------------------
 def slide_fingerprint(path: Path, samples: int = 16, block: int = 65536) -> dict:
     """Size and hash of evenly spaced blocks: a slide of gigabytes is recognised without reading all of it."""
-    if not path.is_file():
-        raise SlideError(f"{path}: the slide is not there; correct slide_path, or download it again")
-    size = path.stat().st_size
+    size = require_file(path).stat().st_size
     found = hashlib.sha256()
     with path.open("rb") as handle:
         for offset in np.linspace(0, max(size - block, 0), samples, dtype=int):
@@ -26,50 +32,171 @@ def slide_fingerprint(path: Path, samples: int = 16, block: int = 65536) -> dict
     return {"name": path.name, "bytes": size, "blocks": found.hexdigest()[:16]}
 
 
+def require_file(path: Path) -> Path:
+    """The path, or SlideError where there is no file or an empty one."""
+    if not path.is_file():
+        raise SlideError(f"{path}: the slide is not there; correct slide_path, or download it")
+    if path.stat().st_size == 0:
+        raise SlideError(f"{path}: the slide is empty (0 bytes); download it again")
+    return path
+
+
 def open_slide(path: Path | str):
     """Open a slide with OpenSlide.
 
-    Raises SlideError that tells a missing file from one that is truncated or no whole-slide image.
+    Raises SlideError that tells apart a missing file, a truncated download, and what is no whole-slide image.
     """
     import openslide
 
-    path = Path(path)
-    if not path.is_file():
-        raise SlideError(f"{path}: the slide is not there; correct slide_path, or download it again")
+    path = require_file(Path(path))
+    missing = missing_bytes(path)
+    if missing:
+        raise SlideError(
+            f"{path}: the download is truncated, at least {missing:,} bytes are missing after its "
+            f"{path.stat().st_size:,}; {AGAIN}"
+        )
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
+        with path.open("rb") as handle:
+            tiff = handle.read(2) in (b"II", b"MM")
+        what = "a plain TIFF image, not a whole-slide image" if tiff else "no whole-slide image, or damaged"
+        raise SlideError(f"{path}: OpenSlide cannot open it ({error}): {what}; {AGAIN}") from None
+
+
+# -- scale -------------------------------------------------------------------------------------------------------
+def read_mpp_table(path: Path) -> dict[str, float]:
+    """CSV with columns `wsi` (file name) and `mpp` (µm per px at level 0), as TRIDENT's.
+
+    Raises SlideError naming the line of a value that is no plausible scale, and of a name that stands there twice.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise SlideError(f"{path}: not a table that can be read ({error}); give columns wsi and mpp") from None
+    if not {"wsi", "mpp"} <= set(table.columns):
+        raise SlideError(f"{path}: needs the columns wsi and mpp, has {', '.join(map(str, table.columns))}")
+    mpp = pd.to_numeric(table["mpp"], errors="coerce")
+    low, high = PLAUSIBLE_MPP
+    bad = ~mpp.between(low, high) | table["wsi"].duplicated() | (table["wsi"] == "")
+    if bad.any():
+        line = int(bad.to_numpy().argmax()) + 2
         raise SlideError(
-            f"{path}: OpenSlide cannot open it ({error}); the file is truncated or not a whole-slide image: "
-            "compare its size and MD5 with the manifest and download it again"
-        ) from None
+            f"{path}, line {line}: each wsi must stand once, with an mpp between {low} and {high} µm per px"
+        )
+    return dict(zip(table["wsi"], mpp, strict=True))
+
+
+def table_mpp(path: Path, table: dict[str, float]) -> float | None:
+    """What the mpp table says of a slide, by file name with or without its suffix."""
+    return table.get(path.name, table.get(path.stem))
 
 
 def microns_per_pixel(slide, path: Path, table: dict[str, float]) -> float:
-    """µm per px at level 0, from the slide itself or else from the `mpp_table`.
+    """µm per px at level 0: what the `mpp_table` says of the slide, or else the slide itself.
 
-    Raises SlideError where neither says it: a guess would mix 20x and 40x.
+    Raises SlideError where neither says it plausibly: a guess would mix 20x and 40x.
     """
     stated = slide.properties.get("openslide.mpp-x")
+    given = table_mpp(path, table)
+    if given is not None:
+        return given
     try:
-        mpp = float(stated) if stated else table.get(path.name, table.get(path.stem))
-    except ValueError:
-        mpp = None
-    if not mpp or not 0.05 < mpp < 20:
+        mpp = float(stated)
+    except (TypeError, ValueError):
+        mpp = 0.0
+    if not PLAUSIBLE_MPP[0] < mpp < PLAUSIBLE_MPP[1]:
         raise SlideError(
-            f"{path}: the slide states no µm per pixel (openslide.mpp-x is {stated!r}); "
+            f"{path}: the file is whole but states no plausible µm per pixel (openslide.mpp-x is {stated!r}); "
             "add a row `wsi,mpp` for it to the CSV named in mpp_table"
         )
     return mpp
 
 
-def read_mpp_table(path: Path) -> dict[str, float]:
-    """CSV with columns `wsi` (file name) and `mpp` (µm per px at level 0), as TRIDENT's."""
-    table = pd.read_csv(path, dtype={"wsi": str})
-    if not {"wsi", "mpp"} <= set(table.columns):
-        raise SlideError(f"{path}: needs the columns wsi and mpp, has {', '.join(table.columns)}")
-    mpp = pd.to_numeric(table["mpp"], errors="coerce")
-    if mpp.isna().any() or table["wsi"].duplicated().any():
-        row = int(np.flatnonzero(mpp.isna() | table["wsi"].duplicated())[0]) + 2
-        raise SlideError(f"{path}, line {row}: mpp must be a number and each wsi stand once")
-    return dict(zip(table["wsi"], mpp, strict=True))
+def objective_power(slide) -> float | None:
+    """The objective's power that the slide states, or None."""
+    try:
+        return float(slide.properties["openslide.objective-power"]) or None
+    except (KeyError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a slide is cut: a tile of `tile_px` covers `size` px of `level`, `size_level0` px of level 0, at `mpp`.
+
+    grid_level is the level on whose pixels the grid is laid; magnification and level0_magnification are objective
+    powers, of a 10 µm / mpp rule where the slide states none.
+    """
+
+    tile_px: int
+    level: int
+    size: int
+    size_level0: int
+    grid_level: int
+    mpp: float
+    mpp_level0: float
+    level0_magnification: float
+
+    @property
+    def magnification(self) -> float:
+        return self.level0_magnification * self.mpp_level0 / self.mpp
+
+
+def geometry(
+    slide, path: Path, tile_px: int, level: int = 0, magnification: float = 0, mpp: float = 0, mpp_table=None
+) -> Geometry:
+    """Geometry of tiles by pyramid level, or by objective power, or by µm per px (0: not by it).
+
+    Tiles at a level are its own pixels. Otherwise the grid lies on level 0, as in histolab's GridTiler(mpp=), and a
+    tile is read from the smallest level that is fine enough and resized. Raises SlideError for a level that the
+    slide lacks, a power it does not state, and a scale finer than its pixels.
+    """
+    base = microns_per_pixel(slide, path, mpp_table or {})
+    power = objective_power(slide)
+    if not magnification and not mpp:
+        if level >= slide.level_count:
+            raise SlideError(
+                f"{path}: has {slide.level_count} levels, counted from 0; tile_level {level} is none of them"
+            )
+        factor = slide.level_downsamples[level]
+        size0 = round(tile_px * factor)
+        return Geometry(tile_px, level, tile_px, size0, level, base * factor, base, power or float(round(10 / base)))
+    if magnification and not power:
+        raise SlideError(f"{path}: states no objective power, tile_magnification cannot be used; set tile_mpp instead")
+    factor = mpp / base if mpp else power / magnification
+    if factor < 0.95:
+        asked = f"tile_mpp {mpp}" if mpp else f"tile_magnification {magnification}"
+        raise SlideError(
+            f"{path}: {asked} is finer than the slide's pixels ({base:.4f} µm per px); enlarging would invent detail"
+        )
+    return resampled(slide, tile_px, int(tile_px * factor), base, power)
+
+
+def resampled(slide, tile_px: int, size_level0: int, base: float, power: float | None) -> Geometry:
+    """Geometry of tiles that cover `size_level0` px of level 0 and are resized to `tile_px`."""
+    level = slide.get_best_level_for_downsample(size_level0 / tile_px + 1e-6)
+    size = round(size_level0 / slide.level_downsamples[level])
+    mpp = base * size_level0 / tile_px
+    return Geometry(tile_px, level, size, size_level0, 0, mpp, base, power or float(round(10 / base)))
+
+
+# -- pixels ------------------------------------------------------------------------------------------------------
+def resize(image: Image.Image, tile_px: int) -> Image.Image:
+    """A tile at its final size, with histolab's filters: Lanczos' downwards, bicubic upwards."""
+    if image.width == tile_px:
+        return image
+    return image.resize((tile_px, tile_px), Image.Resampling[("LANCZOS", "BICUBIC")[tile_px >= image.width]])
+
+
+def read_tile(slide, g: Geometry, x: int, y: int) -> Image.Image:
+    """The tile with its upper left corner at (x, y) in level-0 px, RGBA."""
+    return resize(slide.read_region((int(x), int(y)), g.level, (g.size, g.size)), g.tile_px)
+
+
+def rgb(image: Image.Image) -> np.ndarray:
+    """Pixels (px, px, 3) uint8 of an RGBA tile; what lies outside the scan is white, not black."""
+    pixels = np.asarray(image)
+    if pixels[..., 3].all():
+        return pixels[..., :3]
+    return np.where(pixels[..., 3:] == 0, np.uint8(255), pixels[..., :3])

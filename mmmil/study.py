@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,10 +56,32 @@ class Study:
             tiling.candidates_of(slide["slide_path"], self.p.results / "tiles" / slide["slide_id"], self.p)
         )
 
+    def fold_bags(self, fold: int) -> list[str]:
+        """HDF5 files of the bags as a fold's models see them, in the cohort's order: stain-normalised if asked for.
+
+        The stain reference is fitted on the fold's training patients.
+        """
+        if self.p.stain == "none":
+            return list(self.bag_paths)
+        from mmmil import stain
+
+        return [str(path) for path in stain.bags_of(self, fold)]
+
+    def bag_keys(self, fold: int) -> list[str]:
+        """What names the pixels of a fold's bags, for the hash of results that depend on them."""
+        return [Path(path).parent.name for path in self.fold_bags(fold)]
+
+    def bags(self, fold: int) -> np.ndarray:
+        """Pixels (patients, n_tiles, px, px, 3) uint8 of a fold's bags in the cohort's order."""
+        paths = self.fold_bags(fold)
+        if getattr(self, "_loaded", None) is None or self._loaded[0] != paths:  # one array at a time: gigabytes
+            self._loaded = (paths, tiling.load_bags(paths))
+        return self._loaded[1]
+
     @cached_property
-    def bags(self) -> np.ndarray:
-        """Pixels (patients, n_tiles, px, px, 3) uint8 in the cohort's order."""
-        return tiling.load_bags(list(self.bag_paths))
+    def tile_masks(self) -> np.ndarray:
+        """Which tiles of the bags are real and which padding, (patients, n_tiles) bool."""
+        return tiling.load_masks(list(self.bag_paths))
 
     @cached_property
     def expression(self) -> expressions.Expression:

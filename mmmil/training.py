@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import platform
 import warnings
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,29 @@ def make_fabric(p: Params) -> Fabric:
     return fabric
 
 
-def frozen_features(study, name: str) -> np.ndarray:
+@dataclass(frozen=True)
+class Inputs:
+    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8 or features (P, N, D), genes (P, S, D), and
+    the mask (P, N) of real tiles where bags are padded; None for what it does not read.
+    """
+
+    tiles: Tensor | None = None
+    genes: Tensor | None = None
+    mask: Tensor | None = None
+
+    def take(self, which: Tensor) -> dict[str, Tensor]:
+        """Arguments of the model for some patients."""
+        return {f.name: getattr(self, f.name)[which] for f in fields(self) if getattr(self, f.name) is not None}
+
+
+def frozen_features(study, name: str, fold: int) -> np.ndarray:
     """Features (patients, n_tiles, D) float32 of a frozen tile encoder, computed once for the cohort's bags."""
     p = study.p
     inputs = {
         "encoder": name,
         "weights": backbone.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
         "seed": p.seed if p.weights == "random" else None,
-        "bags": [Path(path).parent.name for path in study.bag_paths],
+        "bags": study.bag_keys(fold),
         "code": record.source_digest("mmmil.backbone"),
         "versions": record.versions("torch", "timm"),
     }
@@ -61,7 +77,7 @@ def frozen_features(study, name: str) -> np.ndarray:
             torch.manual_seed(p.seed)
             encoder = backbone.FrozenEncoder(name, p.weights, p.weights_dir).to(fabric.device)
         features = []
-        for bag in study.bags:
+        for bag in study.bags(fold):
             with torch.inference_mode(), fabric.autocast():
                 tiles = torch.from_numpy(bag).to(fabric.device)[None]
                 features.append(encoder(backbone.to_input(tiles, encoder.mean, encoder.std)).float().cpu().numpy())
@@ -88,7 +104,9 @@ def build(study, v, tokens=None, tile_encoder: nn.Module | None = None, image_di
     )
 
 
-def pruned_encoder(study, v, train: list[int], fabric: Fabric) -> tuple[backbone.TileEncoder, pd.DataFrame | None]:
+def pruned_encoder(
+    study, v, fold: int, train: list[int], fabric: Fabric
+) -> tuple[backbone.TileEncoder, pd.DataFrame | None]:
     """The variant's tile encoder; the reduced one is pruned by APoZ on tiles of the training patients.
 
     Returns it with a table of every channel's APoZ and whether it was kept (None where nothing is pruned).
@@ -97,9 +115,9 @@ def pruned_encoder(study, v, train: list[int], fabric: Fabric) -> tuple[backbone
     encoder = backbone.TileEncoder(v.backbone, p.weights, p.weights_dir)
     if v.backbone != "reduced":
         return encoder, None
-    n = len(train) * p.n_tiles
-    picked = np.random.default_rng(p.seed).choice(n, min(p.apoz_tiles, n), replace=False)
-    pixels = study.bags[np.array(train)[picked // p.n_tiles], picked % p.n_tiles]
+    patient, tile = np.nonzero(study.tile_masks[train])
+    picked = np.random.default_rng(p.seed).choice(len(tile), min(p.apoz_tiles, len(tile)), replace=False)
+    pixels = study.bags(fold)[np.array(train)[patient[picked]], tile[picked]]
     # Random weights have no running statistics yet; pretrained ones are used as they are.
     encoder.train(p.weights == "random").to(fabric.device)
     batches = (
@@ -124,8 +142,7 @@ def turned(tiles: Tensor, generator: torch.Generator) -> Tensor:
 def fit(
     fabric: Fabric,
     model: nn.Module,
-    tiles: Tensor | None,
-    genes: Tensor | None,
+    inputs: Inputs,
     labels: Tensor,
     train: list[int],
     p: Params,
@@ -133,7 +150,7 @@ def fit(
 ) -> tuple[nn.Module, list[float]]:
     """Train on the patients with indices `train`; returns the model on its device and the mean loss per epoch.
 
-    tiles (P, N, px, px, 3) uint8 or features (P, N, D); genes (P, S, D); labels (P,) int64.
+    labels: (P,) int64, of all patients of the inputs.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr, weight_decay=p.weight_decay)
     model, optimizer = fabric.setup(model, optimizer)
@@ -152,10 +169,10 @@ def fit(
         order = torch.tensor(train)[torch.randperm(len(train), generator=generator)]
         losses = []
         for step, batch in enumerate(order.split(p.batch_size)):
-            x = None if tiles is None else tiles[batch]
+            given = inputs.take(batch)
             if augment:
-                x = turned(x, generator)
-            logits, _ = model(*_on(fabric, x, None if genes is None else genes[batch]))
+                given["tiles"] = turned(given["tiles"], generator)
+            logits, _ = model(**fabric.to_device(given))
             loss = F.cross_entropy(
                 logits.float(), labels[batch].to(fabric.device), weights, label_smoothing=p.label_smoothing
             )
@@ -173,16 +190,11 @@ def fit(
     return model, history
 
 
-def _on(fabric: Fabric, *tensors: Tensor | None) -> list[Tensor | None]:
-    return [t if t is None else fabric.to_device(t) for t in tensors]
-
-
 @torch.no_grad()
 def predict(
     fabric: Fabric,
     model: nn.Module,
-    tiles: Tensor | None,
-    genes: Tensor | None,
+    inputs: Inputs,
     which: list[int],
     batch: int = 8,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -190,19 +202,21 @@ def predict(
     model.eval()
     probs, atts = [], []
     for chunk in torch.tensor(which).split(batch):
-        logits, att = model(*_on(fabric, *(None if t is None else t[chunk] for t in (tiles, genes))))
+        logits, att = model(**fabric.to_device(inputs.take(chunk)))
         probs.append(logits.double().softmax(-1)[:, 1].cpu())
         atts.append({k: a.float().mean(1).cpu() for k, a in att.items()})
     return torch.cat(probs).numpy(), {k: torch.cat([a[k] for a in atts]).numpy() for k in atts[0]}
 
 
 def inputs_of(study, v, fold: int):
-    """What a variant's model reads: tiles or features or None, genes or None, and the GeneTokens behind them."""
-    tiles = genes = tokens = None
+    """What a variant's model reads, and the GeneTokens behind it (None without genes)."""
+    tiles = genes = tokens = mask = None
     if v.is_trained_end_to_end:
-        tiles = torch.from_numpy(study.bags)
+        tiles = torch.from_numpy(study.bags(fold))
     elif v.uses_slides:
-        tiles = torch.from_numpy(frozen_features(study, v.backbone))
+        tiles = torch.from_numpy(frozen_features(study, v.backbone, fold))
+    if v.uses_slides and not study.tile_masks.all():
+        mask = torch.from_numpy(study.tile_masks)
     if v.uses_genes:
         tokens = study.gene_tokens(fold, v.genes)
         if tokens.patients != [i for i in study.patients if i in set(tokens.patients)]:
@@ -210,7 +224,7 @@ def inputs_of(study, v, fold: int):
         rows = torch.full((len(study.patients), *tokens.tokens.shape[1:]), torch.nan)
         rows[[study.patients.index(i) for i in tokens.patients]] = torch.from_numpy(tokens.tokens)
         genes = rows  # patients outside the fold stay NaN, so that touching one cannot go unnoticed
-    return tiles, genes, tokens
+    return Inputs(tiles, genes, mask), tokens
 
 
 def train(study, v, fold: int, folder: Path) -> dict:
@@ -222,24 +236,27 @@ def train(study, v, fold: int, folder: Path) -> dict:
     labels = torch.from_numpy(study.labels.to_numpy(np.int64, copy=True))
     facts = {"device": platform.processor() or platform.machine(), "parameters": None}
     if v.fusion == "logistic":
-        x, strength = (study.expression.level, 1e-3) if v.uses_genes else (baselines.colour(study.bags), 1.0)
+        if v.uses_genes:
+            x, strength = study.expression.level, 1e-3
+        else:
+            x, strength = baselines.colour(study.bags(fold), study.tile_masks), 1.0
         probs = baselines.logistic(x[train], labels[train].numpy(), x[evaluated], strength)
     else:
         fabric = make_fabric(p)
-        tiles, genes, tokens = inputs_of(study, v, fold)
+        inputs, tokens = inputs_of(study, v, fold)
         torch.manual_seed(1000 * p.seed + fold + 1)  # after the inputs: making them must not move the generator
         encoder = None
         if fabric.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if v.is_trained_end_to_end:
-            encoder, channels = pruned_encoder(study, v, train, fabric)
+            encoder, channels = pruned_encoder(study, v, fold, train, fabric)
             if channels is not None:
                 channels.to_csv(folder / "apoz.csv", index_label="channel")
             facts["backbone_parameters"] = backbone.parameters(encoder)
-        model = build(study, v, tokens, encoder, tiles.shape[-1] if tiles is not None else 0)
+        model = build(study, v, tokens, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
         facts["parameters"] = backbone.parameters(model)
-        fitted, history = fit(fabric, model, tiles, genes, labels, train, p, p.augment and v.is_trained_end_to_end)
-        probs, attention = predict(fabric, fitted, tiles, genes, evaluated, p.batch_size)
+        fitted, history = fit(fabric, model, inputs, labels, train, p, p.augment and v.is_trained_end_to_end)
+        probs, attention = predict(fabric, fitted, inputs, evaluated, p.batch_size)
         if fold < 0:  # of the test patients, on the very pass that predicts them
             np.savez(folder / "attention.npz", **attention)
         save_file({k: t.contiguous().cpu() for k, t in model.state_dict().items()}, folder / "model.safetensors")
@@ -262,15 +279,15 @@ def train(study, v, fold: int, folder: Path) -> dict:
     return facts
 
 
-def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Tensor | None, Tensor | None]:
-    """A trained model of a finished training's folder, set up on the device, with the tiles and genes it reads."""
+def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
+    """A trained model of a finished training's folder, set up on the device, with the inputs it reads."""
     p = study.p
-    tiles, genes, tokens = inputs_of(study, v, fold)
+    inputs, tokens = inputs_of(study, v, fold)
     encoder = None
     if v.is_trained_end_to_end:
         encoder = backbone.TileEncoder(v.backbone, "random")
         if v.backbone == "reduced":
             backbone.prune(encoder, torch.arange(p.kept_channels))
-    model = build(study, v, tokens, encoder, tiles.shape[-1] if tiles is not None else 0)
+    model = build(study, v, tokens, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
     model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    return fabric.setup(model), tiles, genes
+    return fabric.setup(model), inputs

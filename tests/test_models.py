@@ -67,6 +67,34 @@ def test_a_patients_output_does_not_depend_on_batch_mates(kind, fusion):
         assert torch.allclose(alone[0], together[i], atol=1e-5)
 
 
+@pytest.mark.parametrize("fusion", ["image", "self", "dual"])
+@pytest.mark.parametrize("end_to_end", [True, False])
+def test_padding_is_seen_by_nobody(fusion, end_to_end):
+    torch.manual_seed(0)
+    encoder = backbone.prune(backbone.TileEncoder("reduced", "random"), torch.arange(24)) if end_to_end else None
+    model = MultimodalMIL(fusion, encoder, 24, 10, 13, width=24, heads=4, dropout=0.0)
+    tiles = torch.randint(0, 256, (3, 6, 32, 32, 3), dtype=torch.uint8) if end_to_end else torch.randn(3, 6, 24)
+    genes, mask = torch.randn(3, 13, 10), torch.ones(3, 6, dtype=torch.bool)
+    mask[1, 4:] = False
+    other = tiles.clone()
+    other[1, 4:] = 7
+    for mode in (True, False):  # in training mode, too: batch norm must not see padding
+        model.train(mode)
+        first, att = model(tiles, genes, mask)
+        second, _ = model(other, genes, mask)
+        assert torch.equal(first, second)
+        for name in att.keys() & {"self_image", "cross_image"}:
+            assert (att[name][1, :, 4:] == 0).all() and (att[name][0] > 0).all()
+    whole, _ = model.eval()(tiles, genes)
+    assert torch.allclose(whole[[0, 2]], first[[0, 2]], atol=1e-6) and not torch.allclose(whole[1], first[1], atol=1e-6)
+
+
+def test_nystrom_attention_refuses_padded_bags():
+    module = attention.self_attention(24, 4, "nystrom", 4, 0.0)
+    with pytest.raises(ValueError, match="use attention 'exact'"):
+        module(torch.randn(1, 5, 24), mask=torch.ones(1, 5, dtype=torch.bool))
+
+
 def test_ppeg_follows_its_equation_on_a_square_and_repeats_tokens_elsewhere():
     torch.manual_seed(0)
     ppeg = PPEG(6).double()

@@ -108,10 +108,10 @@ def test_a_loaded_model_predicts_what_is_on_record(planted, name):
     s, predictions = planted
     fabric = training.make_fabric(s.p)
     v, folder = experiments.variant(name), experiments.run(s, name, -1)
-    model, tiles, genes = training.load_model(s, v, -1, folder, fabric)
+    model, inputs = training.load_model(s, v, -1, folder, fabric)
     own = predictions.query("variant == @name and split == 'test'")
     which = [s.patients.index(patient) for patient in own["patient_id"]]
-    prob, _ = training.predict(fabric, model, tiles, genes, which, batch=3)
+    prob, _ = training.predict(fabric, model, inputs, which, batch=3)
     assert np.allclose(prob, own["prob"], atol=1e-6)
 
 

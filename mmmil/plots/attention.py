@@ -47,6 +47,7 @@ def attention_on_slide(slide_path: str, bag_path: str, maps: dict[str, np.ndarra
         spec = panel.add_gridspec(3, 4, height_ratios=[4.2, 1, 1], hspace=0.12, wspace=0.06)
         axes = panel.add_subplot(spec[0, :])
         axes.imshow(image, alpha=0.75)
+        weights = weights[: len(coords)]  # padding stands last and has no place on the slide
         shade = plt.Normalize(weights.min(), weights.max())
         for (x, y), w in zip(coords * scale, weights, strict=True):
             axes.add_patch(Rectangle((x, y), side, side, color=plt.cm.inferno(shade(w)), alpha=0.75, lw=0))

@@ -18,7 +18,7 @@ def tissue_filter(slide_path: str, candidates: tiling.Candidates, shown: int = 6
     for row, (which, title) in enumerate([(candidates.valid, "kept"), (~candidates.valid, "rejected")]):
         index = np.flatnonzero(which)
         index = index[np.linspace(0, len(index) - 1, min(shown, len(index))).astype(int)] if len(index) else index
-        tiles = tiling.read_tiles(slide_path, candidates.coords[index], int(a["patch_size"]), int(a["level"]))
+        tiles = tiling.read_tiles(slide_path, candidates.coords[index], a)
         for axes in grid[row]:
             axes.axis("off")
         for axes, tile, i in zip(grid[row], tiles, index, strict=False):
