@@ -38,14 +38,14 @@ class SimulationError(ValueError):
 
 def inputs(p: Params) -> dict:
     """What the cohort depends on; its hash is in truth/cohort.json."""
-    modules = ("mmmil.simulate", "mmmil.simulate_patients", "mmmil.simulate_slides", "mmmil.simulate_genes")
+    names = ("simulate", "simulate_patients", "simulate_slides", "simulate_genes", "pyramid")
     return {
         "simulation": p.stage("simulation"),
         "task": p.task,
         "seed": p.seed,
         "label_rule": p.label_rule,
         "class_values": p.class_values,
-        "source": record.source_digest(*modules),
+        "source": record.source_digest(*(f"mmmil.{name}" for name in names)),
         "versions": record.versions("tifffile", "imagecodecs"),
     }
 

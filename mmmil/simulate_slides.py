@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from mmmil import pyramid
+from mmmil.pyramid import GLASS, TILE
+
 BLOCK = 128  # side of the planting grid, level-0 px
-TILE = 256  # side of a JPEG tile and height of a strip
-DOWNSAMPLE = 4
-QUALITY = 88
-GLASS = 243.0
 # Optical density per unit of stain in R, G, B (after Ruifrok & Johnston), eosin less pure than theirs.
 HAEMATOXYLIN = np.array([0.62, 0.70, 0.34], np.float32)
 EOSIN = np.array([0.15, 0.55, 0.24], np.float32)
@@ -239,47 +238,5 @@ def strips(slide: Slide) -> Iterator[np.ndarray]:
 
 
 def write_slide(path: Path, slide: Slide) -> None:
-    """Write a pyramid that OpenSlide opens as Aperio `.svs` (JPEG tiles of 256 px, levels 4x apart)."""
-    import tifffile
-
-    side, levels = slide.side, [slide.side]
-    while levels[-1] // DOWNSAMPLE >= 64:
-        levels.append(levels[-1] // DOWNSAMPLE)
-    smaller = np.full((levels[1], levels[1], 3), int(GLASS), np.uint8)
-
-    def shrink(image, size):
-        image = image[: len(image) // DOWNSAMPLE * DOWNSAMPLE, : size * DOWNSAMPLE]
-        shape = (len(image) // DOWNSAMPLE, DOWNSAMPLE, size, DOWNSAMPLE, 3)
-        return image.reshape(shape).mean((1, 3), dtype=np.float32).round().astype(np.uint8)
-
-    def level0():
-        for top, strip in zip(range(0, side, TILE), strips(slide), strict=True):
-            part = shrink(strip, levels[1])[: levels[1] - top // DOWNSAMPLE]
-            smaller[top // DOWNSAMPLE : top // DOWNSAMPLE + len(part)] = part
-            for left in range(0, strip.shape[1], TILE):
-                yield np.ascontiguousarray(strip[:, left : left + TILE])
-
-    def tiles(image):
-        pad = -len(image) % TILE
-        image = np.pad(image, ((0, pad), (0, pad), (0, 0)), constant_values=int(GLASS))
-        for top in range(0, len(image), TILE):
-            for left in range(0, len(image), TILE):
-                yield np.ascontiguousarray(image[top : top + TILE, left : left + TILE])
-
-    head = "Aperio Image Library v12.0.15 \r\n"
-    scale = f"|AppMag = {10 / slide.mpp:.0f}|MPP = {slide.mpp:.4f}" if slide.states_mpp else ""
-    jpeg = {
-        "photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": QUALITY}, "dtype": np.uint8,
-        "metadata": None, "software": False, "maxworkers": 1,
-    }  # fmt: skip
-    with tifffile.TiffWriter(path, bigtiff=side > 20_000) as file:
-        for level, size in enumerate(levels):
-            about = f"{head}{side}x{side} [0,0 {size}x{size}] ({TILE}x{TILE}) JPEG/RGB Q={QUALITY}"
-            about += f"|Synthetic = mmmil{scale}" if level == 0 else ""
-            if level > 1:
-                smaller = shrink(smaller, size)
-            file.write(
-                level0() if level == 0 else tiles(smaller),
-                shape=(size, size, 3), tile=(TILE, TILE), description=about,
-                subfiletype=0 if level == 0 else 1, **jpeg,
-            )  # fmt: skip
+    """Write a slide as a pyramid that OpenSlide opens as Aperio `.svs`."""
+    pyramid.write(path, strips(slide), slide.side, slide.mpp if slide.states_mpp else None)

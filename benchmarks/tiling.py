@@ -1,0 +1,173 @@
+"""Tiling against histolab's own GridTiler.extract and against merely reading the pixels, on synthetic slides.
+
+    python benchmarks/tiling.py                             6,000 to 30,000 px a side: about 15 minutes
+    python benchmarks/tiling.py --sides 60000 --repeats 1   the largest: about an hour, nearly all of it histolab
+
+Every measurement is a process of its own, so that its peak memory is its own, and the ways take turns. `ours` is
+what a cohort's run does for one slide, candidates and a bag of 64 tiles as HDF5, with the given number of threads;
+`histolab` is GridTiler.extract, which writes PNG files; `reading` reads histolab's valid and rejected positions one
+by one through OpenSlide on one thread and throws them away. Writes benchmarks/results/tiling.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+TEXTURE = 2048  # px of rendered tissue that a large slide repeats: rendering 3.6 gigapixels would take 15 minutes
+SHARE = 0.43  # radius of the tissue by the slide's side
+
+
+def strips(side: int) -> Iterator[np.ndarray]:
+    """A slide of one round piece of synthetic tissue, with an irregular outline."""
+    from mmmil import simulate_slides as ss
+    from mmmil.pyramid import GLASS, TILE
+
+    source = ss.Slide(("benchmark",), 3 * TEXTURE, planted_share=0.3)
+    rows = list(ss.strips(source))[TEXTURE // TILE : 2 * TEXTURE // TILE]
+    texture = np.concatenate(rows)[:, TEXTURE : 2 * TEXTURE]
+    outline = ss.Slide(("benchmark", side), side, radius=SHARE * side)
+    width = -(-side // TILE) * TILE
+    across = np.tile(texture, (1, -(-width // TEXTURE), 1))[:, :width]
+    x = np.arange(width, dtype=np.float32)[None]
+    for top in range(0, side, TILE):
+        inside, _ = outline.border_distance(x, np.arange(top, top + TILE, dtype=np.float32)[:, None])
+        start = top % TEXTURE
+        yield np.where((inside > 0)[..., None], across[start : start + TILE], np.uint8(GLASS))
+
+
+def peak() -> int:
+    """Peak resident memory of this process, MiB."""
+    text = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) // 1024 for line in text.splitlines() if line.startswith("VmHWM"))
+
+
+def measure(way: str, path: Path, threads: int) -> dict:
+    """Seconds, peak memory and tiles of one way; run in a process of its own."""
+    import logging
+    import time
+    import warnings
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    import openslide
+    from histolab.slide import Slide
+    from histolab.tiler import GridTiler
+
+    from mmmil import params, tiling
+
+    with tempfile.TemporaryDirectory() as folder:
+        if way == "ours":
+            p = params.load("lgg", results_dir=folder)
+            start = time.perf_counter()
+            found = tiling.candidates_of(path, Path(folder), p, threads)
+            tiling.bag_of(path, found, Path(folder), p, p.n_tiles)
+            seconds = time.perf_counter() - start
+            candidates = tiling.read_candidates(found)
+            tiles = sorted(map(tuple, candidates.coords[candidates.valid].tolist()))
+            return {"seconds": seconds, "peak": peak(), "tiles": tiles, "positions": candidates.coords.tolist()}
+        if way == "histolab":
+            tiler = GridTiler((256, 256), level=0, tissue_percent=90.0)
+            start = time.perf_counter()
+            tiler.extract(Slide(path, folder))
+            seconds = time.perf_counter() - start
+            names = (file.stem.split("level0_")[1].split("-")[:2] for file in Path(folder).glob("*.png"))
+            return {"seconds": seconds, "peak": peak(), "tiles": sorted(tuple(map(int, n)) for n in names)}
+        positions = json.loads(sys.stdin.read())
+        with openslide.OpenSlide(path) as slide:
+            start = time.perf_counter()
+            for x, y in positions:
+                slide.read_region((x, y), 0, (256, 256))
+            return {"seconds": time.perf_counter() - start, "peak": peak()}
+
+
+def measured(way: str, path: Path, threads: int, positions: list | None = None) -> dict:
+    """`measure` in a fresh process."""
+    command = [sys.executable, __file__, "--measure", way, str(path), "--threads", str(threads)]
+    done = subprocess.run(command, input=json.dumps(positions), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{way} failed on {path}:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(side: int, path: Path, repeats: int, threads: int) -> list:
+    """One row of the table; the ways take turns, histolab once where it takes minutes."""
+    runs: dict[str, list[dict]] = {"ours": [], "one": [], "reading": [], "histolab": []}
+    for turn in range(repeats):
+        runs["ours"].append(measured("ours", path, threads))
+        positions = runs["ours"][0]["positions"]
+        runs["reading"].append(measured("reading", path, 1, positions))
+        runs["one"].append(measured("ours", path, 1))
+        if turn == 0 or runs["histolab"][0]["seconds"] < 120:
+            runs["histolab"].append(measured("histolab", path, 1))
+        print(side, turn, {way: round(r[-1]["seconds"], 2) for way, r in runs.items()}, file=sys.stderr, flush=True)
+    same = all(run["tiles"] == runs["histolab"][0]["tiles"] for way in ("ours", "one", "histolab") for run in runs[way])
+    ours, one, reading, histolab = (float(np.median([r["seconds"] for r in runs[way]])) for way in runs)
+    n = len(runs["ours"][0]["positions"])
+    return [
+        f"{side:,}", f"{n:,}", f"{len(runs['ours'][0]['tiles']):,}", "identical" if same else "DIFFERENT",
+        f"{ours:.2f}", f"{one:.2f}", f"{reading:.2f}", f"{histolab:.1f}", f"{histolab / ours:.1f}",
+        f"{ours / reading:.2f}", f"{one / reading:.2f}", f"{1000 * ours / n:.2f}",
+        max(r["peak"] for r in runs["ours"]), max(r["peak"] for r in runs["histolab"]),
+    ]  # fmt: skip
+
+
+def table(rows: list[list], threads: int, repeats: int) -> str:
+    """The results page."""
+    from mmmil import record
+
+    head = [
+        "side, px", "positions", "valid tiles", "sets of tiles", f"ours, {threads} threads, s", "ours, 1 thread, s",
+        "reading, s", "histolab, s", "histolab / ours", f"ours / reading ({threads} threads)",
+        "ours / reading (1 thread)", "ours, ms a position", "peak, ours, MiB", "peak, histolab, MiB",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
+    packages = record.versions("histolab", "openslide-python", "openslide-bin", "opencv-python-headless", "scikit-image")
+    about = [
+        f"- {datetime.date.today()}, commit {record.commit()}, {os.cpu_count()} CPU cores ({platform.machine()})",
+        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in packages.items()),
+        f"- medians of {repeats} turns; histolab once where it takes over two minutes",
+    ]
+    note = "Synthetic slides, 256-px tiles of level 0, more than 90 % tissue. See `benchmarks/tiling.py`."
+    return "\n".join(["# Tiling against histolab and against reading", "", note, "", *about, "", *lines, ""])
+
+
+def main() -> None:
+    """Make the slides, measure, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sides", type=int, nargs="+", default=[6000, 15000, 30000], help="px")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--slides", type=Path, default=Path(tempfile.gettempdir()) / "mmmil_benchmark")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "tiling.md")
+    parser.add_argument("--measure", nargs=2, metavar=("WAY", "SLIDE"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.measure[0], Path(given.measure[1]), given.threads)))
+        return
+    from mmmil import pyramid, record
+
+    given.slides.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for side in given.sides:
+        path = given.slides / f"{side}.svs"
+        if not path.is_file():
+            record.write_atomically(path, lambda t, side=side: pyramid.write(t, strips(side), side, 0.5))
+        rows.append(compare(side, path, given.repeats, given.threads))
+    text = table(rows, given.threads, given.repeats)
+    record.write_atomically(given.out, lambda t: t.write_text(text))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
