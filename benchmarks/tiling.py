@@ -132,10 +132,10 @@ def table(rows: list[list], threads: int, repeats: int) -> str:
         "ours / reading (1 thread)", "ours, ms a position", "peak, ours, MiB", "peak, histolab, MiB",
     ]  # fmt: skip
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
-    packages = record.versions("histolab", "openslide-python", "openslide-bin", "opencv-python-headless", "scikit-image")
+    names = ("histolab", "openslide-python", "openslide-bin", "opencv-python-headless", "scikit-image")
     about = [
         f"- {datetime.date.today()}, commit {record.commit()}, {os.cpu_count()} CPU cores ({platform.machine()})",
-        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in packages.items()),
+        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in record.versions(*names).items()),
         f"- medians of {repeats} turns; histolab once where it takes over two minutes",
     ]
     note = "Synthetic slides, 256-px tiles of level 0, more than 90 % tissue. See `benchmarks/tiling.py`."

@@ -10,11 +10,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import datetime
+import glob
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -121,7 +123,7 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mappi
     if found:
         return found
     folder = parent / digest(inputs)
-    unfinished = parent / f".{folder.name}.{os.getpid()}"
+    unfinished = _temporary(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
@@ -147,6 +149,26 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mappi
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path` that tells whose it is; what killed processes of this machine left is removed."""
+    mine = f".{platform.node()}."
+    for left in path.parent.glob(f"{glob.escape(mine)}*.{glob.escape(path.name)}"):
+        process = left.name.removeprefix(mine).removesuffix(f".{path.name}")
+        if process.isdigit() and not _alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{mine}{os.getpid()}.{path.name}")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _reset_peak_memory() -> None:
@@ -184,7 +206,7 @@ def read_parquet(path: Path):
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
     """Call `write(temporary)` and rename the result to `path`: readers see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = _temporary(path)
     try:
         write(temporary)
         temporary.replace(path)

@@ -72,3 +72,25 @@ def test_comments_and_docstrings_are_not_code(tmp_path, monkeypatch):
     assert digest('def f():\n    """Say."""\n    return 1  # why\n') == plain
     assert digest("def f():\n    return 2\n") != plain
     record.source_digest.cache_clear()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    import platform
+    import subprocess
+    import sys
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = platform.node()
+    inputs = {"a": 1}
+    key = record.digest(inputs)
+    (tmp_path / f".{host}.{dead.pid}.{key}").mkdir()
+    (tmp_path / f".{host}.{dead.pid}.{key}" / "half.h5").write_text("half")
+    (tmp_path / f".{host}.1.{key}").mkdir()  # process 1 lives
+    (tmp_path / f".elsewhere.{dead.pid}.{key}").mkdir()  # another machine's process may live
+    (tmp_path / f".{host}.{dead.pid}.t.csv").write_text("half")
+    record.cached(tmp_path, inputs, lambda folder: (folder / "x").write_text("whole") and None)
+    record.write_atomically(tmp_path / "t.csv", lambda path: path.write_text("whole"))
+    left = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
+    assert left == sorted([f".{host}.1.{key}", f".elsewhere.{dead.pid}.{key}"])
+    assert (tmp_path / key / "x").read_text() == (tmp_path / "t.csv").read_text() == "whole"
