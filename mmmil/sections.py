@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmmil import experiments, params, record
+from mmmil import experiments, params, record, schema
 from mmmil.pages import PageError, check_executed, entries_of, executed_pages, executed_tasks, read_toc
 
 TABLES = {"03": (3, 4), "04": (5, 6, 7, 8), "05": (9, 10), "06": (11,)}  # the paper's tables, by section
@@ -239,9 +239,9 @@ PARTS: dict[str, Part] = {
 def unsaid() -> str:
     """The parameters on which the paper is silent: their default and its reason."""
     rows = []
-    for stage, schema in params.STAGES.items():
-        for name, field in schema.model_fields.items():
-            if name in params.UNSTATED:
+    for stage, fields in schema.STAGES.items():
+        for name, field in fields.model_fields.items():
+            if name in schema.UNSTATED:
                 rows.append([stage, f"`{name}`", f"`{field.default!r}`", field.description])
     return markdown_table("Settings the paper leaves open", ["stage", "parameter", "default", "reason"], rows)
 

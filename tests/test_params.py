@@ -1,6 +1,6 @@
 import pytest
 
-from mmmil import params
+from mmmil import params, schema
 from mmmil.params import ParameterError
 
 TASKS = ["lgg", "nsclc", "brca"]
@@ -69,7 +69,7 @@ def test_the_parameter_cell_can_be_run_again(monkeypatch):
 
 
 def test_what_the_paper_leaves_open_names_parameters():
-    assert set(params.Params.model_fields) >= params.UNSTATED
+    assert set(params.Params.model_fields) >= schema.UNSTATED
 
 
 def test_a_stages_values_leave_out_places_and_titles():
