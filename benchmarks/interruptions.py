@@ -25,11 +25,11 @@ import pandas as pd
 
 RUN = """
 import sys, pandas as pd
-from mmmil import params, tiling
+from mmmil import bags, params
 folder, results, workers = sys.argv[1:]
 p = params.load("lgg", "demo", data_dir=folder, results_dir=results, tile_px=64, n_tiles=16, mpp_table="")
 patients = pd.read_csv(f"{folder}/cohort.csv", index_col=0)
-tiling.tile_cohort(patients, p, int(workers)).to_csv(f"{folder}/{sys.argv[2].rsplit('/')[-1]}.csv")
+bags.tile_cohort(patients, p, int(workers)).to_csv(f"{folder}/{sys.argv[2].rsplit('/')[-1]}.csv")
 """
 
 

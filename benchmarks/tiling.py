@@ -64,14 +64,14 @@ def measure(way: str, path: Path, threads: int) -> dict:
     from histolab.slide import Slide
     from histolab.tiler import GridTiler
 
-    from mmmil import params, tiling
+    from mmmil import bags, params, tiling
 
     with tempfile.TemporaryDirectory() as folder:
         if way == "ours":
             p = params.load("lgg", results_dir=folder)
             start = time.perf_counter()
             found = tiling.candidates_of(path, Path(folder), p, threads)
-            tiling.bag_of(path, found, Path(folder), p, p.n_tiles)
+            bags.bag_of(path, found, Path(folder), p, p.n_tiles)
             seconds = time.perf_counter() - start
             candidates = tiling.read_candidates(found)
             tiles = sorted(map(tuple, candidates.coords[candidates.valid].tolist()))

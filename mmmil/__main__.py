@@ -38,6 +38,18 @@ def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1):
 
 
 @app.command()
+def quality(task: Task, overlay: Overlay = "", workers: Workers = 1):
+    """Examine every slide (pen, blur, little tissue, another stain, frozen section, scale): quality.csv."""
+    from mmmil import quality as findings
+    from mmmil import study
+
+    p = params.load(task, overlay)
+    s = study.load(p)
+    table = findings.table(s.slides, s.tiles, p, workers)
+    record.write_atomically(p.results / "quality.csv", lambda t: table.to_csv(t, index=False))
+
+
+@app.command()
 def genes(task: Task, overlay: Overlay = "", workers: Workers = 1):
     """Differential expression, enrichment, autoencoder and tokens of every fold: genes.csv."""
     from mmmil import genesets, study

@@ -58,8 +58,11 @@ def write(path: Path, attributes: dict, **arrays: np.ndarray) -> None:
 def publish(bags: dict[str, Path], folder: Path) -> None:
     """Write `<slide_id>_patches.h5` with the coordinates of each bag's tiles: where TRIDENT and torchmil look.
 
-    bags: slide_id -> HDF5 file with `coords`.
+    bags: slide_id -> HDF5 file with `coords`. Files of slides that are no longer used go.
     """
+    for path in folder.glob("*_patches.h5"):
+        if path.name.removesuffix("_patches.h5") not in bags:
+            path.unlink()
     for slide_id, bag in bags.items():
         with h5py.File(bag) as file:
             coords, about = file["coords"][:], dict(file["coords"].attrs)

@@ -140,7 +140,7 @@ class Tiles(Stage):
 class Quality(Stage):
     """What is reported of a slide; nothing is left out because of it."""
 
-    max_pen_percent: float = Field(1.0, ge=0, description="pen ink on the thumbnail, %, above which it is reported")
+    max_pen_percent: float = Field(0.5, ge=0, description="pen ink on the thumbnail, %, above which it is reported")
     min_sharpness: float = Field(
         30.0, ge=0, description="variance of the Laplacian of a tile's grey values, median, below which it is blurred"
     )

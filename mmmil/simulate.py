@@ -27,7 +27,7 @@ from mmmil.simulate_patients import SITES, clinical, files, patients, sample_she
 from mmmil.simulate_slides import BLOCK, Slide, rng
 
 MAKER = "mmmil.simulate"
-LITTLE_RADIUS = 60  # px of tissue on the slide that has too little: a tile or two, whatever the task asks for
+LITTLE_RADIUS = 80  # px of tissue on the slide that has too little: a tile or two, whatever the task asks for
 TABLES = ["gdc_sample_sheet.tsv", "clinical.tsv", "mpp.csv", "go.gmt", "kegg.gmt"]
 TRUTH = ["patients.csv", "genes.csv", "sets.csv", "regions.csv", "cohort.json"]
 
@@ -153,9 +153,9 @@ def _check(p: Params) -> None:
             f"task '{p.task}' is not synthetic: {p.data} is for real files. Use the overlay demo, "
             "or set synthetic: true and a data_dir of its own"
         )
-    if p.label_rule not in ("grade", "project", "ihc"):
+    if p.label_rule in ("table", "matrix"):
         raise SimulationError(
-            f"label_rule '{p.label_rule}' of task '{p.task}' cannot be simulated; use grade, project or ihc"
+            f"label_rule '{p.label_rule}' of task '{p.task}' cannot be simulated; use grade, project, ihc or pam50"
         )
     if 0.4 * p.sim_slide_px**2 < p.n_tiles * p.tile_px**2:
         least = int(np.ceil(np.sqrt(p.n_tiles / 0.4) * p.tile_px / 256) * 256)

@@ -14,7 +14,8 @@ from mmmil.params import Params
 from mmmil.simulate_slides import rng
 
 SITES = ["0G", "0H", "0J", "0K", "0M", "0N"]
-CLASS1_SHARE = {"ihc": 0.3}  # triple-negative is the smaller class in the paper, too; else one half
+BREAST = ("ihc", "pam50", "pam50_or_ihc")  # label rules of breast cancer
+CLASS1_SHARE = dict.fromkeys(BREAST, 0.3)  # triple-negative is the smaller class in the paper, too; else one half
 PEN_SHARE = 0.15
 
 
@@ -91,18 +92,21 @@ def clinical(p: Params, table: pd.DataFrame) -> pd.DataFrame:
             "case_submitter_id": table["patient_id"],
             "project_id": [project(p, c) for c in label],
             "age_at_index": random.normal(58, 11, n).round().clip(20, 89).astype(int),
-            "gender": np.where(p.label_rule == "ihc", "female", random.choice(["female", "male"], n)),
+            "gender": np.where(p.label_rule in BREAST, "female", random.choice(["female", "male"], n)),
             "tumor_grade": [p.class_values[c][0] for c in label] if p.label_rule == "grade" else "--",
         }
     )
     receptors = ["er_status", "pr_status", "her2_status"]
-    if p.label_rule == "ihc":
+    if p.label_rule in BREAST:
         luminal = [("Positive", "Positive"), ("Positive", "Negative"), ("Negative", "Positive")]
         kind = random.choice(3, n, p=[0.8, 0.17, 0.03])
         values = [("Negative", "Negative") if c else luminal[k] for c, k in zip(label, kind, strict=True)]
         out[receptors] = [(*v, "Negative") for v in values]
     else:
         out[receptors] = "--"
+    if p.label_rule in BREAST[1:]:
+        calls = [p.class_values[c][0] for c in (0, 1)] if p.label_rule == "pam50" else ["LumA", "Basal"]
+        out["PAM50Call_RNAseq"] = [calls[c] for c in label]
     return out
 
 

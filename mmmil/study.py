@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mmmil import bags, coordinates, flow, record, tiling
 from mmmil import cohort as cohorts
 from mmmil import expression as expressions
-from mmmil import record, tiling
 from mmmil.params import Params
 
 
@@ -39,6 +39,10 @@ class Study:
         """Training and evaluated patients of a fold; fold -1 is the final model and the held-out test set."""
         return cohorts.fold_patients(self.folds, fold)
 
+    def training_patients(self, fold: int) -> list[str]:
+        """Who a fold's training may look at; all patients of a cohort without labels, which trains nothing."""
+        return self.patients if (self.labels < 0).all() else self.fold_patients(fold)[0]
+
     @property
     def fold_numbers(self) -> list[int]:
         """Cross-validation folds, then -1 for the final model."""
@@ -55,6 +59,11 @@ class Study:
         return tiling.read_candidates(
             tiling.candidates_of(slide["slide_path"], self.p.results / "tiles" / slide["slide_id"], self.p)
         )
+
+    @property
+    def slides(self) -> pd.DataFrame:
+        """slide_id and slide_path of every patient whose slide was looked at, those left out for it included."""
+        return self.tiles.set_index("patient_id")[["slide_id", "slide_path"]]
 
     def fold_bags(self, fold: int) -> list[str]:
         """HDF5 files of the bags as a fold's models see them, in the cohort's order: stain-normalised if asked for.
@@ -75,13 +84,13 @@ class Study:
         """Pixels (patients, n_tiles, px, px, 3) uint8 of a fold's bags in the cohort's order."""
         paths = self.fold_bags(fold)
         if getattr(self, "_loaded", None) is None or self._loaded[0] != paths:  # one array at a time: gigabytes
-            self._loaded = (paths, tiling.load_bags(paths))
+            self._loaded = (paths, bags.load_bags(paths))
         return self._loaded[1]
 
     @cached_property
     def tile_masks(self) -> np.ndarray:
         """Which tiles of the bags are real and which padding, (patients, n_tiles) bool."""
-        return tiling.load_masks(list(self.bag_paths))
+        return bags.load_masks(list(self.bag_paths))
 
     @cached_property
     def expression(self) -> expressions.Expression:
@@ -100,8 +109,11 @@ def load(p: Params, workers: int = 1) -> Study:
     cohort = cohorts.build(p)
     tiles = None
     if p.has_slides:
-        tiles = tiling.tile_cohort(cohort.patients, p, workers)
+        tiles = bags.tile_cohort(cohort.patients, p, workers)
         cohort = without(cohort, tiles[tiles["problem"] != ""].set_index("patient_id")["problem"])
+        if not len(cohort):
+            told = "; ".join(f"{n} x {reason}" for reason, n in flow.reasons(cohort.excluded, "tiles").items())
+            raise cohorts.CohortError(f"task '{p.task}': no slide gives enough tiles ({told}); lower n_tiles")
     if (cohort.labels >= 0).all() and len(cohort) > 1:
         folds = cohorts.split(cohort.labels, p.test_fraction, p.n_folds, p.seed)
     else:  # slides without labels can be tiled and looked at, nothing more
@@ -110,27 +122,32 @@ def load(p: Params, workers: int = 1) -> Study:
 
 
 def write(study: Study) -> None:
-    """Write `cohort.csv`, `excluded.csv`, `tiles.csv` and the CLAM-style `splits/` under the task's results.
+    """Write `cohort.csv`, `excluded.csv`, `flow.csv`, `tiles.csv`, the tiles' coordinates as TRIDENT has them
+    (`patches/`) and CLAM-style `splits/` under the task's results.
 
     The batch run does this; a notebook with other parameters leaves the record as it is.
     """
     p, cohort = study.p, study.cohort
-    tables = {"cohort.csv": cohort.patients.assign(fold=study.folds).reset_index(), "excluded.csv": cohort.excluded}
+    tables = {
+        "cohort.csv": cohort.patients.assign(fold=study.folds).reset_index(),
+        "excluded.csv": cohort.excluded,
+        "flow.csv": cohort.flow,
+    }
     if study.tiles is not None:
         tables["tiles.csv"] = study.tiles
     for name, table in tables.items():
         record.write_atomically(p.results / name, lambda t, table=table: table.to_csv(t, index=False))
+    if study.tiles is not None:
+        slides = cohort.patients["slide_id"]
+        coordinates.publish({slides[patient]: bag for patient, bag in study.bag_paths.items()}, p.results / "patches")
     if (study.folds >= 0).any():
         cohorts.write_splits(study.folds, p.results / "splits", cohort.patients)
 
 
 def without(cohort: cohorts.Cohort, reasons: pd.Series) -> cohorts.Cohort:
-    """The cohort less some patients (index of `reasons`), who are added to its excluded ones."""
-    if not len(reasons):
-        return cohort
-    more = pd.DataFrame({"patient_id": reasons.index, "reason": reasons.to_numpy()})
-    excluded = pd.concat([cohort.excluded, more], ignore_index=True)
-    return cohorts.Cohort(cohort.patients.drop(reasons.index), excluded, cohort.class_names)
+    """The cohort less the patients of too few tiles (index of `reasons`), who are added to its excluded ones."""
+    excluded, steps = flow.with_step((cohort.excluded, cohort.flow), "tiles", len(cohort), reasons)
+    return cohorts.Cohort(cohort.patients.drop(reasons.index), excluded, cohort.class_names, steps)
 
 
 def provenance(study: Study) -> str:

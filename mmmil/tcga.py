@@ -11,37 +11,30 @@ from pathlib import Path
 
 import pandas as pd
 
+from mmmil.tables import CohortError, read_table, repeated_column
+
+__all__ = ["CohortError", "choose_expression", "choose_slides", "primary_columns", "read_sample_sheets", "read_table"]
+
 SLIDE, EXPRESSION = "Slide Image", "Gene Expression Quantification"
 SHEET_COLUMNS = ["File ID", "File Name", "Data Type", "Project ID", "Case ID", "Sample ID"]
 PRIMARY = "01"  # TCGA's code of a primary solid tumour
 SAMPLE = re.compile(r"^(TCGA-\w{2}-\w{4})(?:-(\d{2})([A-Z]?)(?:-.*)?)?$")
-SECTION = re.compile(r"^TCGA-\w{2}-\w{4}-\d{2}[A-Z]-\d{2}-([A-Z]{2})(\w?)")
+SECTION = re.compile(r"^TCGA-\w{2}-\w{4}-\d{2}[A-Z]-\d{2}-([A-Z]{2})(\w*)")
 COUNTS_FILE = {
     "star": re.compile(r"\.augmented_star_gene_counts\.tsv(\.gz)?$"),
     "htseq": re.compile(r"\.htseq\.counts(\.gz)?$"),
 }
 
 
-class CohortError(ValueError):
-    """A cohort's files contradict the parameters or each other; names the file, the patient, the field, the remedy."""
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV or (`.tsv`, `.txt`) tab-separated table as text, nothing turned into NaN, cells stripped."""
-    if not path.is_file():
-        raise CohortError(f"{path}: the file is not there; correct its name in the parameters, or put it there")
-    sep = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
-    try:
-        table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise CohortError(f"{path}: not a table that can be read ({error}); one header line, then rows") from None
-    table.columns = table.columns.str.strip()
-    return table.fillna("").apply(lambda column: column.str.strip())
-
-
 def site_of(patient_id: str) -> str:
     """Tissue source site: the second field of a TCGA barcode, '' for any other identifier."""
     return patient_id.split("-")[1] if SAMPLE.match(patient_id) else ""
+
+
+def patient_of(column: str) -> str:
+    """The patient of a matrix's column: the start of a TCGA barcode, else the column itself."""
+    match = SAMPLE.match(column)
+    return match[1] if match else column
 
 
 def primary_columns(columns: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -53,8 +46,8 @@ def primary_columns(columns: Iterable[str]) -> tuple[dict[str, str], list[tuple[
     found: dict[str, list[str]] = {}
     excluded = []
     for column in columns:
-        match = SAMPLE.match(column)
-        patient, code = (match[1], match[2]) if match else (column, None)
+        match, patient = SAMPLE.match(column), patient_of(column)
+        code = match[2] if match else None
         if code not in (None, PRIMARY):
             excluded.append((patient, f"expression: sample type {code}, not a primary tumour (01)"))
         else:
@@ -65,10 +58,13 @@ def primary_columns(columns: Iterable[str]) -> tuple[dict[str, str], list[tuple[
 
 
 def read_sample_sheets(paths: list[Path]) -> pd.DataFrame:
-    """GDC sample sheets in one table with SHEET_COLUMNS and `Sample Type` (its code where the sheet has none)."""
+    """GDC sample sheets in one table with SHEET_COLUMNS, `Sample Type` (its code where the sheet has none), code, vial.
+
+    Raises CohortError for a missing column, an empty cell, and a file that two rows describe differently.
+    """
     sheets = []
     for path in paths:
-        sheet = read_table(path)
+        sheet = read_table(path, repeated=True)
         sheet.columns = sheet.columns.str.replace(".", " ")  # R writes File.Name
         missing = [name for name in SHEET_COLUMNS if name not in sheet]
         if missing:
@@ -76,17 +72,37 @@ def read_sample_sheets(paths: list[Path]) -> pd.DataFrame:
                 f"{path}: not a GDC sample sheet, it lacks the column(s) {', '.join(missing)}; "
                 "download it with the button 'Sample Sheet' of the GDC cart"
             )
+        for name in [*SHEET_COLUMNS, "Sample Type"]:
+            if (sheet.columns == name).sum() > 1:
+                raise repeated_column(path, name)
         for name in SHEET_COLUMNS:
             if (sheet[name] == "").any():
-                line = int((sheet[name] == "").to_numpy().argmax()) + 2
+                line = sheet.index[sheet[name] == ""][0]
                 raise CohortError(f"{path}, line {line}: '{name}' is empty; download the sample sheet again")
-        sheets.append(sheet)
-    sheet = pd.concat(sheets, ignore_index=True).drop_duplicates("File ID", ignore_index=True)
-    sheet["code"] = sheet["Sample ID"].str.extract(SAMPLE.pattern)[1].fillna("")
-    sheet["vial"] = sheet["Sample ID"].str.extract(SAMPLE.pattern)[2].fillna("")
-    if "Sample Type" not in sheet:  # sheets since 2024 state tissue and tumour type apart; the barcode has both
-        sheet["Sample Type"] = "code " + sheet["code"]
-    return sheet
+        barcode = sheet["Sample ID"].str.extract(SAMPLE.pattern).fillna("")
+        sheet["code"], sheet["vial"] = barcode[1], barcode[2]
+        if "Sample Type" not in sheet:  # sheets since 2024 state tissue and tumour type apart; the barcode has both
+            sheet["Sample Type"] = "code " + sheet["code"]
+        sheet["place"] = [f"{path}, line {line}" for line in sheet.index]
+        sheets.append(sheet[[*SHEET_COLUMNS, "Sample Type", "code", "vial", "place"]])
+    sheet = pd.concat(sheets, ignore_index=True)
+    differ = sheet.drop_duplicates([*SHEET_COLUMNS]).duplicated("File ID")
+    if differ.any():
+        row = sheet.loc[differ.index[differ][0]]
+        raise CohortError(
+            f"{row['place']}: file {row['File ID']} is described differently on another line; "
+            "delete the wrong one, or download the sample sheets again"
+        )
+    return sheet.drop(columns="place")
+
+
+def used_files(sheet: pd.DataFrame, kinds: list[str]) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """The sheet's files of some data types, each once, and (patient, reason) of the other rows."""
+    reasons = pd.Series("", index=sheet.index, dtype=object)
+    reasons[sheet["File ID"].duplicated()] = "file: stands in the sample sheets more than once"
+    other = ~sheet["Data Type"].isin(kinds)
+    reasons[other] = "file: data type " + sheet["Data Type"][other] + " is not used"
+    return sheet[reasons == ""], list(zip(sheet["Case ID"][reasons != ""], reasons[reasons != ""], strict=True))
 
 
 def _first_per_patient(sheet: pd.DataFrame, reasons: pd.Series, order: list[str], again: str):

@@ -1,9 +1,18 @@
 """Who is in the study: an own table, GDC files and matrices; every exclusion counted, every contradiction an error."""
 
+import csv
+import io
+import os
+import zipfile
+from collections import Counter
+from pathlib import Path
+
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from mmmil import cohort, label_rules, params, tcga
+from mmmil import cohort, params, simulate, study, tcga
 from mmmil.cohort import CohortError
 
 N = 8  # patients per class
@@ -58,6 +67,9 @@ def test_columns_of_the_other_modality_may_be_absent(own):
     assert slides.patients["slide_id"].iloc[0] == "1" and (slides.patients["expression_path"] == "").all()
 
 
+EXCLUDE = {"incomplete": "exclude"}
+
+
 def set_cell(column, value, row=3):
     def change(table):
         table.loc[row, column] = value
@@ -82,6 +94,10 @@ def set_cell(column, value, row=3):
         (lambda t: t.drop(columns="label"), r"the column 'label' is missing"),
         (lambda t: t.drop(columns="slide_path"), r"the column 'slide_path' is missing"),
         (lambda t: t.rename(columns={"slide_id": "slideid"}), r"'slideid' is unknown; rename it to 'slide_id'"),
+        (set_cell("expression_path", "./s/0.tsv"), r"expression_path '\./s/0\.tsv' belongs to more than one patient"),
+        (set_cell("slide_id", "../x"), r"line 5, patient TCGA-AB-0003: slide_id '\.\./x' cannot be a folder's name"),
+        (set_cell("slide_path", "x" * 300), r"TCGA-AB-0003: slide_path: .*xxx is not there"),
+        (lambda t: t.assign(label2=0).rename(columns={"label2": "label"}), r"line 1: the column 'label' stands there"),
         (lambda t: t.iloc[:5], r"3 patients of low and 2 of high, but 3 folds"),
         (lambda t: t.iloc[:0], r"no patient is left"),
     ],
@@ -111,7 +127,9 @@ def test_empty_file(own, tmp_path):
 def test_incomplete_patients_can_be_excluded_and_are_counted(own):
     made = cohort.build(own(set_cell("slide_path", ""), incomplete="exclude"))
     assert len(made) == 2 * N - 1
-    assert made.excluded.to_numpy().tolist() == [["TCGA-AB-0003", "incomplete: no slide"]]
+    assert made.excluded.to_numpy().tolist() == [["TCGA-AB-0003", "incomplete: no slide", "incomplete"]]
+    neither = cohort.build(own(lambda t: set_cell("expression_path", "")(set_cell("slide_path", "")(t)), **EXCLUDE))
+    assert neither.excluded["reason"].tolist() == ["incomplete: no slide, no expression"]
 
 
 def test_own_table_beside_a_label_rule(own):
@@ -136,8 +154,61 @@ def test_own_table_with_a_matrix(own, tmp_path):
     (tmp_path / "m.tsv").write_text("\t".join(["gene", *names, "TCGA-ZZ-9999-11A-11R-1234-07"]) + "\n")
     more = {"expression_matrix": ["m.tsv"], "expression_kind": "counts", "incomplete": "exclude"}
     made = cohort.build(own(lambda t: t.drop(columns="expression_path"), **more))
-    assert made.excluded.to_numpy().tolist() == [[f"TCGA-AB-{2 * N - 1:04d}", "incomplete: no expression"]]
+    left_out = [f"TCGA-AB-{2 * N - 1:04d}", "incomplete: no expression", "incomplete"]
+    assert made.excluded.to_numpy().tolist() == [left_out]
+    counted(made, {"expression": (2 * N - 1, 2 * N - 1), "table": (2 * N, 2 * N), "incomplete": (2 * N, 2 * N - 1)})
     assert set(made.patients["expression_path"]) == {str((tmp_path / "m.tsv").resolve())}
+
+
+def counted(made, steps):
+    """The flow adds up, agrees with the excluded ones, and is {step: (entered, left)}."""
+    flow = made.flow
+    assert (flow["entered"] - flow["excluded"] == flow["left"]).all() and flow["step"].is_unique
+    assert Counter(made.excluded["step"]) == {s: n for s, n in zip(flow["step"], flow["excluded"], strict=True) if n}
+    assert {row.step: (row.entered, row.left) for row in flow.itertuples()} == steps
+    assert flow["left"].iloc[-1] == len(made)
+
+
+def test_flow_of_an_own_table(own):
+    made = cohort.build(own(set_cell("slide_path", ""), **EXCLUDE))
+    counted(made, {"table": (2 * N, 2 * N), "incomplete": (2 * N, 2 * N - 1)})
+    few = pd.Series({i: f"{n} valid tiles, fewer than n_tiles (9)" for n, i in enumerate(made.patients.index[:2])})
+    less = study.without(made, few)
+    counted(less, {"table": (16, 16), "incomplete": (16, 15), "tiles": (15, 13)})
+    assert (
+        less.excluded["reason"].tolist() == ["incomplete: no slide", *few] and few.index[0] not in less.patients.index
+    )
+    counted(study.without(made, few[:0]), {"table": (16, 16), "incomplete": (16, 15), "tiles": (15, 15)})
+
+
+FUZZ = {"max_examples": 60, "deadline": None, "derandomize": True}
+FIXTURE = settings(**FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the files stay as they are
+
+
+@FIXTURE
+@given(order=st.permutations(range(5)), rows=st.permutations(range(2 * N)), crlf=st.booleans(), bom=st.booleans())
+def test_the_order_of_columns_and_rows_says_nothing(own, tmp_path, order, rows, crlf, bom):
+    p = own()
+    table = pd.read_csv(tmp_path / "cohort.csv", dtype=str).iloc[rows, order]
+    text = table.to_csv(index=False, lineterminator="\r\n" if crlf else "\n")
+    (tmp_path / "cohort.csv").write_bytes(text.encode("utf-8-sig" if bom else "utf-8"))
+    pd.testing.assert_frame_equal(cohort.build(p).patients, cohort.build(own()).patients)
+
+
+@FIXTURE
+@given(data=st.binary(max_size=12), where=st.integers(0, 800), cut=st.integers(0, 60))
+def test_any_damage_is_an_error_or_a_cohort(own, tmp_path, data, where, cut):
+    p = own()
+    whole = (tmp_path / "cohort.csv").read_bytes()
+    (tmp_path / "cohort.csv").write_bytes(whole[:where] + data + whole[where + cut :])
+    try:
+        made = cohort.build(p)
+    except CohortError as error:
+        assert "cohort.csv" in str(error)
+    else:
+        assert made.labels.isin([0, 1]).all() and made.patients.index.is_unique
+        assert made.patients[["slide_path", "expression_path"]].map(os.path.isfile).all(axis=None)
+        assert not made.patients["slide_id"].duplicated().any()
 
 
 # -- GDC ---------------------------------------------------------------------------------------------------------
@@ -224,6 +295,28 @@ def test_gdc_rules_leave_out_and_count(download):
         "expression: not a file of star counts": 1,
         "file: data type Masked Somatic Mutation is not used": 1,
     }
+    counted(
+        made,
+        {
+            "file": (4 * N + 9, 4 * N + 8),
+            "slide": (2 * N + 4, 2 * N),
+            "expression": (2 * N + 4, 2 * N),
+            "label": (2 * N, 2 * N),
+            "incomplete": (2 * N, 2 * N),
+        },
+    )
+
+
+def test_flow_of_one_modality(download):
+    made = cohort.build(download(inputs="genes"))
+    steps = {
+        "file": (4 * N, 2 * N),
+        "expression": (2 * N, 2 * N),
+        "label": (2 * N, 2 * N),
+        "incomplete": (2 * N, 2 * N),
+    }
+    counted(made, steps)
+    assert reasons(made) == {"file: data type Slide Image is not used": 2 * N}
 
 
 def test_unknown_grades_are_counted(download):
@@ -283,6 +376,64 @@ def test_patient_without_one_modality(download, tmp_path):
         cohort.build(download(sheets, **rule))
     made = cohort.build(download(sheets, **rule, incomplete="exclude"))
     assert reasons(made) == {"incomplete: no expression": 1} and len(made) == 2 * N
+    more = 2 * N + 1
+    files = {"file": (4 * N + 1, 4 * N + 1), "slide": (more, more), "expression": (2 * N, 2 * N)}
+    counted(made, {**files, "label": (more, more), "incomplete": (more, 2 * N)})
+
+
+def test_labels_by_pam50_or_receptors(download):
+    calls = ["LumA" if i % 2 else "Basal" for i in range(2 * N)]
+    calls[0] = "LumA"
+    negative = ["Positive" if i % 2 else "Negative" for i in range(2 * N)]
+    columns = {"pam50": calls, **dict.fromkeys(["er_status", "pr_status", "her2_status"], negative)}
+    rule = {"clinical": columns, "label_rule": "pam50_or_ihc", "class_values": [["Luminal A"], ["TNBC"]]}
+    made = cohort.build(download(**rule))
+    assert made.labels["TCGA-AB-0001"] == 0 and made.labels["TCGA-AB-0002"] == 1
+    assert reasons(made) == {"label: pam50_or_ihc is 'claimed by both: PAM50 LumA and IHC TNBC'": 1}
+    assert cohort.build(download(**rule, contested="ihc")).labels["TCGA-AB-0000"] == 1
+    assert cohort.build(download(**rule, contested="pam50")).labels["TCGA-AB-0000"] == 0
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".part"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_download_that_was_broken_off(download, tmp_path, suffix, nested):
+    p = download()
+    name = "u3.rna_seq.augmented_star_gene_counts.tsv"
+    folder = tmp_path / "expression" / f"id-{name}" if nested else tmp_path / "expression"
+    folder.mkdir(exist_ok=True)
+    (tmp_path / "expression" / name).rename(folder / (name + suffix))
+    with pytest.raises(CohortError, match=rf"patient TCGA-AB-0003: .*only there as .*{suffix}: download not finished"):
+        cohort.build(p)
+
+
+def manifest(tmp_path, sizes, name="manifest.txt"):
+    rows = [(f"0000{i:04d}-0000-4000-8000-000000000000", n, "0" * 32, str(s), "released") for i, (n, s) in sizes]
+    text = "\n".join("\t".join(row) for row in [("id", "filename", "md5", "size", "state"), *rows])
+    (tmp_path / name).write_text(text + "\n")
+    return {"manifests": [name]}
+
+
+def test_files_of_another_size_than_the_manifest_states(download, tmp_path):
+    download()
+    sizes = {path.name: 1 for folder in ("slides", "expression") for path in (tmp_path / folder).iterdir()}
+    slide, counts = "TCGA-AB-0003-01Z-00-DX1.X3.svs", "u4.rna_seq.augmented_star_gene_counts.tsv"
+    assert len(cohort.build(download(**manifest(tmp_path, enumerate(sizes.items()))))) == 2 * N
+    p = download(**manifest(tmp_path, enumerate({slide: 5678, counts: 1, "other.svs": 9}.items())))
+    (tmp_path / "slides" / slide).write_text("x" * 1234)
+    with pytest.raises(CohortError, match=r"TCGA-AB-0003: .*truncated: 1,234 of 5,678 bytes; download it again"):
+        cohort.build(p)
+    (tmp_path / "slides" / slide).write_text("x" * 6000)
+    with pytest.raises(CohortError, match=r"TCGA-AB-0003: .*6,000 bytes where the manifest states 5,678"):
+        cohort.build(p)
+    (tmp_path / "slides" / slide).write_text("x" * 5678)
+    assert len(cohort.build(p)) == 2 * N
+
+
+def test_a_file_that_is_left_out_may_have_any_size(download, tmp_path):
+    grades = ["G4", *["G3" if i % 2 else "G2" for i in range(1, 2 * N)]]
+    slide = "TCGA-AB-0000-01Z-00-DX1.X0.svs"
+    p = download(clinical={"tumor_grade": grades}, **manifest(tmp_path, enumerate({slide: 5678}.items())))
+    assert len(cohort.build(p)) == 2 * N - 1
 
 
 def test_files_that_were_not_downloaded(download):
@@ -324,6 +475,7 @@ def test_label_by_matrix(tmp_path):
         "expression: sample type 11, not a primary tumour (01)": 2,
         "expression: another aliquot of the patient is used": 2,
     }
+    counted(made, {"expression": (2 * N + 4, 2 * N), "label": (2 * N, 2 * N), "incomplete": (2 * N, 2 * N)})
     with pytest.raises(CohortError, match="class_values must name every file"):
         cohort.build(p.override(class_values=[["a.tsv"], ["c.tsv"]]))
     (tmp_path / "b.tsv").write_text((tmp_path / "a.tsv").read_text())
@@ -384,51 +536,164 @@ def test_splits_are_written_as_clam_reads_them(tmp_path):
     assert labels.columns.tolist() == ["case_id", "slide_id", "label"] and labels["label"].tolist() == LABELS.tolist()
 
 
+# -- beside the paper --------------------------------------------------------------------------------------------
+def test_receipts(own):
+    p = own(paper_patients=[10, 5])
+    made = cohort.build(p)
+    assert cohort.receipts(made, p).to_dict("list") == {
+        "class": ["low", "high"],
+        "in the paper": [10, 5],
+        "found": [N, N],
+        "difference": [N - 10, N - 5],
+    }
+    assert cohort.receipts(made, own()) is None
+    assert cohort.receipts(made, own(paper_patients=[10, 5], synthetic=True)) is None
+    with pytest.raises(CohortError, match=r"paper_patients holds 1 number\(s\); give one for each of low and high"):
+        cohort.receipts(made, own(paper_patients=[10]))
+
+
+# -- a study on a synthetic cohort -------------------------------------------------------------------------------
+def test_flow_of_a_synthetic_study(tmp_path):
+    small = {"sim_patients": 24, "sim_slide_px": 512, "sim_genes": 500, "n_tiles": 9, "tile_px": 32}
+    p = params.load("lgg", "demo", data_dir=str(tmp_path / "data"), results_dir=str(tmp_path / "results"), **small)
+    simulate.make(p, 1)
+    s = study.load(p)
+    every = (24, 24)
+    files = {"file": (48, 48), "slide": every, "expression": every}
+    counted(s.cohort, {**files, "label": every, "incomplete": every, "tiles": (24, len(s.cohort))})
+    assert cohort.receipts(s.cohort, p) is None and p.paper_patients
+    study.write(s)
+    written = pd.read_csv(tmp_path / "results/flow.csv")
+    assert written.to_dict("list") == s.cohort.flow.to_dict("list")
+    assert len(pd.read_csv(tmp_path / "results/excluded.csv")) == written["excluded"].sum()
+
+
 # -- real files --------------------------------------------------------------------------------------------------
+def plain(path, sep="\t"):
+    """A real file's rows, read by nothing but the csv module."""
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle, delimiter=sep))
+
+
+@pytest.fixture
+def lusc(real_data, tmp_path):
+    """Parameters on the real sheet of 551 files, each there with as many bytes as its manifest states."""
+    names = {cells["File.Name"] for cells in plain(real_data / "gdc/gdc_sample_sheet.LUSC_htseq_551.tsv")}
+    stated = plain(real_data / "gdc/MANIFEST.LUSC_htseq_551.txt")
+    sizes = {cells["filename"].rpartition("/")[2]: int(cells["size"]) for cells in stated}
+    (tmp_path / "expression").mkdir()
+    for name in names:
+        (tmp_path / "expression" / name).touch()
+        os.truncate(tmp_path / "expression" / name, sizes[name])
+    return {
+        "sample_sheets": [str(real_data / "gdc/gdc_sample_sheet.LUSC_htseq_551.tsv")],
+        "manifests": [str(real_data / "gdc/MANIFEST.LUSC_htseq_551.txt")],
+        "expression_kind": "htseq",
+        "inputs": "genes",
+    }
+
+
+def by_site(real_data, tmp_path):
+    """A made-up label for the patients of the real sheet, since no real table has two classes of them."""
+    patients = {cells["Case.ID"] for cells in plain(real_data / "gdc/gdc_sample_sheet.LUSC_htseq_551.tsv")}
+    rows = "".join(f"{patient}\t{patient[5] < '5'}\n" for patient in sorted(patients))
+    (tmp_path / "made_up.tsv").write_text("patient\ttumor_grade\n" + rows)
+    return {"clinical": ["made_up.tsv"], "label_rule": "grade", "class_values": [["True"], ["False"]]}
+
+
 @pytest.mark.real
-def test_real_sheet_of_frozen_sections_is_an_empty_cohort(real_data):
-    p = params.check(
-        {
-            "task": "t",
-            "class_names": ["LUAD", "LUSC"],
-            "data_dir": str(real_data),
-            "inputs": "slides",
-            "sample_sheets": ["gdc/gdc_sample_sheet.2024-04-28.LUAD_LUSC_slides.tsv"],
-            "label_rule": "project",
-            "class_values": [["TCGA-LUAD"], ["TCGA-LUSC"]],
-        }
-    )
+def test_real_sheet_and_manifest(real_data, tmp_path, lusc):
+    made = cohort.build(check(tmp_path, **lusc, **by_site(real_data, tmp_path)))
+    counted(made, {"file": (551, 551), "expression": (551, 501), "label": (501, 501), "incomplete": (501, 501)})
+    assert made.labels.to_dict() == {patient: int(patient[5] >= "5") for patient in made.patients.index}
+    path = Path(made.patients["expression_path"].iloc[7])
+    size = path.stat().st_size
+    os.truncate(path, size - 1000)
+    with pytest.raises(CohortError, match=f"truncated: {size - 1000:,} of {size:,} bytes; download it again"):
+        cohort.build(check(tmp_path, **lusc, **by_site(real_data, tmp_path)))
+
+
+@pytest.mark.real
+def test_real_export_without_grades_is_an_empty_cohort(real_data, tmp_path, lusc):
+    rule = {"clinical": [str(real_data / "gdc/clinical.LUSC.tsv")], "label_rule": "grade"}
     with pytest.raises(CohortError, match="no patient is left") as error:
-        cohort.build(p)
-    counted = [int(line.split(" x ")[0]) for line in str(error.value).splitlines() if " x slide: " in line]
-    assert sum(counted) == 2167
-    assert "591 x slide: sample type Solid Tissue Normal" in str(error.value)
+        cohort.build(check(tmp_path, **lusc, **rule, class_values=[["G2"], ["G3"]]))
+    told = [line.strip().split(" x ", 1) for line in str(error.value).splitlines() if " x label: " in line]
+    sheet = plain(real_data / "gdc/gdc_sample_sheet.LUSC_htseq_551.tsv")
+    patients = {cells["Case.ID"] for cells in sheet if cells["Sample.ID"][13:15] == "01"}
+    known = patients & {line.split("\t")[1] for line in (real_data / "gdc/clinical.LUSC.tsv").read_text().splitlines()}
+    assert {reason: int(n) for n, reason in told} == {
+        "label: grade is 'not reported'": len(known),
+        "label: grade is 'not in the clinical tables'": len(patients - known),
+    }
 
 
 @pytest.mark.real
-def test_real_sheets_of_rna_files(real_data):
-    for name, patients in (("2020-02-13.LUSC_rna", 100), ("LUSC_htseq_551", 501)):
-        sheet = tcga.read_sample_sheets([real_data / f"gdc/gdc_sample_sheet.{name}.tsv"])
-        rows, excluded = tcga.choose_expression(sheet, "htseq")
-        assert len(rows) == patients and len(rows) + len(excluded) == len(sheet)
+def test_real_z_scores_and_grades(real_data):
+    with zipfile.ZipFile(real_data / "labels/porpoise_mutsig_tcga_gbmlgg_all_clean.csv.zip") as archive:
+        text = io.TextIOWrapper(archive.open(archive.namelist()[0]), newline="")
+        cases = {cells["case_id"] for cells in csv.DictReader(text)}
+    rows = plain(real_data / "labels/tcga_cdr_4cohorts_grade.tsv")
+    grades = {cells["bcr_patient_barcode"]: cells["histological_grade"] for cells in rows}
+    known = Counter(grades.get(case, "not in the clinical tables") for case in cases)
+    made = cohort.build(params.load("real_lgg").require_files())
+    assert [(made.labels == c).sum() for c in (0, 1)] == [known.pop("G2"), known.pop("G3")] == [229, 249]
+    assert reasons(made) == {f"label: grade is '{grade}'": n for grade, n in known.items()}
+    counted(made, {"expression": (len(cases),) * 2, "label": (len(cases), 478), "incomplete": (478, 478)})
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("task, sizes", [("real_nsclc", [27, 35]), ("real_lgg", [229, 249])])
-def test_real_cohorts(real_data, task, sizes):
-    made = cohort.build(params.load(task).require_files())
-    assert [(made.labels == c).sum() for c in (0, 1)] == sizes
-    assert (made.patients["site"] != "").all()
+def test_real_counts(real_data):
+    made = cohort.build(params.load("real_nsclc").require_files())
+    assert [(made.labels == c).sum() for c in (0, 1)] == [27, 35] and (made.patients["site"] != "").all()
+    counted(made, {"expression": (129, 62), "label": (62, 62), "incomplete": (62, 62)})
 
 
 @pytest.mark.real
 def test_real_slide(real_data):
     made = cohort.build(params.load("real_slide").require_files())
     assert made.labels.tolist() == [-1] and made.patients["slide_id"].tolist() == ["CMU-1-Small-Region"]
+    counted(made, {"table": (1, 1), "incomplete": (1, 1)})
 
 
 @pytest.mark.real
-def test_real_receptors(real_data):
-    values = label_rules.clinical_values("ihc", [real_data / "labels/xena_BRCA_clinicalMatrix.tsv"])
-    found = pd.Series(values).value_counts()
-    assert found["TNBC"] == 116 and found["Luminal A"] == 445
+def test_real_lung_labels_as_an_own_table(real_data, tmp_path):
+    rows = plain(real_data / "labels/slideflow_lung_labels.csv", ",")
+    table = pd.DataFrame(
+        {
+            "patient_id": [cells["patient"] for cells in rows],
+            "label": [cells["subtype"] for cells in rows],
+            "site": [cells["site"] for cells in rows],
+            "slide_path": [f"{cells['slide']}.svs" for cells in rows],
+        }
+    )
+    for name in table["slide_path"]:
+        (tmp_path / name).write_text("x")
+    table.to_csv(tmp_path / "lung.csv", index=False)
+    classes = {"class_names": ["LUAD", "LUSC"], "class_values": [["adenocarcinoma"], ["squamous"]]}
+    p = check(tmp_path, cohort_table="lung.csv", inputs="slides", paper_patients=[465, 476], **classes)
+    made = cohort.build(p)
+    assert [(made.labels == c).sum() for c in (0, 1)] == [467, 474]
+    assert made.patients["slide_id"].to_dict() == {cells["patient"]: cells["slide"] for cells in rows}
+    assert cohort.receipts(made, p)["difference"].tolist() == [2, -2]
+    counted(made, {"table": (941, 941), "incomplete": (941, 941)})
+
+
+@pytest.mark.real
+def test_real_breast_cancer_labels(real_data, tmp_path):
+    source = real_data / "labels/xena_BRCA_clinicalMatrix.tsv"
+    rows = [cells for cells in plain(source) if cells["sampleID"].endswith("-01")]
+    head = ["File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID", "Sample ID", "Sample Type"]
+    star = ".rna_seq.augmented_star_gene_counts.tsv"
+    sheet = [sheet_row(cells["_PATIENT"], cells["_PATIENT"] + star, tcga.EXPRESSION) for cells in rows]
+    pd.DataFrame(sheet, columns=head).to_csv(tmp_path / "sheet.tsv", sep="\t", index=False)
+    (tmp_path / "expression").mkdir()
+    for row in sheet:
+        (tmp_path / "expression" / row[1]).write_text("x")
+    rule = {"label_rule": "pam50_or_ihc", "class_values": [["Luminal A"], ["TNBC"]], "clinical": [str(source)]}
+    made = cohort.build(check(tmp_path, **rule, sample_sheets=["sheet.tsv"], inputs="genes"))
+    assert [(made.labels == c).sum() for c in (0, 1)] == [421 - 2, 116 - 2]
+    assert reasons(made)["label: pam50_or_ihc is 'claimed by both: PAM50 LumA and IHC TNBC'"] == 2
+    counted(
+        made, {"file": (1101,) * 2, "expression": (1101,) * 2, "label": (1101, 419 + 114), "incomplete": (533, 533)}
+    )

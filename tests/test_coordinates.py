@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmmil import coordinates, params, simulate_slides, slides, tiling
+from mmmil import bags, coordinates, params, simulate_slides, slides, tiling
 from mmmil.slides import SlideError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -53,11 +53,11 @@ def test_a_cohort_with_their_coordinates(svs, tmp_path):
         "lgg", "demo", data_dir=str(tmp_path), results_dir=str(tmp_path / "r"), n_tiles=2, mpp_table="", coords_dir="."
     )
     patients = pd.DataFrame({"slide_id": ["a"], "slide_path": [str(svs)]}, index=["P"])
-    table = tiling.tile_cohort(patients, p)
+    table = bags.tile_cohort(patients, p)
     assert table[["candidates", "valid", "used"]].to_numpy().tolist() == [[3, 3, 2]]
     first = table["bag"].item()
     write(tmp_path / "a_patches.h5", TRIDENT, COORDS[1:])  # other coordinates are another result
-    assert tiling.tile_cohort(patients, p)["bag"].item() != first
+    assert bags.tile_cohort(patients, p)["bag"].item() != first
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_ours_open_as_trident_and_torchmil_read_them(svs, tmp_path):
         "lgg", "demo", data_dir=str(tmp_path), results_dir=str(tmp_path / "r"), n_tiles=5, mpp_table="", tile_mpp=1.0
     )
     patients = pd.DataFrame({"slide_id": ["a"], "slide_path": [str(svs)]}, index=["P"])
-    bag = tiling.tile_cohort(patients, p)["bag"].item()
+    bag = bags.tile_cohort(patients, p)["bag"].item()
     coordinates.publish({"a": bag}, tmp_path / "patches")
     with h5py.File(tmp_path / "patches/a_patches.h5") as file:  # trident.IO.read_coords; torchmil reads the same
         attrs, coords = dict(file["coords"].attrs), file["coords"][:]

@@ -130,9 +130,9 @@ def test_attention_is_that_of_the_recorded_prediction(planted):
 def test_planted_tiles_and_sets_are_where_the_truth_says(planted):
     s, _ = planted
     patient = s.cohort.patients.query("label == 1").index[0]
-    from mmmil import tiling
+    from mmmil import bags
 
-    coords, _ = tiling.load_coords(s.bag_paths[patient])
+    coords, _ = bags.load_coords(s.bag_paths[patient])
     share = simulate.planted_share(s.p.data, s.cohort.patients.loc[patient, "slide_id"], coords, s.p.tile_px)
     assert share.shape == (s.p.n_tiles,) and ((share >= 0) & (share <= 1)).all()
     truth = pd.read_csv(s.p.data / "truth" / "sets.csv").query("library == 'go'").set_index("name")["planted"]

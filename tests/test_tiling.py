@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mmmil import params, simulate_slides, tiling
+from mmmil import bags, params, simulate_slides, tiling
+from mmmil.bags import TilingError
 from mmmil.slides import SlideError
-from mmmil.tiling import TilingError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -139,41 +139,41 @@ def test_one_bad_slide_does_not_stop_the_others_and_is_named_at_the_end(cohort, 
     }
     patients = pd.DataFrame.from_dict(rows, orient="index", columns=["slide_id", "slide_path"])
     with pytest.raises(TilingError, match=r"(?s)2 of 3 slides.*cut: .*truncated.*gone: .*is not there"):
-        tiling.tile_cohort(patients, p)
+        bags.tile_cohort(patients, p)
     assert len(list((p.results / "tiles" / "s0" / "bags").iterdir())) == 1
-    again = tiling.tile_cohort(patients.loc[["good"]], p)
-    assert again["problem"].tolist() == [""] and tiling.load_bags(list(again["bag"])).shape == (1, 4, 64, 64, 3)
+    again = bags.tile_cohort(patients.loc[["good"]], p)
+    assert again["problem"].tolist() == [""] and bags.load_bags(list(again["bag"])).shape == (1, 4, 64, 64, 3)
 
 
 def test_too_few_tiles_are_a_reason_an_error_or_padded(cohort, p):
-    table = tiling.tile_cohort(cohort, p, workers=2)
+    table = bags.tile_cohort(cohort, p, workers=2)
     few = int(table["valid"].iloc[3])
     assert 1 <= few < 4 and table["problem"].tolist() == ["", "", "", f"{few} valid tiles, fewer than n_tiles (4)"]
     with pytest.raises(TilingError, match=rf"P3: {few} valid tiles"):
-        tiling.tile_cohort(cohort, p.override(few_tiles="error"))
-    padded = tiling.tile_cohort(cohort, p.override(few_tiles="pad"))
+        bags.tile_cohort(cohort, p.override(few_tiles="error"))
+    padded = bags.tile_cohort(cohort, p.override(few_tiles="pad"))
     assert padded["problem"].tolist() == [""] * 4 and padded["used"].tolist() == [4, 4, 4, few]
-    masks, bags = tiling.load_masks(list(padded["bag"])), tiling.load_bags(list(padded["bag"]))
+    masks, pixels = bags.load_masks(list(padded["bag"])), bags.load_bags(list(padded["bag"]))
     assert masks.sum(1).tolist() == [4, 4, 4, few] and masks[3, :few].all()
-    assert (bags[~masks] == 255).all() and not (bags[masks] == 255).all((1, 2, 3)).any()
-    assert len(tiling.load_coords(padded["bag"].iloc[3])[0]) == few
+    assert (pixels[~masks] == 255).all() and not (pixels[masks] == 255).all((1, 2, 3)).any()
+    assert len(bags.load_coords(padded["bag"].iloc[3])[0]) == few
 
 
 def test_the_number_that_all_patients_can_give(cohort, p):
-    table = tiling.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=4))
+    table = bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=4))
     valid = table["valid"].tolist()
     assert set(table["used"].iloc[:3]) == {min(valid[:3])} and table["problem"].iloc[3].endswith("min_tiles (4)")
     with pytest.raises(TilingError, match="no patient has min_tiles"):
-        tiling.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=5000))
-    everyone = tiling.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=1))
+        bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=5000))
+    everyone = bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=1))
     assert set(everyone["used"]) == {valid[3]}
 
 
 def test_a_slide_tiled_once_is_not_tiled_again(cohort, p, monkeypatch):
-    first = tiling.tile_cohort(cohort.iloc[:2], p)
+    first = bags.tile_cohort(cohort.iloc[:2], p)
     monkeypatch.setattr(tiling, "find_candidates", None)
     monkeypatch.setattr(tiling, "read_tiles", None)
-    assert tiling.tile_cohort(cohort.iloc[:2], p).equals(first)
+    assert bags.tile_cohort(cohort.iloc[:2], p).equals(first)
 
 
 def candidates(n=60):
@@ -206,7 +206,7 @@ def test_spread_tiles_lie_farther_apart_than_random_ones():
 
 
 def test_files_carry_tridents_names(cohort, p):
-    bag = tiling.tile_cohort(cohort.iloc[:1], p)["bag"].item()
+    bag = bags.tile_cohort(cohort.iloc[:1], p)["bag"].item()
     with h5py.File(bag) as file:
         assert file["imgs"].chunks == (1, 64, 64, 3) and file["coords"].shape == (4, 2)
         names = {"patch_size", "patch_size_level0", "level0_magnification", "target_magnification"}

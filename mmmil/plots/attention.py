@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from mmmil import tiling
+from mmmil import bags
 from mmmil.plots.slides import scale_bar, thumbnail
 from mmmil.plots.style import CLASSES, finish
 
@@ -38,9 +38,9 @@ def attended_sets(table: pd.DataFrame, class_names: list[str], n: int = 15):
 def attention_on_slide(slide_path: str, bag_path: str, maps: dict[str, np.ndarray], title: str, top: int = 8):
     """Figs 9-11: attention over the chosen tiles of one slide, one panel per source, with its most attended tiles."""
     image, scale = thumbnail(slide_path)
-    coords, a = tiling.load_coords(bag_path)
+    coords, a = bags.load_coords(bag_path)
     side = a["patch_size_level0"] * scale
-    bag = tiling.load_bags([bag_path])[0]
+    bag = bags.load_bags([bag_path])[0]
     figure = plt.figure(figsize=(3.7 * len(maps), 5.4))
     panels = figure.subfigures(1, len(maps), squeeze=False)[0]
     for panel, (name, weights) in zip(panels, maps.items(), strict=True):

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from mmmil import slides, tiling
+from mmmil import bags, slides, tiling
 from mmmil.plots.style import CLASSES, finish
 
 
-def tissue_filter(slide_path: str, candidates: tiling.Candidates, shown: int = 6):
+def tissue_filter(slide_path: str, candidates: tiling.Candidates, percent: float = 90.0, shown: int = 6):
     """Fig. 2: kept tiles above, rejected ones below, each with its share of tissue."""
     figure, grid = plt.subplots(2, shown, figsize=(1.5 * shown, 3.9), squeeze=False)
     a = candidates.attributes
@@ -23,17 +23,24 @@ def tissue_filter(slide_path: str, candidates: tiling.Candidates, shown: int = 6
             axes.axis("off")
         for axes, tile, i in zip(grid[row], tiles, index, strict=False):
             axes.imshow(tile)
-            axes.set_title(f"{title}\n{100 * candidates.tissue[i]:.0f} % tissue", fontsize=9)
+            # On empty glass Otsu's threshold parts noise from noise; histolab rejects it for being almost white.
+            white = not candidates.valid[i] and 100 * candidates.tissue[i] > percent
+            told = "almost white" if white else f"{100 * candidates.tissue[i]:.0f} % tissue"
+            axes.set_title(f"{title}\n{told}", fontsize=9)
     return finish(figure)
 
 
-def valid_tiles(tiles: pd.DataFrame, n_tiles: int):
-    """Valid tiles per patient, sorted, with the line at the number that every patient must give."""
-    counts = np.sort(pd.to_numeric(tiles["valid"], errors="coerce").fillna(0))[::-1]
+def valid_tiles(tiles: pd.DataFrame):
+    """Valid tiles per patient, sorted, with the line at the number that is used of each; red: too few."""
+    table = tiles.assign(valid=pd.to_numeric(tiles["valid"], errors="coerce").fillna(0)).sort_values(
+        "valid", ascending=False, kind="stable"
+    )
+    used = int(pd.to_numeric(tiles["used"], errors="coerce").max())
+    few = table["valid"] < used
     figure, axes = plt.subplots(figsize=(7, 3))
-    axes.bar(np.arange(len(counts)), counts, width=1.0, color=np.where(counts < n_tiles, CLASSES[1], CLASSES[0]))
-    axes.axhline(n_tiles, color="black", lw=1, ls="--")
-    axes.annotate(f"{n_tiles} per patient", (len(counts), n_tiles), ha="right", va="bottom", fontsize=10)
+    axes.bar(np.arange(len(table)), table["valid"], width=1.0, color=np.where(few, CLASSES[1], CLASSES[0]))
+    axes.axhline(used, color="black", lw=1, ls="--")
+    axes.text(1.01, used, f"{used} per patient", transform=axes.get_yaxis_transform(), va="center", fontsize=10)
     axes.set(xlabel="patients, sorted", ylabel="valid tiles")
     return finish(figure)
 
@@ -57,7 +64,7 @@ def chosen_tiles(slide_paths: list[str], bag_paths: list[str], titles: list[str]
     figure, grid = plt.subplots(1, n, figsize=(3.3 * n, 3.6), squeeze=False)
     for axes, slide, bag, title in zip(grid[0], slide_paths, bag_paths, titles, strict=False):
         image, scale = thumbnail(slide)
-        coords, a = tiling.load_coords(bag)
+        coords, a = bags.load_coords(bag)
         side = a["patch_size_level0"] * scale
         axes.imshow(image)
         for x, y in coords * scale:
