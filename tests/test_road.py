@@ -140,6 +140,24 @@ def test_planted_tiles_and_sets_are_where_the_truth_says(planted):
     assert table["pval"][truth[truth].index].median() < table["pval"][truth[~truth].index].median()
 
 
+def test_padded_and_stained_bags_are_trained_on_and_padding_gets_no_attention(planted, tmp_path):
+    s, _ = planted
+    more = {"n_tiles": 28, "few_tiles": "pad", "stain": "reinhard", "stain_tiles": 4, "epochs": 1}
+    padded = study.load(s.p.override(**more, results_dir=str(tmp_path)), workers=2)
+    masks = padded.tile_masks
+    assert set(padded.patients) >= set(s.patients) and (~masks).any() and masks.any(1).all()
+    assert (padded.bags(0)[~masks] == 255).all()
+    other = study.load(s.p.override(**more | {"stain": "none"}, results_dir=str(tmp_path)), workers=2)
+    assert padded.bag_keys(0) != padded.bag_keys(1) and other.bag_keys(0) == other.bag_keys(1)
+    assert not np.array_equal(padded.bags(0), other.bags(0))
+    for name in ("wsi", "resnet50d_go", "baseline_image"):
+        table = pd.read_parquet(experiments.run(padded, name, -1) / "predictions.parquet")
+        assert sorted(table["patient_id"]) == sorted(padded.fold_patients(-1)[1]) and table["prob"].between(0, 1).all()
+    attention = interpretation.extract(padded, "wsi").weights["self_image"]
+    own = masks[[padded.patients.index(patient) for patient in padded.fold_patients(-1)[1]]]
+    assert attention.shape == own.shape and (attention[~own] == 0).all() and (attention[own] > 0).all()
+
+
 def test_a_null_cohort_gives_chance_in_every_variant(tmp_path_factory):
     s = make(tmp_path_factory.mktemp("null"), sim_null=True, sim_patients=60, epochs=6)
     found = aucs(experiments.predictions(s))
