@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import platform
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmmil import experiments, params, record, schema
-from mmmil.pages import PageError, check_executed, entries_of, executed_pages, executed_tasks, read_toc
+from mmmil import experiments, params, record, schema, section_cohorts
+from mmmil.pages import check_executed, entries_of, executed_pages, executed_tasks, read_toc
+from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title
 
 TABLES = {"03": (3, 4), "04": (5, 6, 7, 8), "05": (9, 10), "06": (11,)}  # the paper's tables, by section
 CAPTIONS = {
@@ -35,116 +35,7 @@ CHILDREN = "```{tableofcontents}\n```\n"
 PACKAGES = "torch timm histolab openslide-python pydeseq2 gseapy scikit-learn numpy pandas papermill jupyter-book"
 
 
-def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
-    """A MyST table with a caption."""
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [head, *rows]]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    lines.insert(1, "|" + " --- |" * len(head))
-    return "\n".join([f"```{{table}} {caption}", *lines, "```", ""])
-
-
-def estimate(mean: float, low: float, high: float) -> str:
-    """'0.812 [0.702, 0.922]', or the mean alone where there is no interval."""
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:.3f}" if math.isnan(low) or math.isnan(high) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def title(p: params.Params) -> str:
-    return p.title or p.task
-
-
-def made_on(tasks: Mapping[str, params.Params]) -> str:
-    """The note that opens every generated part: cohorts, number of patients, parameter files and commit."""
-    lines = []
-    for task, p in tasks.items():
-        cohort = _read(task, "cohort", ["patient_id"])
-        number = "" if cohort is None else f", {len(cohort)} patients"
-        null = " **without any signal (null mode)**" if p.sim_null else ""
-        kind = f"synthetic cohort{null}" if p.synthetic else "real cohort"
-        files = " + ".join(f"`params/{name}.yaml`" for name in (task, p.overlay) if name)
-        lines.append(f"- {title(p)}: {kind}{number}; {files}")
-    synthetic = any(p.synthetic for p in tasks.values())
-    warning = (
-        "\nThe synthetic cohorts have a planted, known truth. Their numbers show that the code does what it "
-        "says; they say nothing about the paper's patients and are not comparable with its figures.\n"
-    )
-    head = "Synthetic cohorts: not a reproduction" if synthetic else "Made on"
-    body = "\n".join(lines) + f"\n- code: commit {record.commit()}\n" + (warning if synthetic else "")
-    return f"```{{admonition}} {head}\n:class: {'warning' if synthetic else 'note'}\n{body}```\n"
-
-
-def _read(task: str, name: str, columns: list[str]):
-    """`results/<task>/<name>.csv`, or None where there is none. Raises PageError if a column is missing."""
-    import pandas as pd
-
-    path = params.root() / "results" / task / f"{name}.csv"
-    if not path.is_file():
-        return None
-    table = pd.read_csv(path, dtype={"patient_id": str, "table": str})
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise PageError(f"{path} lacks the columns {', '.join(missing)}; remove it and run the step again")
-    return table
-
-
 Part = Callable[[Mapping[str, params.Params]], str]
-
-
-def _nothing(what: str) -> str:
-    return f"There is no {what} yet. `make book` makes it on the synthetic cohorts, `make real` on real input.\n"
-
-
-def dataset(tasks: Mapping[str, params.Params]) -> str:
-    """Patients per class, with sites and held-out share."""
-    rows = []
-    for task, p in tasks.items():
-        cohort = _read(task, "cohort", ["patient_id", "label", "site"])
-        for label, group in [] if cohort is None else cohort.groupby("label"):
-            name = p.class_names[int(label)] if str(label) in ("0", "1") else label
-            test = f"{(group['fold'] == -1).sum()}" if "fold" in group else "–"
-            rows.append([title(p), name, len(group), group["site"].nunique(), test])
-    if not rows:
-        return _nothing("cohort table (results/<task>/cohort.csv)")
-    return markdown_table("Patients per class", ["cohort", "class", "patients", "sites", "held out for the test"], rows)
-
-
-def preprocessing(tasks: Mapping[str, params.Params]) -> str:
-    """Tiles per slide and gene sets per library."""
-    rows, sets = [], []
-    for task, p in tasks.items():
-        tiles = _read(task, "tiles", ["slide_id", "candidates", "valid", "used", "bag"]) if p.has_slides else None
-        if tiles is not None:
-            valid, enough = tiles["valid"].fillna(0), int(tiles["bag"].notna().sum())
-            used = f"{tiles['used'].max():.0f}" if enough else "–"
-            spread = f"{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
-            rows.append([title(p), len(tiles), f"{tiles['candidates'].sum():.0f}", spread, used, enough])
-        genes = _read(task, "genes", ["library", "fold", "tested", "significant"]) if p.has_genes else None
-        if genes is not None:  # the single-gene vector tests no sets
-            genes = genes.dropna(subset=["tested"])
-        for library, group in [] if genes is None else genes.groupby("library", sort=False):
-            found = group["significant"]
-            span = f"{found.median():.0f} ({found.min():.0f}–{found.max():.0f})"
-            rank = f"{(found < 2).sum()} of {len(group)}"
-            sets.append([title(p), str(library).upper(), f"{group['tested'].median():.0f}", span, rank])
-    head = [
-        "cohort",
-        "slides",
-        "tiles on the grid",
-        "valid per slide: median (range)",
-        "used",
-        "slides used",
-    ]
-    text = markdown_table("Tiles with enough tissue", head, rows) if rows else _nothing("table of tiles")
-    head = [
-        "cohort",
-        "library",
-        "sets tested",
-        "adjusted p below threshold: median (range)",
-        "fits that fell back to rank",
-    ]
-    caption = "Gene sets selected in the training patients of each fit (the paper's Table 1 counts them)"
-    return text + "\n" + (markdown_table(caption, head, sets) if sets else _nothing("table of gene sets"))
 
 
 def paper_table(value: str) -> int | None:
@@ -187,7 +78,7 @@ def results_of(section: str) -> Part:
 
     def part(tasks: Mapping[str, params.Params]) -> str:
         columns = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high"]
-        found = {task: _read(task, "metrics", columns) for task in tasks}
+        found = {task: read_results(task, "metrics", columns) for task in tasks}
         found = {task: frame for task, frame in found.items() if frame is not None}
         names, text = {task: title(tasks[task]) for task in found}, ""
         for split in SPLITS:
@@ -201,7 +92,7 @@ def results_of(section: str) -> Part:
                     text += metrics_table(chosen, names, split, CAPTIONS[number]) + "\n"
                 elif trained and split == "val":
                     text += f"{CAPTIONS[number]}: not shown, no model beside {_shown(*trained)} was trained here.\n\n"
-        return text if text.strip() else _nothing("result for the tables of this section")
+        return text if text.strip() else nothing("result for the tables of this section")
 
     return part
 
@@ -218,18 +109,18 @@ def attention(tasks: Mapping[str, params.Params]) -> str:
     """Gene sets whose attention differs between the classes."""
     rows = []
     for task, p in tasks.items():
-        table = _read(task, "attention", ["source", "library", "n_sets", "n_significant"])
+        table = read_results(task, "attention", ["source", "library", "n_sets", "n_significant"])
         for row in [] if table is None else table.itertuples():
             rows.append([title(p), row.source, str(row.library).upper(), row.n_sets, row.n_significant])
     if not rows:
-        return _nothing("attention analysis (results/<task>/attention.csv)")
+        return nothing("attention analysis (results/<task>/attention.csv)")
     head = ["cohort", "attention", "library", "sets", "differ between the classes"]
     return markdown_table("Gene sets weighted differently in the two classes (Mann-Whitney U, adjusted p)", head, rows)
 
 
 PARTS: dict[str, Part] = {
-    "01": dataset,
-    "02": preprocessing,
+    "01": section_cohorts.dataset,
+    "02": section_cohorts.preprocessing,
     **{section: results_of(section) for section in ("03", "04", "05", "06")},
     "07": attention,
     "09": results_of("09"),
@@ -285,7 +176,7 @@ def status(tasks: Mapping[str, params.Params]) -> str:
         "commit",
         "last finished (UTC)",
     ]
-    text = markdown_table("Results and what they cost", head, rows) if rows else _nothing("result")
+    text = markdown_table("Results and what they cost", head, rows) if rows else nothing("result")
     times = []
     for page in executed_pages():
         about = check_executed(params.root() / page)["metadata"]["papermill"]
@@ -313,7 +204,7 @@ def section(number: str, tasks: Mapping[str, params.Params]) -> str:
         if group:
             text += f"### {head}\n\n{made_on(group)}\n{PARTS[number](group)}\n"
     if not text:
-        return _nothing("result for this section")
+        return nothing("result for this section")
     pages = "Each page below is the same notebook, executed for one task."
     return f"{text}## The notebooks of this section\n\n{pages}\n\n{CHILDREN}" if _has_children(number) else text
 

@@ -66,7 +66,7 @@ def write_results(folder: Path, task: str, variants=("wsi", "dual_go"), inputs: 
         }
     ).to_csv(results / "cohort.csv", index=False)
     if inputs != "genes":
-        tiles = {"patient_id": patients, "slide_id": patients, "candidates": 64, "valid": range(12, 24)}
+        tiles = {"patient_id": patients, "slide_id": patients, "mpp": 0.5, "candidates": 64, "valid": range(12, 24)}
         pd.DataFrame({**tiles, "used": 9, "bag": "bag.h5"}).to_csv(results / "tiles.csv", index=False)
     pd.DataFrame(
         [("genes", -1, None, None)] + [(lib, fold, 60, fold + 1) for lib in ("go", "kegg") for fold in range(-1, 5)],

@@ -6,7 +6,7 @@ import book_stubs
 import pytest
 import yaml
 
-from mmmil import pages, params, sections
+from mmmil import pages, params, section_text, sections
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def test_supplement_tables_repeat_three_to_eleven(value, number):
 
 def test_estimate_without_interval():
     nan = float("nan")
-    assert sections.estimate(0.5, nan, nan) == "0.500"
-    assert sections.estimate(nan, nan, nan) == "–"
+    assert section_text.estimate(0.5, nan, nan) == "0.500"
+    assert section_text.estimate(nan, nan, nan) == "–"
 
 
 def test_every_default_notebook_has_its_page_and_section():

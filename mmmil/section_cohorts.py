@@ -1,0 +1,85 @@
+"""What sections 01 and 02 include: patients, how they were counted down, slides, their quality, gene sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mmmil import params
+from mmmil.section_text import markdown_table, nothing, read_results, title
+
+STEPS = {
+    "file": "files of the sample sheets", "table": "rows of the own table", "slide": "a diagnostic slide per patient",
+    "expression": "an RNA aliquot per patient", "label": "a patient of a class", "incomplete": "with all modalities",
+    "tiles": "with enough tiles",
+}  # fmt: skip
+
+
+def dataset(tasks: Mapping[str, params.Params]) -> str:
+    """Patients per class, with sites and held-out share, and how files and patients were counted down."""
+    rows, steps = [], []
+    for task, p in tasks.items():
+        cohort = read_results(task, "cohort", ["patient_id", "label", "site"])
+        for label, group in [] if cohort is None else cohort.groupby("label"):
+            name = p.class_names[int(label)] if str(label) in ("0", "1") else label
+            test = f"{(group['fold'] == -1).sum()}" if "fold" in group else "–"
+            rows.append([title(p), name, len(group), group["site"].nunique(), test])
+        flow = read_results(task, "flow", ["step", "unit", "entered", "excluded", "left"])
+        for row in [] if flow is None else flow.itertuples():
+            if row.entered:
+                steps.append([title(p), STEPS.get(row.step, row.step), row.unit, row.entered, row.excluded, row.left])
+    if not rows:
+        return nothing("cohort table (results/<task>/cohort.csv)")
+    head = ["cohort", "class", "patients", "sites", "held out for the test"]
+    text = markdown_table("Patients per class", head, rows)
+    head = ["cohort", "step", "counted in", "came in", "left out", "stayed"]
+    caption = "From files to patients; each cohort's page gives the reasons"
+    return text + "\n" + (markdown_table(caption, head, steps) if steps else nothing("count of who was left out"))
+
+
+def preprocessing(tasks: Mapping[str, params.Params]) -> str:
+    """Tiles per slide, what was found on the slides, and gene sets per library."""
+    rows, found_on, sets = [], [], []
+    for task, p in tasks.items():
+        columns = ["slide_id", "mpp", "candidates", "valid", "used", "bag"]
+        tiles = read_results(task, "tiles", columns) if p.has_slides else None
+        if tiles is not None:
+            valid, enough = tiles["valid"].fillna(0), int(tiles["bag"].notna().sum())
+            used = f"{tiles['used'].max():.0f}" if enough else "–"
+            spread = f"{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
+            mpp = "–".join(dict.fromkeys(f"{v:.3g}" for v in (tiles["mpp"].min(), tiles["mpp"].max())))
+            rows.append([title(p), len(tiles), mpp, f"{tiles['candidates'].sum():.0f}", spread, used, enough])
+        quality = read_results(task, "quality", ["slide_id", "check", "flagged"]) if p.has_slides else None
+        if quality is not None:
+            counts = quality[quality["flagged"]].groupby("check")["slide_id"].nunique()
+            told = ", ".join(f"{check}: {n}" for check, n in counts.items()) or "nothing"
+            found_on.append([title(p), quality["slide_id"].nunique(), told])
+        genes = read_results(task, "genes", ["library", "fold", "tested", "significant"]) if p.has_genes else None
+        if genes is not None:  # the single-gene vector tests no sets
+            genes = genes.dropna(subset=["tested"])
+        for library, group in [] if genes is None else genes.groupby("library", sort=False):
+            found = group["significant"]
+            span = f"{found.median():.0f} ({found.min():.0f}–{found.max():.0f})"
+            rank = f"{(found < 2).sum()} of {len(group)}"
+            sets.append([title(p), str(library).upper(), f"{group['tested'].median():.0f}", span, rank])
+    head = [
+        "cohort",
+        "slides",
+        "µm per px",
+        "tiles on the grid",
+        "valid per slide: median (range)",
+        "used",
+        "slides used",
+    ]
+    text = markdown_table("Tiles with enough tissue", head, rows) if rows else nothing("table of tiles")
+    if found_on:
+        caption = "What was found on the slides (slides with it); nothing is left out because of it"
+        text += "\n" + markdown_table(caption, ["cohort", "slides", "found"], found_on)
+    head = [
+        "cohort",
+        "library",
+        "sets tested",
+        "adjusted p below threshold: median (range)",
+        "fits that fell back to rank",
+    ]
+    caption = "Gene sets selected in the training patients of each fit (the paper's Table 1 counts them)"
+    return text + "\n" + (markdown_table(caption, head, sets) if sets else nothing("table of gene sets"))
