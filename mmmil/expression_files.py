@@ -140,7 +140,10 @@ def read_htseq(path: Path) -> pd.DataFrame:
 
 # -- matrices ----------------------------------------------------------------------------------------------------
 def _header(handle: IO[bytes], path: Path) -> tuple[list[str], str]:
-    first = handle.readline().decode("utf-8-sig").rstrip("\r\n")
+    try:
+        first = handle.readline().decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ExpressionError(f"{path}: line 1 is no text in UTF-8 ({error}); save the table as UTF-8") from None
     sep = "\t" if "\t" in first else ","
     names = next(csv.reader([first], delimiter=sep), [])
     if len(names) < 2:

@@ -289,3 +289,10 @@ def test_real_rsem_counts_are_refused(real_data):
     assert len(matrix_columns(path)) == 20
     with pytest.raises(ExpressionError, match=r"RSEM"):
         expression.read_matrix(path, "counts")
+
+
+def test_a_header_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "m.tsv"
+    path.write_bytes(b"gene\tA\xff\xfe\n")
+    with pytest.raises(ExpressionError, match=r"m\.tsv: line 1 is no text in UTF-8"):
+        matrix_columns(path)
