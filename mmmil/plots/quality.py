@@ -58,7 +58,7 @@ def stain_before_after(before: np.ndarray, after: np.ndarray, reference_mosaic: 
     n = min(8, len(before))
     index = np.linspace(0, len(before) - 1, n).round().astype(int)
     side = [] if reference_mosaic is None else [2.1]
-    figure = plt.figure(figsize=(1.35 * n + 1.5 * sum(side) + 0.6, 3.2))
+    figure = plt.figure(figsize=(1.0 * n + 1.05 * sum(side) + 0.5, 2.5))
     grid = figure.add_gridspec(2, n + len(side), width_ratios=[1.0] * n + side)
     for row, (tiles, title) in enumerate([(before, "before"), (after, "after")]):
         for column, i in enumerate(index):
