@@ -19,6 +19,12 @@ CLASS1_SHARE = dict.fromkeys(BREAST, 0.3)  # triple-negative is the smaller clas
 PEN_SHARE = 0.15
 
 
+def uuid(p: Params, kind: str, i: int) -> str:
+    """An identifier as the GDC's; the leading zeros say that none of its is meant."""
+    h = rng("uuid", kind, p.task, p.seed, i).bytes(12).hex()
+    return f"00000000-{h[:4]}-4{h[5:8]}-8{h[9:12]}-{h[12:]}"
+
+
 def patients(p: Params) -> pd.DataFrame:
     """One row per patient: label, site, what shows the class, what is wrong with the slide, and file names."""
     random = rng("patients", p.task, p.seed)
@@ -37,10 +43,6 @@ def patients(p: Params) -> pd.DataFrame:
     odd = random.choice(np.flatnonzero((label == 0) & np.isin(shows, ["both", "none"])), 2, replace=False)
     pen = random.permutation(np.setdiff1d(np.arange(n), odd))[: max(2, round(PEN_SHARE * n))]
 
-    def uuid(kind, i):
-        h = rng("uuid", kind, p.task, p.seed, i).bytes(12).hex()
-        return f"00000000-{h[:4]}-4{h[5:8]}-8{h[9:12]}-{h[12:]}"
-
     patient_id = [f"TCGA-{s}-{np.base_repr(i + 1, 36).zfill(4)}" for i, s in enumerate(site)]
     index = np.arange(n)
     return pd.DataFrame(
@@ -52,8 +54,8 @@ def patients(p: Params) -> pd.DataFrame:
             "has_mpp": index != odd[0],
             "little_tissue": index == odd[1],
             "pen": np.isin(index, pen),
-            "slide_id": [f"{name}-01Z-00-DX1.{uuid('slide', i).upper()}" for i, name in enumerate(patient_id)],
-            "rna_id": [uuid("rna", i) for i in index],
+            "slide_id": [f"{name}-01Z-00-DX1.{uuid(p, 'slide', i).upper()}" for i, name in enumerate(patient_id)],
+            "rna_id": [uuid(p, "rna", i) for i in index],
         }
     )
 
@@ -79,8 +81,43 @@ def sample_sheet(p: Params, table: pd.DataFrame) -> pd.DataFrame:
             (patient.rna_id, counts, "Transcriptome Profiling", "Gene Expression Quantification", of_class, case,
              f"{case}-01A", "Primary Tumor"),
         ]  # fmt: skip
+    rows += [row for i, patient in enumerate(table.itertuples()) for row in _unused(p, i, patient)]
+    for i, (case, label) in enumerate(strangers(p)):
+        name, of_class = f"{case}-01Z-00-DX1.{uuid(p, 'stranger', i).upper()}.svs", project(p, label)
+        file_id = uuid(p, "stranger file", i)
+        rows.append((file_id, name, "Biospecimen", "Slide Image", of_class, case, f"{case}-01Z", "Primary Tumor"))
     columns = ["File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID", "Sample ID"]
     return pd.DataFrame(rows, columns=[*columns, "Sample Type"])
+
+
+def strangers(p: Params) -> list[tuple[str, int]]:
+    """(patient, class) of those who are in the tables with a slide alone, which no cohort uses; they have no files."""
+    return [(f"TCGA-{SITES[i]}-ZZ{i:02d}", i % 2) for i in range(3)]
+
+
+def _unused(p: Params, i: int, patient) -> list[tuple]:
+    """What a GDC sheet lists beside the files of a cohort: frozen sections, normal tissue, second slides and vials.
+
+    These files are not made, since nothing may open them.
+    """
+    case, of_class = patient.patient_id, project(p, patient.label)
+    slide, counts = ("Biospecimen", "Slide Image"), ("Transcriptome Profiling", "Gene Expression Quantification")
+
+    def row(kind, which, sample, name):
+        return (uuid(p, name, i), name.format(id=uuid(p, f"{name} name", i)), *kind, of_class, case, sample, which)
+
+    star = "{id}.rna_seq.augmented_star_gene_counts.tsv"
+    rows = []
+    if i % 4 == 0:
+        rows.append(row(slide, "Primary Tumor", f"{case}-01A", f"{case}-01A-01-TS1.{{id}}.svs"))
+    if i % 6 == 0:
+        rows.append(row(slide, "Solid Tissue Normal", f"{case}-11A", f"{case}-11A-01-BS1.{{id}}.svs"))
+        rows.append(row(counts, "Solid Tissue Normal", f"{case}-11A", star))
+    if i % 10 == 0:
+        rows.append(row(slide, "Primary Tumor", f"{case}-01Z", f"{case}-01Z-00-DX2.{{id}}.svs"))
+    if i % 12 == 5:
+        rows.append(row(counts, "Primary Tumor", f"{case}-01B", star))
+    return rows
 
 
 def clinical(p: Params, table: pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +144,10 @@ def clinical(p: Params, table: pd.DataFrame) -> pd.DataFrame:
     if p.label_rule in BREAST[1:]:
         calls = [p.class_values[c][0] for c in (0, 1)] if p.label_rule == "pam50" else ["LumA", "Basal"]
         out["PAM50Call_RNAseq"] = [calls[c] for c in label]
-    return out
+    # The first of the strangers has nothing that a label rule reads, the others are as the first patient of a class.
+    more = [out[label == c].head(1).assign(case_submitter_id=case) for case, c in strangers(p)]
+    more[0] = more[0].assign(**dict.fromkeys([c for c in out if c not in ("case_submitter_id", "project_id")], "--"))
+    return pd.concat([out, *more], ignore_index=True)
 
 
 def project(p: Params, label: int) -> str:

@@ -184,11 +184,30 @@ def test_sheets_name_every_file(cohort, truth):
     assert sheet["File ID"].is_unique and set(sheet["Project ID"]) == {"TCGA-LGG"}
     for kind, folder in (("Slide Image", "slides"), ("Gene Expression Quantification", "expression")):
         rows = sheet[sheet["Data Type"] == kind]
-        assert set(rows["File Name"]) == {f.name for f in (cohort.data / folder).iterdir()}
-        assert set(rows["Case ID"]) == set(truth["patient_id"])
+        there = {f.name for f in (cohort.data / folder).iterdir()}
+        assert there < set(rows["File Name"]) and len(there) == len(truth)
+        assert set(rows.loc[rows["File Name"].isin(there), "Case ID"]) == set(truth["patient_id"])
     clinical = pd.read_csv(cohort.data / "clinical.tsv", sep="\t").set_index("case_submitter_id")
     grade = clinical["tumor_grade"][truth["patient_id"]].to_numpy()
     assert (grade == np.where(truth["label"] == 1, "G3", "G2")).all()
+
+
+def test_what_a_gdc_sheet_lists_besides_is_left_out_with_its_reason(cohort, truth):
+    from mmmil import cohort as cohorts
+
+    made = cohorts.build(cohort)
+    assert sorted(made.patients.index) == sorted(truth["patient_id"])
+    assert (made.labels[truth["patient_id"]].to_numpy() == truth["label"]).all()
+    told = " ".join(made.excluded["reason"].unique())
+    for what in (
+        "frozen section (TS)",
+        "Solid Tissue Normal",
+        "other than DX1",
+        "another sample",
+        "grade is",
+        "no expr",
+    ):
+        assert what in told
 
 
 @pytest.mark.parametrize(("task", "share"), [("brca", 0.3), ("nsclc", 0.5)])
@@ -197,6 +216,8 @@ def test_clinical_tables_of_the_other_tasks(tmp_path, task, share):
     table = simulate_patients.patients(p)
     assert table["label"].mean() == pytest.approx(share, abs=0.02)
     clinical = simulate_patients.clinical(p, table)
+    assert len(clinical) == len(table) + len(simulate_patients.strangers(p))
+    clinical = clinical.iloc[: len(table)]
     if task == "nsclc":
         project = np.where(table["label"] == 1, "TCGA-LUSC", "TCGA-LUAD")
         assert (clinical["project_id"] == project).all()
@@ -226,7 +247,7 @@ def test_sets_and_genes_agree(cohort):
 def test_counts_carry_the_planted_difference(cohort, truth):
     genes = pd.read_csv(cohort.data / "truth/genes.csv")
     sheet = pd.read_csv(cohort.data / "gdc_sample_sheet.tsv", sep="\t").set_index("Case ID")
-    files = sheet.loc[sheet["Data Type"] != "Slide Image", "File Name"]
+    files = sheet.loc[[(cohort.data / "expression" / name).is_file() for name in sheet["File Name"]], "File Name"]
     level, means = [], []
     for patient in truth["patient_id"]:
         table = pd.read_csv(cohort.data / "expression" / files[patient], sep="\t", comment="#").iloc[4:]
