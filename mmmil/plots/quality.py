@@ -73,6 +73,6 @@ def stain_before_after(before: np.ndarray, after: np.ndarray, reference_mosaic: 
     if side:
         axes = figure.add_subplot(grid[:, n])
         axes.imshow(reference_mosaic)
-        axes.set_title("reference: training patients", fontsize=9)
+        axes.set_title("reference", fontsize=9)
         axes.axis("off")
     return finish(figure)

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from mmmil import bags, slides, tiling
 from mmmil.plots.style import CLASSES, finish
@@ -41,6 +42,7 @@ def valid_tiles(tiles: pd.DataFrame):
     axes.bar(np.arange(len(table)), table["valid"], width=1.0, color=np.where(few, CLASSES[1], CLASSES[0]))
     axes.axhline(used, color="black", lw=1, ls="--")
     axes.text(1.01, used, f"{used} per patient", transform=axes.get_yaxis_transform(), va="center", fontsize=10)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="patients, sorted", ylabel="valid tiles")
     return finish(figure)
 
