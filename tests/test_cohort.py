@@ -558,8 +558,8 @@ def test_flow_of_a_synthetic_study(tmp_path):
     p = params.load("lgg", "demo", data_dir=str(tmp_path / "data"), results_dir=str(tmp_path / "results"), **small)
     simulate.make(p, 1)
     s = study.load(p)
-    # Beside 24 patients: 6 frozen sections, 4 normal slides and aliquots, 3 second slides, 2 second vials, and 3 patients
-    # with a slide alone, of whom one has no grade.
+    # Beside 24 patients: 6 frozen sections, 4 normal slides and aliquots, 3 second slides, 2 second vials, and 3
+    # patients with a slide alone, of whom one has no grade.
     slides, aliquots = 24 + 6 + 4 + 3 + 3, 24 + 4 + 2
     files = {"file": (slides + aliquots,) * 2, "slide": (slides, 24 + 3), "expression": (aliquots, 24)}
     counted(s.cohort, {**files, "label": (27, 26), "incomplete": (26, 24), "tiles": (24, len(s.cohort))})
