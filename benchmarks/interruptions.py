@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def main() -> None:
             there = set((folder / "disturbed").glob("tiles/*/*/*"))
             process = start(folder, folder / "disturbed", given.workers)
             wait_for_work(process, folder / "disturbed", there)
-            delay = moments.uniform(0, 6 / given.kills) * whole
+            delay = moments.uniform(0, 0.6) * whole
             try:
                 process.wait(delay)
             except subprocess.TimeoutExpired:
@@ -116,6 +117,9 @@ def main() -> None:
             if repeated:
                 sys.exit(f"repeated or lost: {repeated}")
             before = now
+            if set(now) == expected:  # done before the last kill: begin anew, so that every kill finds work
+                shutil.rmtree(folder / "disturbed")
+                before = {}
         last = start(folder, folder / "disturbed", given.workers)
         if last.wait():
             sys.exit(f"the last run failed:\n{last.stderr.read()}")
