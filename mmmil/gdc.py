@@ -12,6 +12,7 @@ import pandas as pd
 import typer
 
 from mmmil import params, tcga
+from mmmil.cohort_files import UNFINISHED
 from mmmil.gdc_files import fetch_all, hits, unfinished
 from mmmil.gdc_tables import CASE_FIELDS, FILE_FIELDS, RECEPTORS, clinical_row, file_tables
 from mmmil.manifests import GDCError, listed, md5_of, read_manifest
@@ -19,7 +20,6 @@ from mmmil.record import write_atomically
 
 API = "https://api.gdc.cancer.gov"
 MANIFEST, SHEET, CLINICAL = "gdc_manifest.txt", "gdc_sample_sheet.tsv", "clinical.tsv"
-UNFINISHED = (".part", ".partial")  # suffixes of files on their way, ours and gdc-client's
 # {folder: the fields that its files have at the GDC}
 KINDS = {
     "slides": {"data_type": tcga.SLIDE, "experimental_strategy": "Diagnostic Slide"},

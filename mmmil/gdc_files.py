@@ -244,23 +244,28 @@ def fetch(
 def fetch_all(api: str, jobs: pd.DataFrame, workers: int, told: Callable[[int], None]) -> list[str]:
     """Download jobs (columns id, path, size, md5) with some threads; returns what failed, one text per file.
 
-    Ctrl-C leaves the `.part` files, from which the next call goes on, and is raised again.
+    Ctrl-C leaves the `.part` files, from which the next call goes on, and is raised again; so is a fault of the code.
     """
     stop, todo, finished, failed = threading.Event(), queue.SimpleQueue(), queue.SimpleQueue(), []
     for job in jobs.itertuples():
         todo.put(job)
 
     def work() -> None:
-        with contextlib.suppress(queue.Empty):
+        fault = None
+        try:
             while not stop.is_set():
                 job = todo.get_nowait()
                 try:
                     fetch(api, job.id, job.path, job.size, job.md5, told, stop)
                 except GDCError as error:
                     failed.append(str(error))
-                except Exception as error:  # whatever it is: one file, and nobody else would tell of it
+                except OSError as error:  # of the disk, or of the network: one file's
                     failed.append(f"{job.path}: {error!r}; see to room and rights in its folder, and run it again")
-        finished.put(None)
+        except queue.Empty:
+            pass
+        except BaseException as error:  # a thread's own would be told to nobody: raised by whoever waits for it
+            fault = error
+        finished.put(fault)
 
     # Daemons, so that Ctrl-C need not wait for a server that has gone silent; not joined until then, since up to
     # Python 3.12 an interrupted join takes a thread for ended.
@@ -271,9 +276,11 @@ def fetch_all(api: str, jobs: pd.DataFrame, workers: int, told: Callable[[int], 
         left = len(threads)
         while left:
             with contextlib.suppress(queue.Empty):
-                finished.get(timeout=0.2)
+                fault = finished.get(timeout=0.2)
+                if fault:
+                    raise fault
                 left -= 1
-    except KeyboardInterrupt:
+    except BaseException:
         stop.set()
         for thread in threads:
             thread.join(0.5)

@@ -156,19 +156,24 @@ def _temporary(path: Path) -> Path:
     mine = f".{platform.node()}."
     for left in path.parent.glob(f"{glob.escape(mine)}*.{glob.escape(path.name)}"):
         process = left.name.removeprefix(mine).removesuffix(f".{path.name}")
-        if process.isdigit() and not _alive(int(process)):
+        if process.isdigit() and not alive(int(process)):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f"{mine}{os.getpid()}.{path.name}")
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this number is running."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
-    return True
+        return True
+    stat = Path(f"/proc/{process}/stat")  # one that was killed but not yet reaped by its parent is not running
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return True
 
 
 def _reset_peak_memory() -> None:

@@ -932,3 +932,13 @@ def test_ctrl_c_leaves_what_the_next_call_goes_on_from(one):
     have = one.part.stat().st_size
     gdc.download("lgg", one.api.url)
     assert one.api.asked_for(one.url) == [None, f"bytes={have}-"] and one.path.read_bytes() == one.data
+
+
+def test_a_fault_of_the_code_is_no_failed_file(tmp_path, monkeypatch):
+    def broken(*args):
+        raise TypeError("a fault")
+
+    monkeypatch.setattr(gdc_files, "fetch", broken)
+    jobs = pd.DataFrame([("id", tmp_path / "a.svs", 1, "0" * 32)], columns=["id", "path", "size", "md5"])
+    with pytest.raises(TypeError, match="a fault"):
+        gdc_files.fetch_all("http://nowhere", jobs, 2, print)

@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from mmmil import params
+from mmmil import params, record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ def take_lock(path: Path, patience: float = 24 * 3600, step: float = 1.0) -> int
             break
         except OSError:
             holder = os.pread(lock, 32, 0).decode().strip()
-            if holder.isdigit() and alive(int(holder)):
+            if holder.isdigit() and record.alive(int(holder)):
                 os.close(lock)
                 raise RunError(
                     f"another run is in progress in this folder (process {holder}): wait for it, or stop it"
@@ -58,21 +58,6 @@ def take_lock(path: Path, patience: float = 24 * 3600, step: float = 1.0) -> int
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
-
-
-def alive(process: int) -> bool:
-    """Whether a process of this number is running."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    stat = Path(f"/proc/{process}/stat")  # one that was killed but not yet reaped by its parent is not running
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (OSError, IndexError):
-        return True
 
 
 def environment() -> dict[str, str]:
