@@ -17,7 +17,7 @@ from mmmil.params import Params
 from mmmil.splits import fold_patients, split, write_splits
 from mmmil.tables import CohortError, fail
 
-__all__ = ["Cohort", "CohortError", "build", "fold_patients", "receipts", "split", "write_splits"]
+__all__ = ["Cohort", "CohortError", "build", "fold_patients", "folds_of", "receipts", "split", "write_splits"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def build(p: Params) -> Cohort:
     patients = patients.sort_index()[own_table.COLUMNS[1:]]
     patients.index.name = "patient_id"
     if not (patients["label"] < 0).all():
-        _require_classes(patients["label"], p, excluded)
+        _require_classes(patients, p, excluded)
     return Cohort(patients, excluded, list(p.class_names), steps)
 
 
@@ -198,7 +198,14 @@ def _complete(patients: pd.DataFrame, p: Params, source, tally: Tally) -> pd.Dat
     return complete
 
 
-def _require_classes(labels: pd.Series, p: Params, excluded: pd.DataFrame) -> None:
+def folds_of(patients: pd.DataFrame, p: Params) -> pd.Series:
+    """The split of a cohort's patients (index patient_id, columns label and site) that the parameters ask for."""
+    groups = patients["site"] if p.fold_groups == "site" else None
+    return split(patients["label"], p.test_fraction, p.n_folds, p.seed, groups)
+
+
+def _require_classes(patients: pd.DataFrame, p: Params, excluded: pd.DataFrame) -> None:
+    labels = patients["label"]
     sizes = [int((labels == c).sum()) for c in (0, 1)]
     if min(sizes) < p.n_folds + 1:
         reasons = "".join(f"\n  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items())
@@ -207,4 +214,4 @@ def _require_classes(labels: pd.Series, p: Params, excluded: pd.DataFrame) -> No
             f"{p.n_folds} folds and a test set need {p.n_folds + 1} of each; lower n_folds or add patients. "
             f"Left out:{reasons or ' none'}"
         )
-    split(labels, p.test_fraction, p.n_folds, p.seed)
+    folds_of(patients, p)

@@ -132,7 +132,7 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
         named += [(f, name) for f in ("sample_sheets", "manifests", "clinical") for name in getattr(self, f)]
         if self.has_genes:
             named += [("expression_matrix", name) for name in self.expression_matrix]
-            named += [("go_gmt", self.go_gmt), ("kegg_gmt", self.kegg_gmt)]
+            named += [("gene_table", self.gene_table), ("go_gmt", self.go_gmt), ("kegg_gmt", self.kegg_gmt)]
         return [(field, self.path(name)) for field, name in named if name and not self.path(name).is_file()]
 
     def require_files(self) -> Params:

@@ -74,8 +74,23 @@ class Cohort(Stage):
     expression_kind: Literal["star", "htseq", "counts", "log2tpm", "zscore"] = Field(
         "star", description="what the expression files hold; only counts may reach DESeq2"
     )
+    gene_table: str = Field(
+        "",
+        description="CSV gene_id,symbol,length of genes: symbols of files that have ids only, lengths (bp) for TPM",
+    )
+    counts_level: Literal["tpm", "cpm"] = Field(
+        "tpm",
+        description="level of counts whose file states no TPM: tpm needs the lengths of gene_table, cpm does without",
+    )
+    round_counts: bool = Field(
+        False, description="round expected counts (RSEM) to whole numbers for DESeq2; otherwise they are refused"
+    )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="held-out patients (paper: 20 %)")
     n_folds: int = Field(5, ge=2, description="stratified cross-validation folds of the rest (paper: 5)")
+    fold_groups: Literal["none", "site"] = Field(
+        "none",
+        description="site: folds and test set share no hospital (TCGA's tissue source site); the paper says none",
+    )
     incomplete: Literal["error", "exclude"] = Field(
         "error", description="a patient without slide or expression stops the run, or is left out and counted"
     )
@@ -161,6 +176,9 @@ class Genes(Stage):
     min_count: int = Field(
         10, ge=0, description="a gene needs this many counts in as many patients as the smaller class"
     )
+    min_class_patients: int = Field(
+        3, ge=2, description="patients of each class that every fold must have to be fitted on; below it nothing starts"
+    )
     gene_set_fdr: float = Field(0.01, gt=0, le=1, description="adjusted p below which a set is used (paper: 0.01)")
     set_size_min: int = Field(10, ge=2, description="genes of a set found in the data, at least")
     set_size_max: int = Field(500, ge=2, description="genes of a set found in the data, at most")
@@ -185,6 +203,11 @@ class Genes(Stage):
     )
     latent_dim: int = Field(96, ge=4, description="length of a gene-set token, as the image token")
     ae_hidden: int = Field(256, ge=4, description="hidden width of the autoencoder; unstated in the paper")
+    ae_loss: Literal["element", "set"] = Field(
+        "element",
+        description="what the masked loss averages over: all genes alike, or all sets alike whatever their size; "
+        "unstated",
+    )
     ae_epochs: int = Field(30, ge=1, description="epochs of the autoencoder; unstated")
     ae_lr: float = Field(1e-3, gt=0, description="learning rate of the autoencoder; unstated")
     ae_batch: int = Field(256, ge=1, description="(patient, set) pairs per step; unstated")
@@ -218,6 +241,10 @@ class Model(Stage):
     landmarks: int = Field(64, ge=1, description="Nyström landmarks; TransMIL takes half its width, unstated here")
     set_embedding: bool = Field(
         True, description="a learned vector per gene set, so that the encoder knows which set a token is"
+    )
+    gene_encoder: Literal["frozen", "trained"] = Field(
+        "frozen",
+        description="the autoencoder's encoder half: fixed latents as in the paper, or trained on with the model",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="in the encoders; unstated")
 
@@ -254,6 +281,11 @@ class Evaluation(Stage):
 
     threshold: float = Field(
         0.5, gt=0, lt=1, description="probability of class 1 from which a patient is called class 1"
+    )
+    null_repeats: int = Field(
+        3,
+        ge=1,
+        description="times the labels are shuffled to see what the choice of gene sets gives without any signal",
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="of intervals: Student's t over the folds; unstated")
 
@@ -298,6 +330,7 @@ UNSTATED = {
         "set_size_min",
     ),
     *("set_size_max", "fallback_sets", "max_sets", "single_genes", "gene_order", "gene_scaling", "ae_hidden"),
+    *("min_class_patients", "ae_loss", "gene_encoder", "fold_groups", "counts_level", "round_counts", "null_repeats"),
     *("ae_epochs", "ae_lr", "ae_batch", "token_scaling", "apoz_tiles", "width", "heads", "attention", "landmarks"),
     *("set_embedding", "dropout", "epochs", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
     *("augment", "precision", "threshold", "confidence", "n_permutations"),

@@ -115,7 +115,7 @@ def load(p: Params, workers: int = 1) -> Study:
             told = "; ".join(f"{n} x {reason}" for reason, n in flow.reasons(cohort.excluded, "tiles").items())
             raise cohorts.CohortError(f"task '{p.task}': no slide gives enough tiles ({told}); lower n_tiles")
     if (cohort.labels >= 0).all() and len(cohort) > 1:
-        folds = cohorts.split(cohort.labels, p.test_fraction, p.n_folds, p.seed)
+        folds = cohorts.folds_of(cohort.patients, p)
     else:  # slides without labels can be tiled and looked at, nothing more
         folds = pd.Series(-1, index=cohort.patients.index, name="fold")
     return Study(p, cohort, folds, tiles)

@@ -523,6 +523,38 @@ def test_split_of_repeated_patients_or_too_few():
         cohort.split(LABELS[50:64])
 
 
+SITES = pd.Series([f"S{i % 13}" for i in range(100)], index=LABELS.index)
+
+
+def test_sites_are_never_divided_between_folds():
+    folds = cohort.split(LABELS, groups=SITES)
+    assert set(folds) == {-1, 0, 1, 2, 3, 4} and folds.groupby(SITES).nunique().max() == 1
+    assert 10 <= (folds == -1).sum() <= 30
+    assert all(LABELS[folds == fold].nunique() == 2 for fold in range(-1, 5))
+    shuffled = LABELS.sample(frac=1, random_state=0)
+    assert cohort.split(shuffled, groups=SITES)[folds.index].equals(folds)
+    assert cohort.split(LABELS, groups=SITES[::-1]).equals(folds)
+
+
+def test_sites_that_cannot_be_dealt_out():
+    with pytest.raises(CohortError, match=r"P007: site: is not known"):
+        cohort.split(LABELS, groups=SITES.mask(SITES.index == "P007", ""))
+    by_class = pd.Series(["A", "B"], index=[0, 1])[LABELS].set_axis(LABELS.index)
+    with pytest.raises(CohortError, match="fold_groups: none"):
+        cohort.split(LABELS, groups=by_class)
+
+
+def test_fold_groups_of_the_parameters_reach_the_split(own):
+    more = {"n_folds": 2, "test_fraction": 0.4}
+    patients = cohort.build(own(**more)).patients
+    assert patients["site"].ne("").all()
+    patients = patients.assign(site=[f"S{i % 7}" for i in range(len(patients))])
+    assert cohort.folds_of(patients, own(**more)).groupby(patients["site"]).nunique().max() > 1
+    assert cohort.folds_of(patients, own(fold_groups="site", **more)).groupby(patients["site"]).nunique().max() == 1
+    with pytest.raises(CohortError, match="fold_groups: none"):  # each class has one site of its own here
+        cohort.build(own(fold_groups="site", **more))
+
+
 def test_splits_are_written_as_clam_reads_them(tmp_path):
     folds = cohort.split(LABELS)
     patients = pd.DataFrame({"slide_id": [f"s-{i}" for i in LABELS.index], "label": LABELS}, index=LABELS.index)
