@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pandas as pd
+
+from mmmil.genetable import ExpressionError, require_gene_names, without_version
 
 STAR_COLUMNS = [
     *("gene_id", "gene_name", "gene_type", "unstranded", "stranded_first", "stranded_second"),
@@ -25,15 +26,6 @@ STAR_ROWS = {"N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"}
 HTSEQ_ROWS = {"__no_feature", "__ambiguous", "__too_low_aQual", "__not_aligned", "__alignment_not_unique"}
 NOT_A_NUMBER = ["", "NA", "NaN", "nan", "null", "NULL", "N/A"]
 AGAIN = "compare its size and MD5 with the manifest and download it again"
-ENSEMBL_VERSION = re.compile(r"^(ENS\w*?\d+)\.\d+")
-
-
-class ExpressionError(ValueError):
-    """An expression file is damaged or not what the parameters say; names the file, the gene and the remedy."""
-
-
-def without_version(ids: pd.Series) -> pd.Series:
-    return ids.str.replace(ENSEMBL_VERSION, r"\1", regex=True)
 
 
 @contextmanager
@@ -123,7 +115,8 @@ def read_star(path: Path) -> pd.DataFrame:
 def read_htseq(path: Path) -> pd.DataFrame:
     """GDC HTSeq counts (`*.htseq.counts[.gz]`) without its five `__` rows: columns gene_id, symbol, count (int32).
 
-    The file has no symbols, so symbol is the Ensembl id without version: gene sets must be given in Ensembl ids.
+    The file has no symbols, so symbol is the Ensembl id without version: without a gene table that gives symbols,
+    gene sets must be given in Ensembl ids.
     """
     data = _whole(path, HTSEQ_ROWS)
     try:
@@ -148,6 +141,13 @@ def _header(handle: IO[bytes], path: Path) -> tuple[list[str], str]:
     names = next(csv.reader([first], delimiter=sep), [])
     if len(names) < 2:
         raise ExpressionError(f"{path}: its first line names no samples; give a table of genes x samples with a header")
+    start = handle.tell()
+    cells = next(csv.reader([handle.readline().decode(errors="replace").rstrip("\r\n")], delimiter=sep), [])
+    handle.seek(start)
+    if len(cells) > len(names):  # R writes row names without a name; every sample would get its neighbour's values
+        raise ExpressionError(
+            f"{path}: line 2 has {len(cells)} cells, the header {len(names)}; put 'gene' before the first sample's name"
+        )
     return names, sep
 
 
@@ -157,7 +157,7 @@ def _by_slide(names: list[str]) -> bool:
 
 
 def matrix_columns(path: Path) -> list[str]:
-    """Names of a matrix's samples, from its header alone; the patients of a PORPOISE table."""
+    """Names of a matrix's samples, from its first two lines alone; the patients of a PORPOISE table."""
     with _opened(path) as handle:
         names, sep = _header(handle, path)
         if _by_slide(names):
@@ -170,11 +170,12 @@ def matrix_columns(path: Path) -> list[str]:
     return columns
 
 
-def read_matrix(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
+def read_matrix(path: Path, kind: str, columns: list[str] | None = None, whole: bool = True) -> pd.DataFrame:
     """Matrix of genes x samples (TSV or CSV, gzip or zip), or a PORPOISE table: index gene names, columns samples.
 
-    kind: 'counts' (int32), 'log2tpm' or 'zscore' (float32); columns: these samples only. Raises ExpressionError for
-    cells that are missing, no number, or not what `kind` says.
+    kind: 'counts' (int32), 'log2tpm' or 'zscore' (float32); columns: these samples only; whole: False also takes
+    expected counts, which are no whole numbers (float64). Raises ExpressionError for a table without gene names and
+    for cells that are missing, no number, or not what `kind` says.
     """
     with _opened(path) as handle:
         names, sep = _header(handle, path)
@@ -205,9 +206,9 @@ def read_matrix(path: Path, kind: str, columns: list[str] | None = None) -> pd.D
         frame = frame if columns is None else frame[columns]
     elif columns is not None:
         frame = frame[columns]
-    if not by_slide and (frame.index == "").any():
-        raise ExpressionError(f"{path}: a row has no gene name; name it or delete it")
-    return _checked(frame, path, kind)
+    if not by_slide:
+        require_gene_names(frame.index.to_series(), path)
+    return _checked(frame, path, kind, whole)
 
 
 def _one_row_per_case(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -220,7 +221,7 @@ def _one_row_per_case(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     return first.T.rename(index=lambda name: name.removesuffix("_rnaseq"))
 
 
-def _checked(frame: pd.DataFrame, path: Path, kind: str) -> pd.DataFrame:
+def _checked(frame: pd.DataFrame, path: Path, kind: str, whole: bool) -> pd.DataFrame:
     def place(mask: np.ndarray) -> str:
         row, column = np.argwhere(mask)[0]
         return f"{path}: gene {frame.index[row]}, column {frame.columns[column]}: {frame.iloc[row, column]!s}"
@@ -235,17 +236,31 @@ def _checked(frame: pd.DataFrame, path: Path, kind: str) -> pd.DataFrame:
     if not np.isfinite(values).all():
         raise ExpressionError(f"{place(~np.isfinite(values))} is missing or infinite; fill the cell or delete the gene")
     if kind == "counts":
-        if values.min() < 0:
-            raise ExpressionError(f"{place(values < 0)} is negative, so this is no count; set expression_kind")
-        if values.dtype.kind == "f" and (values % 1 != 0).any():
-            raise ExpressionError(
-                f"{place(values % 1 != 0)} is not a whole number ({(values % 1 != 0).mean():.1%} of all cells): "
-                "RSEM's expected counts are estimates, not counts; give STAR or HTSeq counts, "
-                "or log2 TPM with expression_kind: log2tpm"
-            )
-        if values.max() >= 2**31:
-            raise ExpressionError(f"{place(values >= 2**31)} is too large for a count; correct the cell")
+        _require_counts(values, path, place, whole)
     elif kind == "log2tpm" and values.max() > 20:  # all TPM of a sample add up to a million: log2 is below 20
         raise ExpressionError(f"{place(values > 20)} cannot be log2 TPM; give log2(TPM + 1), or set expression_kind")
-    dtype = np.int32 if kind == "counts" else np.float32
+    dtype = np.float32 if kind != "counts" else np.int32 if whole else np.float64
     return pd.DataFrame(values.astype(dtype), index=frame.index.astype(str), columns=frame.columns)
+
+
+def _require_counts(values: np.ndarray, path: Path, place: Callable[[np.ndarray], str], whole: bool) -> None:
+    parts = values % 1 != 0 if values.dtype.kind == "f" else np.zeros(1, bool)
+    if values.min() < 0:
+        fault = "so it is no count; correct the cell"
+        if parts.any() and (values < 0).mean() > 0.01:
+            fault = "so these are z-scores or log ratios, not counts; set expression_kind: zscore, or give raw counts"
+        raise ExpressionError(f"{place(values < 0)} is negative, {fault}")
+    if values.max() >= 2**31 - 1:
+        raise ExpressionError(f"{place(values >= 2**31 - 1)} is too large for a count; correct the cell")
+    if not parts.any():
+        return
+    if values.max() <= 20 or np.allclose(values.sum(axis=0), 1e6, rtol=0.01):  # rounding would make counts of them
+        raise ExpressionError(
+            f"{place(parts)} is no count: {'no cell is above 20' if values.max() <= 20 else 'columns add up to 1e6'}, "
+            "so these are TPM or their logarithms; give log2(TPM + 1) with expression_kind: log2tpm"
+        )
+    if whole:
+        raise ExpressionError(
+            f"{place(parts)} is not a whole number ({parts.mean():.1%} of all cells), and DESeq2 takes whole counts "
+            "only; if these are RSEM's expected counts set round_counts: true, else give raw counts"
+        )
