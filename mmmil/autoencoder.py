@@ -5,7 +5,8 @@ a decoder g: latent → hidden → L, training minimises the squared error over 
 
     loss = Σ m (x - g(f(x)))² / Σ m,    m = 1 for a gene, 0 for padding,
 
-over all (patient, set) pairs, averaged per gene. The pairs are cut from one matrix when a batch needs them.
+over all (patient, set) pairs, averaged per gene (`average='element'`) or first within each pair, so that a set of ten
+genes weighs as much as one of 500 (`average='set'`). The pairs are cut from one matrix when a batch needs them.
 """
 
 from __future__ import annotations
@@ -56,42 +57,55 @@ class MaskedMLP(nn.Module):
 class GeneSetAutoencoder:
     """Fit on training patients' (patient, set) pairs, transform any patient's into latents.
 
-    hidden, latent: widths of the network; epochs, lr (Adam), batch (pairs per step), seed: of its training. The same
-    seed, data and number of threads give the same weights on a CPU, bit for bit.
+    hidden, latent: widths of the network; epochs, lr (Adam), batch (pairs per step), seed: of its training; average:
+    'element', all genes weigh alike, or 'set', all sets do, whatever their size. The same seed, data and number of
+    threads give the same weights on a CPU, bit for bit. After `fit`, history holds the masked MSE by epoch.
     """
 
-    def __init__(self, hidden=256, latent=96, epochs=30, lr=1e-3, batch=256, seed=0):
+    def __init__(self, hidden=256, latent=96, epochs=30, lr=1e-3, batch=256, seed=0, average="element"):
+        if average not in ("element", "set"):
+            raise ValueError(f"average is '{average}'; give 'element' or 'set'")
         self.hidden, self.latent, self.epochs = hidden, latent, epochs
-        self.lr, self.batch, self.seed = lr, batch, seed
+        self.lr, self.batch, self.seed, self.average = lr, batch, seed, average
         self.network: MaskedMLP | None = None
+        self.history: dict[str, list[float]] = {}
 
-    def fit(self, level: np.ndarray, index: np.ndarray) -> list[float]:
+    def fit(self, level: np.ndarray, index: np.ndarray, unseen: np.ndarray | None = None) -> list[float]:
         """Train on every pair of a patient and a set.
 
         level: (patients, genes) scaled levels; index: (sets, L) columns of each set's genes, padded at the end with
-        -1. Returns the masked MSE of every epoch, averaged over its steps' real genes.
+        -1; unseen: levels of other patients, on which the network is measured after every epoch and not trained.
+
+        Returns the masked MSE of every epoch over its steps' real genes, while the weights were changing. `history`
+        keeps it as mse_train, and where there are unseen patients theirs as mse_unseen; both per gene, whatever
+        `average` is, so that they can be compared.
         """
         pairs = _Pairs(level, index)
+        if measured := unseen is not None and len(unseen) > 0:
+            _Pairs(unseen, index)  # what it refuses is refused now, not after an epoch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = MaskedMLP(index.shape[1], self.hidden, self.latent)
         draw = torch.Generator().manual_seed(self.seed)
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr)
-        # A constant divisor, so that a gene weighs the same in a batch of short sets and in one of long sets.
-        per_pair = pairs.sizes.double().mean().item()
-        losses = []
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr, fused=True)
+        # With 'element' a constant, so that a gene weighs the same in a batch of short sets and in one of long sets.
+        sizes = pairs.sizes.double()
+        weight = (1 / (sizes if self.average == "set" else sizes.mean().expand_as(sizes))).to(pairs.flat.dtype)
+        self.history = {"mse_train": []} | ({"mse_unseen": []} if measured else {})
         for _ in range(self.epochs):
             squared = genes = 0.0
             for batch in self._batches(pairs, draw):
                 x, mask = pairs[batch]
-                error = ((self.network.decode(self.network.encode(x), x.shape[1]) - x) * mask).square().sum()
+                error = ((self.network.decode(self.network.encode(x), x.shape[1]) - x) * mask).square().sum(dim=1)
                 optimizer.zero_grad(set_to_none=True)
-                (error / (len(batch) * per_pair)).backward()
+                (error @ weight[batch % len(weight)] / len(batch)).backward()
                 optimizer.step()
-                squared += error.item()
+                squared += error.detach().sum().item()
                 genes += mask.sum().item()
-            losses.append(squared / genes)
-        return losses
+            self.history["mse_train"].append(squared / genes)
+            if measured:
+                self.history["mse_unseen"].append(np.average(self.errors(unseen, index), weights=pairs.sizes).item())
+        return self.history["mse_train"]
 
     def _batches(self, pairs: _Pairs, draw: torch.Generator) -> list[torch.Tensor]:
         """A random order of all pairs, in batches of similar length: little padding is computed."""
@@ -104,7 +118,7 @@ class GeneSetAutoencoder:
     @torch.no_grad()
     def transform(self, level: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Latents of every patient and set: (patients, sets, latent) float32."""
-        level = torch.as_tensor(np.ascontiguousarray(level, dtype=np.float32))
+        level = _tensor(level)
         latents = np.empty((len(level), len(index), self.latent), dtype=np.float32)
         for number, columns in enumerate(index):
             genes = torch.as_tensor(columns[columns >= 0])
@@ -114,7 +128,7 @@ class GeneSetAutoencoder:
     @torch.no_grad()
     def errors(self, level: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Masked MSE of every set over these patients: (sets,) in the squared units of `level`."""
-        level = torch.as_tensor(np.ascontiguousarray(level, dtype=np.float32))
+        level = _tensor(level)
         errors = np.empty(len(index))
         for number, columns in enumerate(index):
             x = level[:, torch.as_tensor(columns[columns >= 0])]
@@ -145,16 +159,23 @@ class _Pairs:
         sizes = (index >= 0).sum(axis=1)
         if (index < 0).all(axis=1).any() or ((index >= 0) != (np.arange(index.shape[1]) < sizes[:, None])).any():
             raise ValueError("index: every set needs genes, and padding (-1) only after them")
-        self.level = torch.as_tensor(np.ascontiguousarray(level, dtype=np.float32))
-        self.index = torch.as_tensor(index)
+        # Padding is a column of zeros after the genes, and the matrix one row: a batch is one look-up in it.
+        self.patients, self.genes = level.shape
+        self.flat = functional.pad(_tensor(level), (0, 1)).ravel()
+        self.index = torch.as_tensor(np.where(index < 0, self.genes, index))
         self.sizes = torch.as_tensor(sizes)
 
     def __len__(self) -> int:
-        return len(self.level) * len(self.index)
+        return self.patients * len(self.index)
 
     def __getitem__(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Levels and mask of some pairs, both (pairs, longest of them) float32, zero at padding."""
+        """Levels and mask of some pairs, both (pairs, longest of them), zero at padding."""
         patients, sets = numbers // len(self.index), numbers % len(self.index)
-        columns = self.index[sets, : self.sizes[sets].max()]
-        mask = (columns >= 0).float()
-        return self.level[patients[:, None], columns.clamp(min=0)] * mask, mask
+        columns = self.index[:, : self.sizes[sets].max()][sets]
+        places = columns + (patients * (self.genes + 1))[:, None]
+        return self.flat.index_select(0, places.ravel()).view(places.shape), (columns < self.genes).to(self.flat.dtype)
+
+
+def _tensor(level: np.ndarray) -> torch.Tensor:
+    # float32, unless somebody who compares computations has set torch's default to float64
+    return torch.as_tensor(np.ascontiguousarray(level), dtype=torch.get_default_dtype())

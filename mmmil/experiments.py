@@ -39,6 +39,10 @@ class Variant:
     def is_trained_end_to_end(self) -> bool:
         return self.backbone in ("original", "uib", "reduced")
 
+    def trains_gene_encoder(self, p: Params) -> bool:
+        """Whether the encoder half of the autoencoder is trained with the model; a single-gene vector has none."""
+        return p.gene_encoder == "trained" and self.genes in ("go", "kegg")
+
 
 VARIANTS = {
     v.name: v
@@ -117,7 +121,7 @@ def run(study, name: str, fold: int) -> Path:
         "evaluated": {i: int(study.labels[i]) for i in evaluated},
         "settings": _settings(p, v),
         "code": record.source_digest(
-            "mmmil.training", "mmmil.models", "mmmil.attention", "mmmil.backbone", "mmmil.baselines"
+            *(f"mmmil.{m}" for m in ("training", "models", "attention", "geneencoder", "backbone", "baselines"))
         ),
         "versions": record.versions("torch", "timm", "nystrom-attention", "scikit-learn"),
     }
@@ -153,7 +157,8 @@ def _settings(p: Params, v: Variant) -> dict:
     if v.backbone != "reduced":
         settings.pop("kept_channels"), settings.pop("apoz_tiles")
     if not v.uses_genes:
-        settings.pop("set_embedding")
+        settings.pop("set_embedding"), settings.pop("gene_dropout")
+    settings["gene_encoder"] = "trained" if v.trains_gene_encoder(p) else "frozen"
     if p.attention == "exact":
         settings.pop("landmarks")
     return settings

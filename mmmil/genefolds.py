@@ -65,9 +65,8 @@ def enrichment_table(
     }
 
     def make(folder: Path) -> dict:
-        # Read before the differential expression: a wrong GMT file is an error now, not an hour later.
+        require_sets(p, expression, [library])  # a wrong GMT file is an error now, not after hours of DESeq2
         sets = enrichment.read_gmt(gmt(p, library))
-        enrichment.within(sets, expression.genes["symbol"].dropna(), 1, len(expression.genes))
         ranking = gene_statistic(p, expression, labels, folds, fold)
         table = enrichment.enrich(ranking, sets, p.set_size_min, p.set_size_max, p.seed)
         table.to_csv(folder / "enrichment.csv")
@@ -98,7 +97,7 @@ def folder_name(p: Params, fold: int) -> str:
 
 
 def check(p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, library: Library) -> None:
-    """Raise GeneSetError for an unknown library, a missing GMT file, or patients that do not match."""
+    """Raise GeneSetError for an unknown library, a missing GMT file, patients that do not match or are too few."""
     if library not in ("go", "kegg", "genes"):
         raise GeneSetError(f"library '{library}' is not one of go, kegg, genes")
     named = {"go": p.go_gmt, "kegg": p.kegg_gmt, "genes": ""}[library]
@@ -108,11 +107,33 @@ def check(p: Params, expression: Expression, labels: pd.Series, folds: pd.Series
         )
     if set(labels.index) != set(folds.index):
         raise GeneSetError("labels and folds are not of the same patients; split these labels again")
+    _require_classes(p, labels, folds)
     missing = sorted(set(labels.index) - set(expression.patients))
     if missing:
         raise GeneSetError(
             f"{len(missing)} patients have no expression ({', '.join(missing[:3])}); exclude them from the cohort"
         )
+
+
+def _require_classes(p: Params, labels: pd.Series, folds: pd.Series) -> None:
+    """Every fold's fitted patients must be enough of both classes: told of all folds, before the first is fitted."""
+    for fold in sorted(folds.unique()):
+        fitted, _ = patients_of(p, labels, folds, fold)
+        sizes = [int((labels[fitted] == c).sum()) for c in (0, 1)]
+        if min(sizes) < p.min_class_patients:
+            raise GeneSetError(
+                f"fold {fold} would be fitted on {sizes[0]} patients of {p.class_names[0]} and {sizes[1]} of "
+                f"{p.class_names[1]}, fewer than min_class_patients ({p.min_class_patients}): add patients, lower "
+                "n_folds, or check class_values"
+            )
+
+
+def require_sets(p: Params, expression: Expression, libraries: Sequence[Library]) -> None:
+    """Raise EnrichmentError where a library's GMT file cannot be read or holds no gene of the data."""
+    for library in libraries:
+        if library != "genes":
+            sets = enrichment.read_gmt(gmt(p, library))
+            enrichment.within(sets, expression.genes["symbol"].dropna(), 1, len(expression.genes))
 
 
 def gmt(p: Params, library: Library) -> Path:

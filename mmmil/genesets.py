@@ -23,8 +23,9 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from mmmil import enrichment, genetokens, record
-from mmmil.autoencoder import GeneSetAutoencoder
+from mmmil.autoencoder import GeneSetAutoencoder, index_table
 from mmmil.cohort import fold_patients
+from mmmil.geneencoder import GeneSetEncoder
 from mmmil.genefolds import (
     GeneSetError,
     Library,
@@ -36,6 +37,7 @@ from mmmil.genefolds import (
     gene_statistic,
     gmt,
     patients_of,
+    require_sets,
     rows_of,
 )
 from mmmil.params import Params
@@ -48,10 +50,11 @@ __all__ = ["GeneSetError", "GeneTokens", "all_folds", "deg_table", "enrichment_t
 SINGLE = "single-gene vector"
 SOURCES = [f"mmmil.{name}" for name in ("deg", "enrichment", "autoencoder", "genetokens", "genefolds", "genesets")]
 # What a token depends on beside the two tables above it; the rest of the stage does not make it again.
-VECTOR = {"gene_scaling", "single_genes"}
+VECTOR = {"gene_scaling", "gene_clip", "single_genes"}
 SETS = {
-    *("gene_set_fdr", "set_size_min", "set_size_max", "fallback_sets", "max_sets", "gene_order", "gene_scaling"),
-    *("latent_dim", "ae_hidden", "ae_epochs", "ae_lr", "ae_batch", "token_scaling"),
+    *("gene_set_fdr", "set_size_min", "set_size_max", "fallback_sets", "max_sets"),
+    *("gene_order", "gene_scaling", "gene_clip", "token_scaling"),
+    *("latent_dim", "ae_hidden", "ae_epochs", "ae_lr", "ae_batch", "ae_loss"),
 }
 
 
@@ -126,6 +129,23 @@ def tokens(
     )
 
 
+def encoder_inputs(
+    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, made: GeneTokens
+) -> tuple[np.ndarray, GeneSetEncoder]:
+    """What a model that trains the encoder half itself reads in place of `made.tokens`, and that half as fitted.
+
+    Returns the levels (patients, genes) float32 of all genes of the sets, in the order of `made.patients`, and the
+    module that makes `made.tokens` of them until it is trained.
+    """
+    fitted, _ = patients_of(p, labels, folds, fold)
+    symbols = _union(made.genes)
+    level = _levels(p, expression, symbols, rows_of(expression, fitted))[rows_of(expression, made.patients)]
+    with np.load(made.folder / "tokens.npz") as saved:
+        scale = (saved["mean"], saved["sd"]) if "mean" in saved else (0.0, 1.0)
+    network = GeneSetAutoencoder.load(made.folder / "autoencoder.safetensors").network
+    return level, GeneSetEncoder(network, index_table(made.genes, symbols), *scale)
+
+
 def all_folds(
     p: Params,
     expression: Expression,
@@ -141,6 +161,7 @@ def all_folds(
     """
     for library in libraries:
         check(p, expression, labels, folds, library)
+    require_sets(p, expression, libraries)
     numbers = [-1, *sorted(k for k in folds.unique() if k >= 0)]
     if p.selection == "all_patients":  # the first fold makes what the others find
         _one_fold(p, expression, labels, folds, -1, libraries)
@@ -175,19 +196,21 @@ def stability(names: dict[int, Sequence[str]]) -> pd.DataFrame:
 
 # -- the two kinds of tokens -----------------------------------------------------------------------------------------
 def _make_latents(p, expression, sets, passed, fitted, covered, folder: Path) -> dict:
-    symbols = list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
+    symbols = _union(sets)
     rows, own = rows_of(expression, covered), rows_of(expression, fitted)
-    model = GeneSetAutoencoder(p.ae_hidden, p.latent_dim, p.ae_epochs, p.ae_lr, p.ae_batch, p.seed)
+    model = GeneSetAutoencoder(p.ae_hidden, p.latent_dim, p.ae_epochs, p.ae_lr, p.ae_batch, p.seed, p.ae_loss)
     with _one_thread():
         latents, losses, errors = genetokens.encode_sets(
             _levels(p, expression, symbols, own), symbols, sets, own, rows, model
         )
+    scale = {}
     if p.token_scaling == "per_set":
-        latents = genetokens.scale_tokens(latents, np.flatnonzero(np.isin(rows, own)))
+        mean, sd = genetokens.token_scale(latents, np.flatnonzero(np.isin(rows, own)))
+        latents, scale = genetokens.scale_tokens(latents, mean, sd), {"mean": mean, "sd": sd}
     model.save(folder / "autoencoder.safetensors")
     losses.to_csv(folder / "losses.csv")
     errors.to_csv(folder / "errors.csv")
-    return _write(folder, latents, sets, passed)
+    return _write(folder, latents, sets, passed, **scale)
 
 
 def _make_vector(p, expression, statistic, fitted, covered, folder: Path) -> dict:
@@ -199,17 +222,24 @@ def _make_vector(p, expression, statistic, fitted, covered, folder: Path) -> dic
     return _write(folder, level[:, None, :], {SINGLE: genes}, True)
 
 
+def _union(sets: dict[str, list[str]]) -> list[str]:
+    """Genes of all sets, each once, in the order in which they first occur."""
+    return list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
+
+
 def _levels(p, expression, symbols, own) -> np.ndarray:
     """Levels of some genes in all patients: (patients, symbols) float32, scaled on the fitted ones' rows or not."""
     column = {symbol: i for i, symbol in enumerate(expression.genes["symbol"])}
     level = expression.level[:, [column[symbol] for symbol in symbols]]
-    return genetokens.scale_genes(level, own) if p.gene_scaling == "zscore" else level.astype(np.float32)
+    if p.gene_scaling == "zscore":
+        return genetokens.scale_genes(level, own, p.gene_clip)
+    return level.astype(np.float32)
 
 
-def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed: bool) -> dict:
+def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed: bool, **scale: np.ndarray) -> dict:
     if not np.isfinite(values).all():
         raise GeneSetError("gene tokens are not finite: lower ae_lr, or use gene_scaling: zscore")
-    np.savez(folder / "tokens.npz", tokens=values.astype(np.float32))
+    np.savez(folder / "tokens.npz", tokens=values.astype(np.float32), **scale)
     (folder / "sets.json").write_text(json.dumps({"passed": passed, "genes": genes}, indent=1))
     return {"tokens": len(genes), "passed": passed}
 

@@ -103,6 +103,8 @@ class MultimodalMIL(nn.Module):
         landmarks: int = 64,
         dropout: float = 0.1,
         set_embedding: bool = True,
+        gene_encoder: nn.Module | None = None,
+        gene_dropout: float = 0.0,
     ):
         super().__init__()
         vectors = {"image": 1, "genes": 1, "self": 2, "dual": 4}
@@ -114,6 +116,8 @@ class MultimodalMIL(nn.Module):
             self.tile_encoder = tile_encoder
             self.image_encoder = Encoder(image_dim, *common, ppeg=True)
         if fusion != "image":
+            self.gene_set_encoder = gene_encoder
+            self.gene_dropout = nn.Dropout(gene_dropout)
             self.gene_encoder = Encoder(gene_dim, *common, ppeg=False)
             self.set_embedding = nn.Parameter(torch.randn(n_sets, width) * 0.02) if set_embedding else None
         if fusion == "dual":
@@ -141,6 +145,8 @@ class MultimodalMIL(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """tiles (B, N, px, px, 3) uint8 or features (B, N, D); genes (B, S, gene_dim) -> logits (B, 2) and att.
 
+        With a gene set encoder of the model's own, genes are the levels (B, G) that it makes tokens of.
+
         mask (B, N) bool is False where a bag is padded; None where none is.
 
         att maps self_image (B, H, N), self_genes (B, H, S) and, for dual, cross_genes (B, H, S: the image's summary
@@ -151,7 +157,8 @@ class MultimodalMIL(nn.Module):
             image, image_tokens, att["self_image"] = self.image_encoder(self.image_tokens(tiles, mask), mask=mask)
             vectors.append(image)
         if self.fusion != "image":
-            gene, gene_tokens, att["self_genes"] = self.gene_encoder(genes, self.set_embedding)
+            tokens = genes if self.gene_set_encoder is None else self.gene_set_encoder(genes)
+            gene, gene_tokens, att["self_genes"] = self.gene_encoder(self.gene_dropout(tokens), self.set_embedding)
             vectors.append(gene)
         if self.fusion == "dual":
             from_genes, att["cross_genes"] = self.image_to_genes(image, gene_tokens)

@@ -201,6 +201,12 @@ class Genes(Stage):
     gene_scaling: Literal["zscore", "none"] = Field(
         "zscore", description="log2(TPM+1) per gene scaled on training patients before the autoencoder"
     )
+    gene_clip: float = Field(
+        5.0,
+        ge=0,
+        description="training deviations at which a scaled level is cut: tables of z-scores hold values in the "
+        "thousands, which a squared error would learn and nothing else; 0: not cut; unstated",
+    )
     latent_dim: int = Field(96, ge=4, description="length of a gene-set token, as the image token")
     ae_hidden: int = Field(256, ge=4, description="hidden width of the autoencoder; unstated in the paper")
     ae_loss: Literal["element", "set"] = Field(
@@ -247,6 +253,9 @@ class Model(Stage):
         description="the autoencoder's encoder half: fixed latents as in the paper, or trained on with the model",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="in the encoders; unstated")
+    gene_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of a gene token's values dropped while training; unstated"
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self):
@@ -330,7 +339,8 @@ UNSTATED = {
         "set_size_min",
     ),
     *("set_size_max", "fallback_sets", "max_sets", "single_genes", "gene_order", "gene_scaling", "ae_hidden"),
-    *("min_class_patients", "ae_loss", "gene_encoder", "fold_groups", "counts_level", "round_counts", "null_repeats"),
+    *("min_class_patients", "ae_loss", "gene_clip", "gene_encoder", "gene_dropout", "fold_groups"),
+    *("counts_level", "round_counts", "null_repeats"),
     *("ae_epochs", "ae_lr", "ae_batch", "token_scaling", "apoz_tiles", "width", "heads", "attention", "landmarks"),
     *("set_embedding", "dropout", "epochs", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
     *("augment", "precision", "threshold", "confidence", "n_permutations"),

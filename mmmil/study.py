@@ -102,6 +102,12 @@ class Study:
 
         return genesets.tokens(self.p, self.expression, self.labels, self.folds, fold, library)
 
+    def gene_encoder_inputs(self, fold: int, tokens):
+        """Levels (patients, genes) of a fold's patients and the encoder half that makes `tokens` of them."""
+        from mmmil import genesets
+
+        return genesets.encoder_inputs(self.p, self.expression, self.labels, self.folds, fold, tokens)
+
 
 def load(p: Params, workers: int = 1) -> Study:
     """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest."""

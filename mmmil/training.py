@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmmil import backbone, baselines, record
+from mmmil.genesets import GeneTokens
 from mmmil.models import MultimodalMIL
 from mmmil.params import Params
 
@@ -46,8 +47,9 @@ def make_fabric(p: Params) -> Fabric:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8 or features (P, N, D), genes (P, S, D), and
-    the mask (P, N) of real tiles where bags are padded; None for what it does not read.
+    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8 or features (P, N, D), genes (P, S, D), or
+    levels (P, G) where the model encodes them itself, and the mask (P, N) of real tiles where bags are padded; None
+    for what it does not read.
     """
 
     tiles: Tensor | None = None
@@ -86,21 +88,25 @@ def frozen_features(study, name: str, fold: int) -> np.ndarray:
     return np.load(record.cached(p.results / "features" / name, inputs, make) / "features.npy")
 
 
-def build(study, v, tokens=None, tile_encoder: nn.Module | None = None, image_dim: int = 0) -> MultimodalMIL:
+def build(
+    study, v, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
+) -> MultimodalMIL:
     """The untrained model of a variant; its sizes come from the gene tokens and the tile encoder."""
     p = study.p
     return MultimodalMIL(
         v.fusion,
         tile_encoder,
         image_dim=tile_encoder.channels if tile_encoder else image_dim,
-        gene_dim=tokens.tokens.shape[2] if tokens else 0,
-        n_sets=tokens.tokens.shape[1] if tokens else 0,
+        gene_dim=genes.tokens.tokens.shape[2] if genes else 0,
+        n_sets=genes.tokens.tokens.shape[1] if genes else 0,
         width=p.width,
         heads=p.heads,
         attention=p.attention,
         landmarks=p.landmarks,
         dropout=p.dropout,
         set_embedding=p.set_embedding,
+        gene_encoder=genes.encoder if genes else None,
+        gene_dropout=p.gene_dropout,
     )
 
 
@@ -208,9 +214,17 @@ def predict(
     return torch.cat(probs).numpy(), {k: torch.cat([a[k] for a in atts]).numpy() for k in atts[0]}
 
 
-def inputs_of(study, v, fold: int):
-    """What a variant's model reads, and the GeneTokens behind it (None without genes)."""
-    tiles = genes = tokens = mask = None
+@dataclass(frozen=True)
+class Genes:
+    """A fold's gene tokens, and the encoder half that the model trains itself, or None where they are fixed."""
+
+    tokens: GeneTokens
+    encoder: nn.Module | None = None
+
+
+def inputs_of(study, v, fold: int) -> tuple[Inputs, Genes | None]:
+    """What a variant's model reads, and the gene tokens behind it (None without genes)."""
+    tiles = rows = genes = mask = None
     if v.is_trained_end_to_end:
         tiles = torch.from_numpy(study.bags(fold))
     elif v.uses_slides:
@@ -218,13 +232,17 @@ def inputs_of(study, v, fold: int):
     if v.uses_slides and not study.tile_masks.all():
         mask = torch.from_numpy(study.tile_masks)
     if v.uses_genes:
-        tokens = study.gene_tokens(fold, v.genes)
-        if tokens.patients != [i for i in study.patients if i in set(tokens.patients)]:
+        genes = Genes(study.gene_tokens(fold, v.genes))
+        values, patients = genes.tokens.tokens, genes.tokens.patients
+        if v.trains_gene_encoder(study.p):
+            values, encoder = study.gene_encoder_inputs(fold, genes.tokens)
+            genes = Genes(genes.tokens, encoder)
+        if patients != [i for i in study.patients if i in set(patients)]:
             raise TrainingError("gene tokens are not in the cohort's order")
-        rows = torch.full((len(study.patients), *tokens.tokens.shape[1:]), torch.nan)
-        rows[[study.patients.index(i) for i in tokens.patients]] = torch.from_numpy(tokens.tokens)
-        genes = rows  # patients outside the fold stay NaN, so that touching one cannot go unnoticed
-    return Inputs(tiles, genes, mask), tokens
+        rows = torch.full((len(study.patients), *values.shape[1:]), torch.nan)
+        # patients outside the fold stay NaN, so that touching one cannot go unnoticed
+        rows[[study.patients.index(i) for i in patients]] = torch.from_numpy(values)
+    return Inputs(tiles, rows, mask), genes
 
 
 def train(study, v, fold: int, folder: Path) -> dict:
@@ -243,7 +261,7 @@ def train(study, v, fold: int, folder: Path) -> dict:
         probs = baselines.logistic(x[train], labels[train].numpy(), x[evaluated], strength)
     else:
         fabric = make_fabric(p)
-        inputs, tokens = inputs_of(study, v, fold)
+        inputs, genes = inputs_of(study, v, fold)
         torch.manual_seed(1000 * p.seed + fold + 1)  # after the inputs: making them must not move the generator
         encoder = None
         if fabric.device.type == "cuda":
@@ -253,7 +271,7 @@ def train(study, v, fold: int, folder: Path) -> dict:
             if channels is not None:
                 channels.to_csv(folder / "apoz.csv", index_label="channel")
             facts["backbone_parameters"] = backbone.parameters(encoder)
-        model = build(study, v, tokens, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+        model = build(study, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
         facts["parameters"] = backbone.parameters(model)
         fitted, history = fit(fabric, model, inputs, labels, train, p, p.augment and v.is_trained_end_to_end)
         probs, attention = predict(fabric, fitted, inputs, evaluated, p.batch_size)
@@ -282,12 +300,12 @@ def train(study, v, fold: int, folder: Path) -> dict:
 def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
     """A trained model of a finished training's folder, set up on the device, with the inputs it reads."""
     p = study.p
-    inputs, tokens = inputs_of(study, v, fold)
+    inputs, genes = inputs_of(study, v, fold)
     encoder = None
     if v.is_trained_end_to_end:
         encoder = backbone.TileEncoder(v.backbone, "random")
         if v.backbone == "reduced":
             backbone.prune(encoder, torch.arange(p.kept_channels))
-    model = build(study, v, tokens, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+    model = build(study, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
     model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     return fabric.setup(model), inputs

@@ -39,6 +39,73 @@ def test_loss_falls_and_errors_agree(level, index):
     assert np.average(model.errors(level, index), weights=sizes) == pytest.approx(losses[-1], rel=0.2)
 
 
+def padded(model, level, index, epochs):
+    """Weights after training on pairs that are all padded to the longest set, by the formula as it is written."""
+    patients, sets = len(level), len(index)
+    mask = np.tile(index >= 0, (patients, 1))
+    x = torch.tensor(np.where(mask, level[:, index].reshape(patients * sets, -1), 0), dtype=torch.float64)
+    mask = torch.tensor(mask, dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(model.seed)
+        network = MaskedMLP(index.shape[1], model.hidden, model.latent)
+    optimizer = torch.optim.Adam(network.parameters(), lr=model.lr)
+    draw = torch.Generator().manual_seed(model.seed)
+    for _ in range(epochs):
+        for batch in model._batches(_Pairs(level, index), draw):
+            squared = mask[batch] * (network.decode(network.encode(x[batch]), x.shape[1]) - x[batch]) ** 2
+            if model.average == "set":
+                loss = (squared.sum(1) / mask[batch].sum(1)).mean()
+            else:  # the mean number of genes in place of the batch's own
+                loss = squared.sum() / (len(batch) * mask.sum(1).mean())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.state_dict()
+
+
+@pytest.fixture
+def doubles():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("average", ["element", "set"])
+def test_weights_are_those_of_a_fully_padded_training(level, index, doubles, average):
+    model = small(average=average, epochs=3)
+    model.fit(level, index)
+    plain = padded(model, level, index, 3)
+    for name, value in model.network.state_dict().items():
+        assert value.numpy() == pytest.approx(plain[name].numpy(), abs=1e-10), name
+
+
+def test_averages_differ_for_sets_of_different_sizes_only(level, index):
+    def weights(average, index):
+        model = small(average=average, epochs=3)
+        model.fit(level, index)
+        return torch.cat([value.ravel() for value in model.network.state_dict().values()])
+
+    assert torch.equal(weights("set", index[:, :10]), weights("element", index[:, :10]))
+    assert (weights("set", index) - weights("element", index)).abs().max() > 1e-3
+
+
+def test_unseen_patients_are_measured_and_not_trained_on(level, index):
+    without, model = small(), small()
+    losses = without.fit(level[:20], index)
+    assert model.fit(level[:20], index, unseen=level[20:]) == losses
+    assert without.history == {"mse_train": losses} and list(model.history) == ["mse_train", "mse_unseen"]
+    for name, value in without.network.state_dict().items():
+        assert torch.equal(model.network.state_dict()[name], value), name
+    sizes = (index >= 0).sum(axis=1)
+    own, others = (np.average(model.errors(rows, index), weights=sizes) for rows in (level[:20], level[20:]))
+    assert model.history["mse_unseen"][-1] == pytest.approx(others, rel=1e-12) and others > own
+    shorter = small(epochs=4)
+    shorter.fit(level[:20], index, unseen=level[20:])
+    assert shorter.history["mse_unseen"] == model.history["mse_unseen"][:4]
+    model.fit(level[:20], index, unseen=level[:0])
+    assert model.history == {"mse_train": losses}
+
+
 def test_latents(level, index):
     model = small()
     model.fit(level, index)
@@ -102,3 +169,7 @@ def test_refusals(level, index):
         small().fit(np.where(level == level[0, 0], np.nan, level), index)
     with pytest.raises(ValueError, match="every set needs genes"):
         small().fit(level, index[:, ::-1].copy())
+    with pytest.raises(ValueError, match="missing or infinite"):
+        small().fit(level, index, unseen=np.full_like(level, np.nan))
+    with pytest.raises(ValueError, match="average is 'gene'; give 'element' or 'set'"):
+        small(average="gene")

@@ -145,3 +145,12 @@ def test_an_unknown_fusion_or_attention_is_refused():
         MultimodalMIL("late")
     with pytest.raises(ValueError, match="exact"):
         attention.self_attention(8, 2, "flash", 4, 0.0)
+
+
+def test_gene_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    model = MultimodalMIL("genes", None, 0, 10, 13, width=24, heads=4, dropout=0.0, gene_dropout=0.5)
+    genes = torch.randn(2, 13, 10)
+    assert not torch.equal(model(None, genes)[0], model(None, genes)[0])
+    model.eval()
+    assert torch.equal(model(None, genes)[0], model(None, genes)[0])
