@@ -12,7 +12,7 @@ TASKS   ?= lgg nsclc brca
 OVERLAY ?= demo
 CORES   ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
 PROFILE ?= local
-REAL_TASKS ?= real_slide real_nsclc real_lgg
+REAL_TASKS ?= real_slide real_nsclc real_nsclc_zscores real_lgg
 
 BIN   := .venv/bin
 STAMP := .venv/.installed

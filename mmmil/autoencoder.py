@@ -93,7 +93,7 @@ class GeneSetAutoencoder:
         weight = (1 / (sizes if self.average == "set" else sizes.mean().expand_as(sizes))).to(pairs.flat.dtype)
         self.history = {"mse_train": []} | ({"mse_unseen": []} if measured else {})
         for _ in range(self.epochs):
-            squared = genes = 0.0
+            squared = 0.0
             for batch in self._batches(pairs, draw):
                 x, mask = pairs[batch]
                 error = ((self.network.decode(self.network.encode(x), x.shape[1]) - x) * mask).square().sum(dim=1)
@@ -101,8 +101,7 @@ class GeneSetAutoencoder:
                 (error @ weight[batch % len(weight)] / len(batch)).backward()
                 optimizer.step()
                 squared += error.detach().sum().item()
-                genes += mask.sum().item()
-            self.history["mse_train"].append(squared / genes)
+            self.history["mse_train"].append(squared / (pairs.patients * pairs.sizes.sum().item()))
             if measured:
                 self.history["mse_unseen"].append(np.average(self.errors(unseen, index), weights=pairs.sizes).item())
         return self.history["mse_train"]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import gzip
 import logging
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control
 
 COLUMNS = ["es", "nes", "pval", "fdr", "size", "leading_edge"]
@@ -29,13 +31,19 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
     """Gene sets of a GMT file (`name <tab> description <tab> gene <tab> gene ...`, also gzipped).
 
     Returns {set name: its genes in the file's order, each once}. Blank fields and lines are dropped.
-    Raises EnrichmentError for a file that is missing or empty, a set that is listed twice, a set without genes.
+    Raises EnrichmentError for a file that is missing, empty, cut (gzipped) or no text, a set that is listed twice,
+    a set without genes.
     """
     path = Path(path)
     if not path.is_file():
         raise EnrichmentError(f"{path}: the gene set file is not there; correct go_gmt or kegg_gmt")
     raw = path.read_bytes()
-    text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    try:
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise EnrichmentError(f"{path}: no text in UTF-8 ({error}); save it as UTF-8, or name a GMT file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise EnrichmentError(f"{path}: the file is truncated or damaged ({error}); download it again") from None
     sets: dict[str, list[str]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -200,3 +208,36 @@ def select(table: pd.DataFrame, fdr: float = 0.01, fallback: int = 20, max_sets:
     if not passed:
         names = table.index[:fallback].tolist()
     return names[: max_sets or None], passed
+
+
+def overlap(a: Mapping[str, Iterable[str]], b: Mapping[str, Iterable[str]]) -> pd.DataFrame:
+    """Jaccard index of the genes of every set of `a` and every set of `b`, in [0, 1]: (sets of a, sets of b).
+
+    a, b: set name -> genes, of one kind of id; a gene listed twice counts once. Two sets without genes have 0.
+    """
+    column = {gene: i for i, gene in enumerate(dict.fromkeys(g for sets in (a, b) for s in sets.values() for g in s))}
+
+    def members(sets: Mapping[str, Iterable[str]]) -> csr_array:
+        columns = [sorted({column[gene] for gene in genes}) for genes in sets.values()]
+        flat = np.array([i for row in columns for i in row], dtype=np.int32)
+        starts = np.cumsum([0, *map(len, columns)])
+        return csr_array((np.ones(len(flat), np.int32), flat, starts), shape=(len(sets), len(column)))
+
+    one, other = members(a), members(b)
+    shared = (one @ other.T).toarray()
+    union = one.sum(axis=1)[:, None] + other.sum(axis=1)[None] - shared
+    return pd.DataFrame(shared / np.maximum(union, 1), index=pd.Index(a, name="set"), columns=pd.Index(b))
+
+
+def recovered(table: pd.DataFrame, planted: Iterable[str], fdr: float = 0.01) -> dict[str, int | float]:
+    """How much of a planted truth the enrichment finds.
+
+    table: as `enrich` returns it; planted: names of the sets that do differ. Returns planted (how many there are, those
+    that were not tested included), found (of them, below `fdr`), false (other sets below it), power = found / planted
+    (NaN where none is planted) and false_share = false / (found + false) (0 where nothing is below it).
+    """
+    planted, below = set(planted), set(table.index[table["fdr"] < fdr])
+    found, false = len(below & planted), len(below - planted)
+    power = found / len(planted) if planted else float("nan")
+    share = false / max(found + false, 1)
+    return {"planted": len(planted), "found": found, "false": false, "power": power, "false_share": share}

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import false_discovery_control
 
 from mmmil import enrichment
-from mmmil.enrichment import EnrichmentError, enrich, id_type, read_gmt, select
+from mmmil.enrichment import EnrichmentError, enrich, id_type, overlap, read_gmt, recovered, select
 
 GENES = [f"GENE{i}" if i % 7 else f"C{i}orf{i}" for i in range(1000)]
 
@@ -57,6 +57,23 @@ def test_read_gmt_missing(tmp_path):
         read_gmt(tmp_path / "no.gmt")
 
 
+def test_a_gmt_file_that_is_cut_damaged_or_no_text_is_one_error(tmp_path):
+    path = write(tmp_path / "sets.gmt.gz", "A\t\tKRT5\tTP63\n" * 50, zipped=True)
+    whole = path.read_bytes()
+    for cut in (3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(EnrichmentError, match=r"sets.gmt.gz: .*truncated or damaged .*download it again"):
+            read_gmt(path)
+    path.write_bytes(whole[:-8] + b"\0" * 8)  # the checksum of other contents
+    with pytest.raises(EnrichmentError, match="truncated or damaged"):
+        read_gmt(path)
+    for text in ("A\t\tKRT5\xe9\n".encode("latin-1"), "A\t\tKRT5\n".encode("utf-16")):
+        for raw in (text, gzip.compress(text)):
+            path.write_bytes(raw)
+            with pytest.raises(EnrichmentError, match=r"sets.gmt.gz: no text in UTF-8"):
+                read_gmt(path)
+
+
 def test_planted_set_is_found(ranking, sets):
     sets["planted up"] = GENES[:40]
     sets["planted down"] = GENES[40:80]
@@ -87,6 +104,14 @@ def test_fdr_is_benjamini_hochberg_over_all_chunks(ranking, sets, monkeypatch):
     assert set(chunked.index) == set(whole.index)
     assert np.allclose(chunked["es"].reindex(whole.index), whole["es"])
     assert np.abs(np.log10(chunked["pval"].reindex(whole.index) / whole["pval"])).max() < 0.3
+
+
+def test_no_call_of_gseapy_holds_more_than_a_chunk_of_sets(ranking, sets, monkeypatch):
+    monkeypatch.setattr(enrichment, "CHUNK", 7)
+    called, prerank = [], enrichment._prerank
+    monkeypatch.setattr(enrichment, "_prerank", lambda v, s, *rest: called.append(len(s)) or prerank(v, s, *rest))
+    assert len(enrich(ranking, sets)) == sum(called) == 40
+    assert called == [7] * 5 + [5]
 
 
 def test_same_table_in_any_order_with_any_threads(ranking, sets):
@@ -142,3 +167,29 @@ def test_a_sets_genes_stand_in_the_order_in_which_its_enrichment_meets_them():
     ranked = enrichment.rank(pd.Series({"A": 3.0, "B": -2.0, "C": 0.5, "D": 1.0, "E": -4.0}))
     assert enrichment.leading_first(["B", "C", "A"], ranked, nes=1.7) == ["A", "C", "B"]
     assert enrichment.leading_first(["B", "C", "A", "E"], ranked, nes=-1.7) == ["E", "B", "C", "A"]
+
+
+def test_overlap_is_the_jaccard_index_of_every_two_sets():
+    draw = np.random.default_rng(2)
+    a = {f"a{i}": draw.choice(GENES[:60], draw.integers(1, 40), replace=False).tolist() for i in range(12)}
+    b = {f"b{i}": draw.choice(GENES[30:90], draw.integers(1, 40), replace=False).tolist() for i in range(7)}
+    b |= {"same as a0": a["a0"][::-1] + a["a0"][:3], "elsewhere": ["X1", "X2"], "empty": []}
+    table = overlap(a, b)
+    assert table.index.tolist() == list(a) and table.columns.tolist() == list(b)
+    for one in a:
+        for other in b:
+            x, y = set(a[one]), set(b[other])
+            assert table.loc[one, other] == pytest.approx(len(x & y) / len(x | y))
+    assert table.loc["a0", "same as a0"] == 1 and (table[["elsewhere", "empty"]] == 0).all(axis=None)
+    assert overlap(b, a).equals(table.T.rename_axis(index="set", columns=None))
+    assert overlap({"empty": []}, {"none": []}).loc["empty", "none"] == 0
+
+
+def test_recovered():
+    table = pd.DataFrame({"fdr": [0.001, 0.002, 0.009, 0.01, 0.6]}, index=list("abcde"))
+    found = recovered(table, ["a", "c", "e", "not tested"], 0.01)
+    assert found == {"planted": 4, "found": 2, "false": 1, "power": 0.5, "false_share": 1 / 3}
+    assert {type(value) for value in found.values()} == {int, float}
+    assert recovered(table, ["a"], 1e-9) == {"planted": 1, "found": 0, "false": 0, "power": 0.0, "false_share": 0.0}
+    nothing = recovered(table, [], 0.01)
+    assert nothing["planted"] == 0 and nothing["false_share"] == 1 and np.isnan(nothing["power"])

@@ -59,6 +59,21 @@ def changed(expression, patients, by=3.0):
     return SimpleNamespace(**{**vars(expression), "level": level})
 
 
+def plainly(counts, classes):
+    """pydeseq2 with its own defaults, on these genes."""
+    from pydeseq2.dds import DeseqDataSet
+    from pydeseq2.ds import DeseqStats
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        condition = pd.DataFrame({"condition": np.where(classes == 1, "b", "a")}, index=counts.index)
+        data = DeseqDataSet(counts=counts, metadata=condition, design="~condition", quiet=True)
+        data.deseq2()
+        test = DeseqStats(data, contrast=["condition", "b", "a"], quiet=True)
+        test.summary()
+    return test.results_df
+
+
 def same_training_tokens(one, other, fold=0):
     rows = [i for i, patient in enumerate(one.patients) if FOLDS[patient] not in (fold, -1)]
     return one.names == other.names and np.array_equal(one.tokens[rows], other.tokens[rows])
@@ -226,6 +241,61 @@ def test_refusals(p, expression):
         tokens(p, named, LABELS, FOLDS, 0, "go")
 
 
+@pytest.mark.parametrize("what", ["one class", "too few", "empty", "twice", "foreign", "library"])
+def test_what_cannot_work_is_told_before_anything_is_fitted(p, expression, monkeypatch, what):
+    """Every fold and library is looked at first, however late its turn would come."""
+    monkeypatch.setattr(deg, "welch", lambda *a: pytest.fail("fitted"))
+    kegg, labels, folds = p.path(p.kegg_gmt), LABELS, FOLDS
+    if what == "one class":
+        labels, message = LABELS * 0, r"fold -1 would be fitted on 32 patients of A and 0 of B"
+    elif what == "too few":  # of class 1, three are left in training when fold 2 is held out
+        folds = FOLDS.mask((LABELS == 1) & (FOLDS != 2) & (FOLDS >= 0), -1)
+        folds[[patient for patient in PATIENTS if LABELS[patient] == 1 and FOLDS[patient] == 1][:2]] = 1
+        message = r"fold 2 would be fitted on 12 patients of A and 2 of B, fewer than min_class_patients .3."
+    elif what == "empty":
+        kegg.write_text("\n")
+        message = "kegg.gmt: no gene set in it"
+    elif what == "twice":
+        kegg.write_text(kegg.read_text() + "\nset 03\t\tGENE1\tGENE2")
+        message = "the set 'set 03' is listed twice"
+    elif what == "foreign":
+        kegg.write_text("set 1\t\t" + "\t".join(str(7000 + i) for i in range(20)))
+        message = r"the sets hold Entrez ids .*the data gene symbols"
+    else:
+        p, message = p.override(kegg_gmt=""), r"kegg_gmt: .* is no file"
+    with pytest.raises(ValueError, match=message):
+        all_folds(p, expression, labels, folds, ("go", "kegg"))
+    assert not (p.results / "genes").exists()
+
+
+def test_a_damaged_entry_is_noticed_and_made_again(p, expression):
+    made = tokens(p, expression, LABELS, FOLDS, 0, "go")
+    before = {path.name: path.read_bytes() for path in made.folder.iterdir() if path.name != "run.json"}
+    file = made.folder / "tokens.npz"
+    file.write_bytes(file.read_bytes()[:-40] + b"x" * 40)
+    again = tokens(p, expression, LABELS, FOLDS, 0, "go")
+    assert again.folder == made.folder and np.array_equal(again.tokens, made.tokens)
+    table = next((p.results / "genes" / "deg" / "fold_0").glob("*/deg.csv"))
+    text = table.read_text()
+    table.write_text(text.replace("1", "2", 3))
+    assert deg_table(p, expression, LABELS, FOLDS, 0).shape[1] == 6 and table.read_text() == text
+    assert {name: (made.folder / name).read_bytes() for name in before if name.endswith((".csv", ".json"))} == {
+        name: data for name, data in before.items() if name.endswith((".csv", ".json"))
+    }
+
+
+def test_the_encoder_half_starts_with_the_very_tokens(p, expression):
+    import torch
+
+    for scaling in ("per_set", "none"):
+        own = p.override(token_scaling=scaling)
+        made = tokens(own, expression, LABELS, FOLDS, 1, "go")
+        level, encoder = genesets.encoder_inputs(own, expression, LABELS, FOLDS, 1, made)
+        assert len(level) == len(made.patients)
+        with torch.no_grad():
+            assert np.allclose(encoder(torch.from_numpy(level)), made.tokens, atol=1e-4)
+
+
 @pytest.mark.real
 def test_lung_cancers(real_data):
     """Squamous against adenocarcinoma: what every pathologist stains for comes out, on both sides."""
@@ -245,6 +315,8 @@ def test_lung_cancers(real_data):
     whole = {gene for name in squamous for gene in library[name]} | {"KRT5", "KRT6A", "TP63", "NKX2-1", "NAPSA"}
     counts = counts.loc[:, [gene in whole or i % 3 == 0 for i, gene in enumerate(counts.columns)]]
     table = deg.differential_expression(counts.to_numpy(), classes, counts.columns)
+    plain = plainly(counts[table.index], classes)
+    assert np.allclose(table[deg.COLUMNS], plain[deg.COLUMNS], rtol=1e-9, atol=1e-12, equal_nan=True)
     place = table["stat"].rank(pct=True)
     assert place[["KRT5", "KRT6A", "TP63"]].min() > 0.97
     assert place[["NKX2-1", "NAPSA"]].max() < 0.04

@@ -115,6 +115,32 @@ def test_a_loaded_model_predicts_what_is_on_record(planted, name):
     assert np.allclose(prob, own["prob"], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["go", "dual_go"])
+def test_the_encoder_half_is_trained_with_the_model(planted, tmp_path, name):
+    from mmmil import training
+
+    s, _ = planted
+    other = study.Study(s.p.override(gene_encoder="trained", epochs=2), s.cohort, s.folds, s.tiles)
+    v, folder = experiments.variant(name), experiments.run(other, name, 0)
+    assert folder != experiments.run(study.Study(s.p.override(epochs=2), s.cohort, s.folds, s.tiles), name, 0)
+    fabric = training.make_fabric(other.p)
+    model, inputs = training.load_model(other, v, 0, folder, fabric)
+    own = pd.read_parquet(folder / "predictions.parquet")
+    which = [s.patients.index(patient) for patient in own["patient_id"]]
+    prob, _ = training.predict(fabric, model, inputs, which, batch=3)
+    assert np.allclose(prob, own["prob"], atol=1e-6)
+    _, untrained = s.gene_tokens(0, "go"), other.gene_encoder_inputs(0, s.gene_tokens(0, "go"))[1]
+    trained = model.module.gene_set_encoder if hasattr(model, "module") else model.gene_set_encoder
+    assert not np.allclose(trained.hidden.weight.detach(), untrained.hidden.weight.detach(), atol=1e-4)
+    assert np.array_equal(trained.index, untrained.index)
+
+
+def test_a_single_gene_vector_has_no_encoder_to_train(planted):
+    s, _ = planted
+    other = study.Study(s.p.override(gene_encoder="trained"), s.cohort, s.folds, s.tiles)
+    assert experiments.run(other, "dual_genes", 0) == experiments.run(s, "dual_genes", 0)
+
+
 def test_attention_is_that_of_the_recorded_prediction(planted):
     s, predictions = planted
     attention, tables = interpretation.analyse(s, "dual_go")
