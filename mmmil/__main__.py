@@ -64,6 +64,21 @@ def genes(task: Task, overlay: Overlay = "", workers: Workers = 1):
 
 
 @app.command()
+def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1):
+    """Walk the gene road on shuffled labels, nested and with the choice made on all patients: leakage.csv."""
+    from mmmil import leakage as null
+    from mmmil import study
+
+    p = params.load(task, overlay)
+    s = study.load(p, workers)
+    runs = 2 * p.null_repeats * p.n_folds
+    test = "DESeq2" if s.expression.kind == "counts" else "Welch's test"
+    print(f"{task}: null audit, {runs} x {test}, GSEA and autoencoder on up to {len(s.cohort)} patients", flush=True)
+    table = null.audit(p, s.expression, s.labels, s.folds, workers=workers)
+    record.write_atomically(p.results / "leakage.csv", lambda t: table.to_csv(t, index=False))
+
+
+@app.command()
 def train(
     task: Task,
     variant: Annotated[list[str], typer.Option(help="a row of the variant table; may be given several times")],

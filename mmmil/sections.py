@@ -118,10 +118,16 @@ def attention(tasks: Mapping[str, params.Params]) -> str:
     return markdown_table("Gene sets weighted differently in the two classes (Mann-Whitney U, adjusted p)", head, rows)
 
 
+def gene_representation(tasks: Mapping[str, params.Params]) -> str:
+    """The tables of section 06, then what tells whether its gene sets can be trusted."""
+    return results_of("06")(tasks) + section_cohorts.gene_representation(tasks)
+
+
 PARTS: dict[str, Part] = {
     "01": section_cohorts.dataset,
     "02": section_cohorts.preprocessing,
-    **{section: results_of(section) for section in ("03", "04", "05", "06")},
+    **{section: results_of(section) for section in ("03", "04", "05")},
+    "06": gene_representation,
     "07": attention,
     "09": results_of("09"),
 }

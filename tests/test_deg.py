@@ -1,10 +1,14 @@
 """Differential expression: the same numbers as pydeseq2 and scipy, and clear refusals."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from mmmil import deg
 from mmmil.deg import COLUMNS, DegError, differential_expression, expressed, welch
 
 LABELS = np.array([0] * 6 + [1] * 8)
@@ -77,12 +81,15 @@ def test_whole_numbers_of_another_type_are_counts(counts, table):
     ("change", "message"),
     [
         (lambda c, y, g: (c - 100, y, g), "negative values, which look like z-scores"),
+        (lambda c, y, g: ((c - c.mean(axis=0)) / c.std(axis=0), y, g), "negative values, which look like z-scores"),
         (lambda c, y, g: (np.log2(c + 1), y, g), "not whole numbers"),
+        (lambda c, y, g: (np.where(c == c[0, 0], np.inf, c), y, g), "missing or infinite values"),
         (lambda c, y, g: (np.where(c == c[0, 0], np.nan, c), y, g), f"missing or infinite values .*{GENES[0]}"),
         (lambda c, y, g: (c, np.zeros_like(y), g), "14 patients of class 0 and 0 of class 1"),
         (lambda c, y, g: (c, (np.arange(14) == 3).astype(int), g), "needs two of each"),
         (lambda c, y, g: (c, y + 1, g), r"labels must be 0 or 1, found \[2\]"),
         (lambda c, y, g: (c, np.where(y == 1, np.nan, y), g), "found missing ones"),
+        (lambda c, y, g: (c, np.ones_like(y), g), "0 patients of class 0 and 14 of class 1"),
         (lambda c, y, g: (c, y, [g[1], *g[1:]]), f"1 occur twice \\({GENES[1]}\\)"),
         (lambda c, y, g: (c, y[:-1], g), "does not fit 13 labels x 120 gene ids"),
         (lambda c, y, g: (c.T, y, g), "rows are patients, columns genes"),
@@ -91,9 +98,21 @@ def test_whole_numbers_of_another_type_are_counts(counts, table):
         (lambda c, y, g: (c * (np.arange(14) != 2)[:, None], y, g), "no counts at all .first: row 2"),
     ],
 )
-def test_refusals(counts, change, message):
+def test_refused_before_anything_is_fitted(counts, change, message, monkeypatch):
+    monkeypatch.setattr(deg, "_deseq2", lambda *_: pytest.fail("pydeseq2 was reached"))
     with pytest.raises(DegError, match=message):
         differential_expression(*change(counts, LABELS, GENES))
+
+
+def test_a_refusal_does_not_wait_for_the_import_of_pydeseq2():
+    code = (
+        "import sys, numpy as np; from mmmil import deg\n"
+        "try: deg.differential_expression(np.full((4, 3), np.nan), [0, 0, 1, 1], ['a', 'b', 'c'])\n"
+        "except deg.DegError: sys.exit('pydeseq2' in sys.modules)\n"
+        "sys.exit('not refused')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_welch_equals_scipy():

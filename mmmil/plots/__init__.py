@@ -2,7 +2,18 @@
 
 from mmmil.plots.attention import attended_sets, attention_on_slide
 from mmmil.plots.cohort import flow, labels_by_site, split
-from mmmil.plots.genes import errors_by_set, leading_sets, losses, matrix, running_score, volcano_and_ma
+from mmmil.plots.genes import (
+    chosen_by_fold,
+    errors_by_set,
+    leading_sets,
+    losses,
+    matrices,
+    null_audit,
+    overlap,
+    reconstruction,
+    running_scores,
+    volcano_and_ma,
+)
 from mmmil.plots.models import apoz, balance, confusion, curves, intervals
 from mmmil.plots.quality import contact_sheet, in_words, stain_before_after
 from mmmil.plots.slides import chosen_tiles, thumbnail, tissue_filter, valid_tiles
