@@ -138,9 +138,11 @@ def enrich(
 
     ranking: symbol -> statistic; sets: name -> symbols. Sizes count the genes found in the ranking. Returns a table
     indexed by set, most significant first: es, nes, pval (fgsea multilevel), fdr (Benjamini-Hochberg over all sets
-    tested), size, leading_edge (symbols joined by ';'). nes > 0 means higher in class 1. Sets are tested by name in
-    chunks of 500; p-values are sampled, so a set's last digits depend on the sets beside it, but the same sets and
-    seed give the same table, in any order and with any number of threads.
+    tested), size, leading_edge (symbols joined by ';'). nes > 0 means higher in class 1. Where nearly all random sets
+    score on the other side of 0, as they may in a one-sided ranking, fgsea gives no p: nes, pval and fdr are NaN then,
+    such a set comes last and is never selected. Sets are tested by name in chunks of 500; p-values are sampled, so a
+    set's last digits depend on the sets beside it, but the same sets and seed give the same table, in any order and
+    with any number of threads.
 
     Raises EnrichmentError as `rank` and `within` do.
     """
@@ -169,9 +171,12 @@ def enrich(
         },
         index=pd.Index(index, name="set"),
     )
-    if len(table) != len(names) or not table["pval"].between(0, 1).all():
+    has_p = table["pval"].notna()
+    if len(table) != len(names) or not table.loc[has_p, "pval"].between(0, 1).all():
         raise EnrichmentError(f"gseapy gave {len(table)} p-values for {len(names)} sets, or some out of [0, 1]")
-    table["fdr"] = false_discovery_control(table["pval"])
+    table["fdr"] = np.nan
+    if has_p.any():
+        table.loc[has_p, "fdr"] = false_discovery_control(table.loc[has_p, "pval"])
     # The strongest score first among sets at the same (smallest reportable) p-value, then the name.
     order = np.lexsort((table.index, -table["nes"].abs(), table["pval"]))
     return table.iloc[order][COLUMNS]
@@ -201,6 +206,7 @@ def select(table: pd.DataFrame, fdr: float = 0.01, fallback: int = 20, max_sets:
     table: as `enrich` returns it. Returns (names, passed); passed is False for the choice by rank, which every page
     has to say. max_sets > 0 keeps the best of either choice. Raises EnrichmentError for a table with fewer than two.
     """
+    table = table[table["fdr"].notna()]
     if len(table) < 2:
         raise EnrichmentError(f"{len(table)} gene sets were tested; a model of gene sets needs two: see set_size_min")
     names = table.index[table["fdr"] < fdr].tolist()

@@ -70,7 +70,8 @@ def enrichment_table(
         ranking = gene_statistic(p, expression, labels, folds, fold)
         table = enrichment.enrich(ranking, sets, p.set_size_min, p.set_size_max, p.seed)
         table.to_csv(folder / "enrichment.csv")
-        return {"sets in the file": len(sets), "sets tested": len(table)}
+        without = int(table["pval"].isna().sum())
+        return {"sets in the file": len(sets), "sets tested": len(table), "sets without p": without}
 
     parent = p.results / "genes" / library / "enrichment" / folder_name(p, fold)
     return _read(record.cached(parent, inputs, make) / "enrichment.csv")

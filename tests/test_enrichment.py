@@ -120,6 +120,18 @@ def test_same_table_in_any_order_with_any_threads(ranking, sets):
     assert enrich(ranking.sample(frac=1, random_state=0), turned, seed=3, threads=2).equals(table)
 
 
+def test_a_set_that_fgsea_gives_no_p_for_is_not_selected(sets):
+    """Nearly all genes are up, so random sets of this size score above 0, and this one below it has no null."""
+    draw = np.random.default_rng(0)
+    ranking = pd.Series(draw.exponential(2, len(GENES)) + 0.01, index=GENES)
+    low = ranking.nsmallest(int(0.8 * len(GENES))).index.tolist()
+    table = enrich(ranking, sets | {"below": low}, size_max=len(GENES))
+    assert table.index[-1] == "below" and table.loc["below", ["nes", "pval", "fdr"]].isna().all()
+    known = table.drop("below")
+    assert known.notna().all(axis=None) and np.allclose(known["fdr"], false_discovery_control(known["pval"]))
+    assert "below" not in select(table, fallback=len(table))[0]
+
+
 def test_ties_are_ordered_by_symbol():
     tied = pd.Series([0.0, 1.0, 1.0, 2.0, np.nan], index=["d", "c", "b", "a", "e"])
     assert enrichment.rank(tied).index.tolist() == ["a", "b", "c", "d"]
