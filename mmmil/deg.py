@@ -52,7 +52,7 @@ def differential_expression(
             raise DegError(
                 f"counts: {(counts != np.rint(counts)).mean():.1%} of the values are not whole numbers, so these are "
                 "TPM, logarithms or expected counts; only raw counts may reach DESeq2: set expression_kind to "
-                "log2tpm or zscore, or give the raw (or rounded expected) counts"
+                "log2tpm or zscore, or round_counts: true for RSEM's expected counts"
             )
         counts = counts.astype(np.int64)
     empty = np.flatnonzero(counts.sum(axis=1) == 0)
