@@ -1,7 +1,7 @@
 """Gene processing on simulated counts: seconds and peak memory of every step, against plain ways of doing the same.
 
-    python benchmarks/genes.py                                           100, 467 and 941 patients: over an hour
-    python benchmarks/genes.py --patients 40 --genes 3000 --repeats 1    two minutes
+    python benchmarks/genes.py                                           100, 467 and 941 patients: about an hour
+    python benchmarks/genes.py --patients 40 --genes 3000 --repeats 1    some minutes
 
 Every measurement is a process of its own on one thread, so that its peak memory is its own, and the ways take turns.
 Counts are negative binomial, of 27,000 genes that pass the filter; the gene sets are those of MMMIL_REAL_DATA/gmt

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 COLUMNS = ["baseMean", "log2FoldChange", "lfcSE", "stat", "pvalue", "padj"]
 
@@ -104,6 +103,8 @@ def welch(level: np.ndarray, labels: Sequence[int], gene_ids: Sequence[str]) -> 
 
     Raises DegError for NaN or infinite values, fewer than two patients in a class, or duplicate gene ids.
     """
+    from scipy import stats  # slow to import, and results that are found again need none of it
+
     level, labels, gene_ids = _checked(level, labels, gene_ids)
     level = level.astype(np.float64)
     varies = np.any([np.ptp(level[labels == c], axis=0) > 0 for c in (0, 1)], axis=0)

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
-from scipy.stats import false_discovery_control
 
 COLUMNS = ["es", "nes", "pval", "fdr", "size", "leading_edge"]
 # gseapy keeps a running sum per set and gene: 500 sets at a time need 0.6 GB where all of GO needs 5.
@@ -146,6 +144,8 @@ def enrich(
 
     Raises EnrichmentError as `rank` and `within` do.
     """
+    from scipy.stats import false_discovery_control  # slow to import; results that are found again need none of it
+
     ranking = rank(ranking)
     tested = within(sets, ranking.index, size_min, min(size_max, len(ranking) - 1))
     # Ranks in place of symbols: gseapy may upper-case symbols, and then loses those like C1orf112.
@@ -221,6 +221,8 @@ def overlap(a: Mapping[str, Iterable[str]], b: Mapping[str, Iterable[str]]) -> p
 
     a, b: set name -> genes, of one kind of id; a gene listed twice counts once. Two sets without genes have 0.
     """
+    from scipy.sparse import csr_array
+
     column = {gene: i for i, gene in enumerate(dict.fromkeys(g for sets in (a, b) for s in sets.values() for g in s))}
 
     def members(sets: Mapping[str, Iterable[str]]) -> csr_array:

@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from mmmil import enrichment, genetokens, record
-from mmmil.autoencoder import GeneSetAutoencoder, index_table
+from mmmil import enrichment, record
 from mmmil.cohort import fold_patients
-from mmmil.geneencoder import GeneSetEncoder
 from mmmil.genefolds import (
     GeneSetError,
     Library,
@@ -44,6 +41,7 @@ from mmmil.params import Params
 
 if TYPE_CHECKING:
     from mmmil.expression import Expression
+    from mmmil.geneencoder import GeneSetEncoder
 
 __all__ = ["GeneSetError", "GeneTokens", "all_folds", "deg_table", "enrichment_table", "stability", "tokens"]
 
@@ -137,6 +135,9 @@ def encoder_inputs(
     Returns the levels (patients, genes) float32 of all genes of the sets, in the order of `made.patients`, and the
     module that makes `made.tokens` of them until it is trained.
     """
+    from mmmil.autoencoder import GeneSetAutoencoder, index_table
+    from mmmil.geneencoder import GeneSetEncoder
+
     fitted, _ = patients_of(p, labels, folds, fold)
     symbols = _union(made.genes)
     level = _levels(p, expression, symbols, rows_of(expression, fitted))[rows_of(expression, made.patients)]
@@ -194,8 +195,11 @@ def stability(names: dict[int, Sequence[str]]) -> pd.DataFrame:
     return pd.DataFrame(table, index=pd.Index(chosen, name="fold"), columns=pd.Index(chosen, name="fold"))
 
 
-# -- the two kinds of tokens -----------------------------------------------------------------------------------------
+# -- the two kinds of tokens: torch is imported here, for finding a result does not need its seconds -----------------
 def _make_latents(p, expression, sets, passed, fitted, covered, folder: Path) -> dict:
+    from mmmil import genetokens
+    from mmmil.autoencoder import GeneSetAutoencoder
+
     symbols = _union(sets)
     rows, own = rows_of(expression, covered), rows_of(expression, fitted)
     model = GeneSetAutoencoder(p.ae_hidden, p.latent_dim, p.ae_epochs, p.ae_lr, p.ae_batch, p.seed, p.ae_loss)
@@ -229,6 +233,8 @@ def _union(sets: dict[str, list[str]]) -> list[str]:
 
 def _levels(p, expression, symbols, own) -> np.ndarray:
     """Levels of some genes in all patients: (patients, symbols) float32, scaled on the fitted ones' rows or not."""
+    from mmmil import genetokens
+
     column = {symbol: i for i, symbol in enumerate(expression.genes["symbol"])}
     level = expression.level[:, [column[symbol] for symbol in symbols]]
     if p.gene_scaling == "zscore":
@@ -247,6 +253,8 @@ def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed
 @contextmanager
 def _one_thread():
     """Sums do not depend on how many threads share them, so results do not depend on the caller's setting."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -76,9 +76,12 @@ def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+_version = lru_cache(importlib.metadata.version)  # asked dozens of times a run, read off the disk each time
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of the packages that a result depends on."""
-    return {package: importlib.metadata.version(package) for package in packages}
+    return {package: _version(package) for package in packages}
 
 
 @lru_cache
