@@ -89,8 +89,8 @@ class Cohort(Stage):
     n_folds: int = Field(5, ge=2, description="stratified cross-validation folds of the rest (paper: 5)")
     fold_groups: Literal["none", "site"] = Field(
         "none",
-        description="site: folds and test set share no site, as TCGA's barcodes code it: a hospital and a disease, so one "
-        "hospital may have several; unstated",
+        description="site: folds and test set share no site, as TCGA's barcodes code it: a hospital and a disease, so "
+        "a hospital may have several; unstated",
     )
     incomplete: Literal["error", "exclude"] = Field(
         "error", description="a patient without slide or expression stops the run, or is left out and counted"
