@@ -6,12 +6,13 @@ itself is one error that names the file, the patient, the field and the remedy.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from mmmil import cohort_files, expression_files, label_rules, own_table, tcga
+from mmmil import cohort_files, expression_files, label_rules, own_table, record, tcga
 from mmmil.flow import Tally, no_steps
 from mmmil.params import Params
 from mmmil.splits import fold_patients, split, write_splits
@@ -201,7 +202,22 @@ def _complete(patients: pd.DataFrame, p: Params, source, tally: Tally) -> pd.Dat
 def folds_of(patients: pd.DataFrame, p: Params) -> pd.Series:
     """The split of a cohort's patients (index patient_id, columns label and site) that the parameters ask for."""
     groups = patients["site"] if p.fold_groups == "site" else None
-    return split(patients["label"], p.test_fraction, p.n_folds, p.seed, groups)
+    labels = patients["label"]
+    inputs = {
+        "patients": labels.index.tolist(),
+        "labels": labels.tolist(),
+        "groups": None if groups is None else groups.tolist(),
+        "parameters": [p.test_fraction, p.n_folds, p.seed],
+        "source": record.source_digest("mmmil.splits"),
+        "versions": record.versions("numpy", "pandas", "scikit-learn"),
+    }
+
+    def make(folder: Path) -> None:
+        folds = split(labels, p.test_fraction, p.n_folds, p.seed, groups)
+        (folder / "folds.json").write_text(json.dumps(folds.tolist()))
+
+    made = record.cached(p.results / "folds", inputs, make)
+    return pd.Series(json.loads((made / "folds.json").read_text()), index=labels.index, name="fold")
 
 
 def _require_classes(patients: pd.DataFrame, p: Params, excluded: pd.DataFrame) -> None:

@@ -83,6 +83,26 @@ def tokens(
     largest absolute statistic. Raises GeneSetError, DegError or EnrichmentError before the long work.
     """
     check(p, expression, labels, folds, library)
+    _, covered = patients_of(p, labels, folds, fold)
+    folder = _folder(p, expression, labels, folds, fold, library)
+    sets = json.loads((folder / "sets.json").read_text())
+    with np.load(folder / "tokens.npz") as saved:
+        values = saved["tokens"]
+    # Leaking tokens are made once for the whole cohort; a fold still covers its own patients only.
+    wanted = set().union(*fold_patients(folds, fold))
+    rows = [i for i, patient in enumerate(covered) if patient in wanted]
+    return GeneTokens(
+        patients=[covered[i] for i in rows],
+        names=list(sets["genes"]),
+        tokens=values if len(rows) == len(covered) else values[rows],
+        genes=sets["genes"],
+        passed=sets["passed"],
+        folder=folder,
+    )
+
+
+def _place(p, expression, labels, folds, fold, library) -> tuple[Path, dict]:
+    """Where the tokens of a fold and library lie, and what they depend on."""
     fitted, covered = patients_of(p, labels, folds, fold)
     inputs = deg_inputs(p, expression, labels, fitted) | {
         "covered": covered,
@@ -94,6 +114,12 @@ def tokens(
     }
     if library != "genes":
         inputs["gmt"] = record.file_digest(gmt(p, library))
+    return p.results / "genes" / library / folder_name(p, fold), inputs
+
+
+def _folder(p, expression, labels, folds, fold, library) -> Path:
+    """The folder of a fold's tokens, made now or found in the record."""
+    fitted, covered = patients_of(p, labels, folds, fold)
 
     def make(folder: Path) -> dict:
         if library == "genes":
@@ -109,22 +135,7 @@ def tokens(
             chosen = {n: enrichment.leading_first(genes, ranked, found.loc[n, "nes"]) for n, genes in chosen.items()}
         return _make_latents(p, expression, chosen, passed, fitted, covered, folder)
 
-    parent = p.results / "genes" / library / folder_name(p, fold)
-    folder = record.cached(parent, inputs, make)
-    sets = json.loads((folder / "sets.json").read_text())
-    with np.load(folder / "tokens.npz") as saved:
-        values = saved["tokens"]
-    # Leaking tokens are made once for the whole cohort; a fold still covers its own patients only.
-    wanted = set().union(*fold_patients(folds, fold))
-    rows = [i for i, patient in enumerate(covered) if patient in wanted]
-    return GeneTokens(
-        patients=[covered[i] for i in rows],
-        names=list(sets["genes"]),
-        tokens=values if len(rows) == len(covered) else values[rows],
-        genes=sets["genes"],
-        passed=sets["passed"],
-        folder=folder,
-    )
+    return record.cached(*_place(p, expression, labels, folds, fold, library), make)
 
 
 def encoder_inputs(
@@ -163,26 +174,39 @@ def all_folds(
     for library in libraries:
         check(p, expression, labels, folds, library)
     require_sets(p, expression, libraries)
-    numbers = [-1, *sorted(k for k in folds.unique() if k >= 0)]
+    numbers = [-1, *sorted(int(k) for k in folds.unique() if k >= 0)]
     if p.selection == "all_patients":  # the first fold makes what the others find
         _one_fold(p, expression, labels, folds, -1, libraries)
+    # Finding what is there takes no process: only folds that lack something are sent to one.
+    places = {fold: [_place(p, expression, labels, folds, fold, library) for library in libraries] for fold in numbers}
+    lacking = [fold for fold in numbers if not all(record.find(*place) for place in places[fold])]
     jobs = Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(_one_fold)(p, expression, labels, folds, fold, libraries) for fold in numbers
+        delayed(_one_fold)(p, expression, labels, folds, fold, libraries) for fold in lacking
     )
-    rows = [row for rows in tqdm(jobs, total=len(numbers), desc="gene tokens", unit="fold") for row in rows]
+    bar = tqdm(jobs, total=len(numbers), initial=len(numbers) - len(lacking), desc="gene tokens", unit="fold")
+    folders = dict(bar)
+    for fold in set(numbers) - set(lacking):
+        folders[fold] = [parent / record.digest(inputs) for parent, inputs in places[fold]]
+    rows = [
+        {"fold": fold, "library": library} | _summary(p, folder)
+        for fold in numbers
+        for library, folder in zip(libraries, folders[fold], strict=True)
+    ]
     return pd.DataFrame(rows).sort_values(["library", "fold"], ignore_index=True)
 
 
-def _one_fold(p, expression, labels, folds, fold, libraries) -> list[dict]:
-    rows = []
-    for library in libraries:
-        made = tokens(p, expression, labels, folds, fold, library)
-        row = {"fold": int(fold), "library": library, "tokens": len(made.names), "passed": made.passed}
-        if library != "genes":
-            table = enrichment_table(p, expression, labels, folds, fold, library)
-            row |= {"tested": len(table), "significant": int((table["fdr"] < p.gene_set_fdr).sum())}
-        rows.append(row | {"folder": str(made.folder)})
-    return rows
+def _one_fold(p, expression, labels, folds, fold, libraries) -> tuple[int, list[Path]]:
+    return fold, [_folder(p, expression, labels, folds, fold, library) for library in libraries]
+
+
+def _summary(p: Params, folder: Path) -> dict:
+    """A row of `all_folds`: tested and significant are those of the libraries that have gene sets."""
+    sets = json.loads((folder / "sets.json").read_text())
+    row = {"tokens": len(sets["genes"]), "passed": sets["passed"]}
+    if (folder / "enrichment.csv").is_file():
+        table = pd.read_csv(folder / "enrichment.csv")
+        row |= {"tested": len(table), "significant": int((table["fdr"] < p.gene_set_fdr).sum())}
+    return row | {"folder": str(folder)}
 
 
 def stability(names: dict[int, Sequence[str]]) -> pd.DataFrame:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from mmmil import record
 from mmmil.tcga import CohortError
@@ -26,6 +25,9 @@ def split(
     Returns the same index with fold 0..n_folds-1, -1 for the test set; the order of the patients does not matter.
     Raises CohortError where a part would lack a class, and for a patient without a group.
     """
+    # Imported here: a split that is found again (`cohort.folds_of`) does not need scikit-learn's seconds.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     if labels.index.has_duplicates or not labels.isin([0, 1]).all():
         raise CohortError("a split needs one label, 0 or 1, per patient; slides without labels can only be tiled")
     ordered = labels.sort_index()
@@ -63,6 +65,8 @@ def split(
 
 def _without_test(labels: pd.Series, test_fraction: float, seed: int, groups: pd.Series | None) -> np.ndarray:
     """Sorted patients that stay when the test set is held out; with groups, the test set is whole groups."""
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
     if groups is None:
         dev, _ = train_test_split(labels.index.to_numpy(), test_size=test_fraction, stratify=labels, random_state=seed)
         return np.sort(dev)

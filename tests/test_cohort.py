@@ -551,6 +551,15 @@ def test_fold_groups_of_the_parameters_reach_the_split(own):
     patients = patients.assign(site=[f"S{i % 7}" for i in range(len(patients))])
     assert cohort.folds_of(patients, own(**more)).groupby(patients["site"]).nunique().max() > 1
     assert cohort.folds_of(patients, own(fold_groups="site", **more)).groupby(patients["site"]).nunique().max() == 1
+
+
+def test_a_split_is_found_again(tmp_path, monkeypatch):
+    patients = pd.DataFrame({"label": [0, 1] * 20}, index=[f"P{i:02d}" for i in range(40)])
+    p = check(tmp_path, results_dir=str(tmp_path / "results"))
+    made = cohort.folds_of(patients, p)
+    assert made.equals(cohort.split(patients["label"], p.test_fraction, p.n_folds, p.seed))
+    monkeypatch.setattr(cohort, "split", None)
+    assert cohort.folds_of(patients, p).equals(made)
     with pytest.raises(CohortError, match="fold_groups: none"):  # each class has one site of its own here
         cohort.build(own(fold_groups="site", **more))
 

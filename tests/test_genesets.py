@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -208,6 +209,20 @@ def test_same_numbers_with_any_workers(p, expression, tmp_path):
     for a, b in zip(one["folder"], two["folder"], strict=True):
         files = [json.loads((Path(folder) / "run.json").read_text())["files"] for folder in (a, b)]
         assert files[0] == files[1]
+
+
+def test_all_folds_sends_only_what_lacks_to_a_process(p, expression, monkeypatch):
+    two_folds = FOLDS.clip(upper=1)
+    made = all_folds(p, expression, LABELS, two_folds, ["genes"])
+    shutil.rmtree(made["folder"][1])
+    sent = []
+    one_fold = genesets._one_fold
+    monkeypatch.setattr(genesets, "_one_fold", lambda *a: sent.append(a[4]) or one_fold(*a))
+    assert all_folds(p, expression, LABELS, two_folds, ["genes"]).equals(made)
+    assert sent == [0]
+    monkeypatch.setattr(genesets, "Parallel", lambda **_: list)  # nothing lacks: nothing may be called
+    monkeypatch.setattr(genesets, "_one_fold", None)
+    assert all_folds(p, expression, LABELS, two_folds, ["genes"]).equals(made)
 
 
 def test_tables_survive_the_record(p, expression):
