@@ -551,6 +551,8 @@ def test_fold_groups_of_the_parameters_reach_the_split(own):
     patients = patients.assign(site=[f"S{i % 7}" for i in range(len(patients))])
     assert cohort.folds_of(patients, own(**more)).groupby(patients["site"]).nunique().max() > 1
     assert cohort.folds_of(patients, own(fold_groups="site", **more)).groupby(patients["site"]).nunique().max() == 1
+    with pytest.raises(CohortError, match="fold_groups: none"):  # each class has one site of its own here
+        cohort.build(own(fold_groups="site", **more))
 
 
 def test_a_split_is_found_again(tmp_path, monkeypatch):
@@ -560,8 +562,6 @@ def test_a_split_is_found_again(tmp_path, monkeypatch):
     assert made.equals(cohort.split(patients["label"], p.test_fraction, p.n_folds, p.seed))
     monkeypatch.setattr(cohort, "split", None)
     assert cohort.folds_of(patients, p).equals(made)
-    with pytest.raises(CohortError, match="fold_groups: none"):  # each class has one site of its own here
-        cohort.build(own(fold_groups="site", **more))
 
 
 def test_splits_are_written_as_clam_reads_them(tmp_path):
