@@ -67,9 +67,13 @@ class NystromSelfAttention(NystromAttention):
     """
 
     def forward(self, x: Tensor, return_att: bool = False, mask: Tensor | None = None):
-        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for. Bags must not be padded: `mask` is refused."""
+        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for.
+
+        `mask` (B, N) is False for padding, wherever it stands: a patient's real tokens give what they give without
+        it. Padded rows of the output, and padded rows and columns of att, are zero.
+        """
         if mask is not None:
-            raise ValueError("attention 'nystrom' takes no padded bags; use attention 'exact'")
+            return self._padded(x, return_att, mask)
         n = x.shape[1]
         length = ceil(n / self.num_landmarks)
         segments = ceil(n / length)
@@ -90,6 +94,24 @@ class NystromSelfAttention(NystromAttention):
             out = out + self.res_conv(v)
         out = self.to_out(out.transpose(1, 2).flatten(2)[:, pad:])
         return (out, (first @ middle @ last)[..., pad:, pad:]) if return_att else out
+
+    def _padded(self, x: Tensor, return_att: bool, mask: Tensor):
+        """As `forward`, for bags with padding: the segments follow from the number of real tokens, so patients of one
+        number go together, with their real tokens only."""
+        number = mask.sum(1)
+        out = att = None
+        for n in number.unique().tolist():
+            real = mask & (number == n)[:, None]
+            part = self.forward(x[real].unflatten(0, (-1, n)), return_att)
+            if return_att:
+                part, its_att = part
+                if att is None:
+                    att = its_att.new_zeros(*mask.shape, mask.shape[1], self.heads)
+                att[real[:, :, None] & real[:, None]] = its_att.permute(0, 2, 3, 1).flatten(0, 2)
+            if out is None:
+                out = part.new_zeros(x.shape)  # of the part's own type, which differs from x's under autocast
+            out[real] = part.flatten(0, 1)
+        return (out, att.permute(0, 3, 1, 2)) if return_att else out
 
 
 def self_attention(width: int, heads: int, kind: str, landmarks: int, dropout: float) -> nn.Module:
@@ -119,3 +141,29 @@ class CrossAttention(nn.Module):
         att = masked(q @ k.mT * q.shape[-1] ** -0.5, None if mask is None else mask[:, None, None]).softmax(-1)
         out = self.to_out((att @ v).transpose(1, 2).flatten(2))
         return out[:, 0], att[:, :, 0]
+
+
+class GatedAttention(nn.Module):
+    """Gated attention pooling (Ilse et al. 2018, eq. 9): softmax(w^T (tanh(V h) * sigmoid(U h))) over tokens.
+
+    The names of its parts are those of CLAM's and MCAT's published checkpoints.
+    """
+
+    def __init__(self, width: int, hidden: int, dropout: float = 0.25):
+        super().__init__()
+        self.attention_a = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Dropout(dropout))
+        self.attention_b = nn.Sequential(nn.Linear(width, hidden), nn.Sigmoid(), nn.Dropout(dropout))
+        self.attention_c = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens (B, N, W), mask (B, N) of real ones -> their weighted sum (B, W) and att (B, 1, N)."""
+        scores = self.attention_c(self.attention_a(x) * self.attention_b(x)).mT
+        att = masked(scores, None if mask is None else mask[:, None]).softmax(-1)
+        return (att @ x)[:, 0], att
+
+
+def plain_names(module: nn.Module, state: dict, *_) -> None:
+    """Hook before a checkpoint is loaded: DataParallel's `module.` is taken from the names of parts within it."""
+    for name in list(state):
+        if ".module." in name:
+            state[name.replace(".module.", ".")] = state.pop(name)

@@ -56,6 +56,31 @@ def load_bags(paths: list[str]) -> np.ndarray:
     return bags
 
 
+class BagFiles:
+    """Pixels of many bags that stay in their files until they are asked for: what memory cannot hold is streamed.
+
+    shape: (patients, n_tiles, px, px, 3), of uint8.
+    """
+
+    def __init__(self, paths: list[str]):
+        self.paths = list(paths)
+        with h5py.File(self.paths[0]) as file:
+            self.shape = (len(self.paths), *file["imgs"].shape)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, which) -> np.ndarray:
+        """Bags (len(which), n_tiles, px, px, 3) uint8 of some patients; one bag for a single number."""
+        if np.ndim(which) == 0:
+            return load_bags([self.paths[which]])[0]
+        return load_bags([self.paths[i] for i in which])
+
+
 def load_masks(paths: list[str]) -> np.ndarray:
     """Which tiles of many bags are real and which padding, (patients, n_tiles) bool."""
     masks = []

@@ -13,6 +13,9 @@ import pandas as pd
 from mmmil import record
 from mmmil.params import ParameterError, Params
 
+# Modules whose code decides what a training gives.
+CODE = ["training", "engine", "augmentation", "models", "attention", "clam", "transmil", "mcat", "geneencoder"]
+CODE += ["backbone", "ctranspath", "baselines"]
 PREDICTIONS = ["variant", "seed", "fold", "split", "patient_id", "label", "prob"]
 
 
@@ -22,9 +25,11 @@ class Variant:
 
     name: str
     shown_as: str
-    backbone: str  # original, uib, reduced (trained end to end), resnet50d (frozen), or ""
+    # original, uib, reduced (trained end to end), resnet50d, ctranspath, features (frozen; the last by the parameter
+    # mil_features), colour (baseline), or ""
+    backbone: str
     genes: str  # go, kegg (gene sets), genes (one vector of single genes), all (baseline), or ""
-    fusion: str  # image, genes, self, dual, or logistic
+    fusion: str  # image, genes, self, dual, co (MCAT), clam, transmil, or logistic (baseline)
     tables: tuple[str, ...] = ()
 
     @property
@@ -39,6 +44,10 @@ class Variant:
     def is_trained_end_to_end(self) -> bool:
         return self.backbone in ("original", "uib", "reduced")
 
+    def encoder(self, p: Params) -> str:
+        """Name of the frozen tile encoder whose features the variant reads."""
+        return p.mil_features if self.backbone == "features" else self.backbone
+
     def trains_gene_encoder(self, p: Params) -> bool:
         """Whether the encoder half of the autoencoder is trained with the model; a single-gene vector has none."""
         return p.gene_encoder == "trained" and self.genes in ("go", "kegg")
@@ -50,14 +59,20 @@ VARIANTS = {
         Variant("wsi_original", "WSI, original MobileNetV4", "original", "", "image", ("2", "3")),
         Variant("wsi_uib", "WSI, UIB-reduced", "uib", "", "image", ("2", "3")),
         Variant("wsi", "WSI, UIB-reduced + APoZ", "reduced", "", "image", ("2", "3", "4", "5", "6")),
+        Variant("clam", "CLAM, frozen features", "features", "", "clam", ("4",)),
+        Variant("transmil", "TransMIL, frozen features", "features", "", "transmil", ("4",)),
         Variant("go", "GO sets", "", "go", "genes", ("5",)),
         Variant("kegg", "KEGG sets", "", "kegg", "genes", ("6",)),
         Variant("dual_go", "WSI + GO, dual-attention", "reduced", "go", "dual", ("5", "7", "9", "11")),
         Variant("dual_kegg", "WSI + KEGG, dual-attention", "reduced", "kegg", "dual", ("6", "8", "10", "11")),
         Variant("self_go", "WSI + GO, self-attention", "reduced", "go", "self", ("7",)),
         Variant("self_kegg", "WSI + KEGG, self-attention", "reduced", "kegg", "self", ("8",)),
+        Variant("co_go", "WSI + GO, co-attention", "reduced", "go", "co", ("7",)),
+        Variant("co_kegg", "WSI + KEGG, co-attention", "reduced", "kegg", "co", ("8",)),
         Variant("resnet50d_go", "WSI (frozen ResNet50d) + GO", "resnet50d", "go", "dual", ("2", "9")),
         Variant("resnet50d_kegg", "WSI (frozen ResNet50d) + KEGG", "resnet50d", "kegg", "dual", ("2", "10")),
+        Variant("ctranspath_go", "WSI (frozen CTransPath) + GO", "ctranspath", "go", "dual", ("2", "9")),
+        Variant("ctranspath_kegg", "WSI (frozen CTransPath) + KEGG", "ctranspath", "kegg", "dual", ("2", "10")),
         Variant("dual_genes", "WSI + single-gene vector", "reduced", "genes", "dual", ("11",)),
         # Not in the paper: what trivial models reach on the same folds stands beside every table.
         Variant("baseline_genes", "baseline: logistic regression, all genes", "", "all", "logistic"),
@@ -120,9 +135,7 @@ def run(study, name: str, fold: int) -> Path:
         "train": {i: int(study.labels[i]) for i in train},
         "evaluated": {i: int(study.labels[i]) for i in evaluated},
         "settings": _settings(p, v),
-        "code": record.source_digest(
-            *(f"mmmil.{m}" for m in ("training", "models", "attention", "geneencoder", "backbone", "baselines"))
-        ),
+        "code": record.source_digest(*(f"mmmil.{m}" for m in CODE)),
         "versions": record.versions("torch", "timm", "nystrom-attention", "scikit-learn"),
     }
     if v.uses_slides:
@@ -133,12 +146,17 @@ def run(study, name: str, fold: int) -> Path:
         inputs["tokens"] = study.gene_tokens(fold, v.genes).folder.name
     parent = p.results / "models" / name / f"seed_{p.seed}" / (f"fold_{fold}" if fold >= 0 else "final")
 
+    checkpoint = parent / f"{record.digest(inputs)}.checkpoint"
+
     def make(folder: Path) -> dict:
         from mmmil import training  # seconds of imports that finding a result does not need
 
-        return training.train(study, v, fold, folder)
+        return training.train(study, v, fold, folder, checkpoint)
 
-    return record.cached(parent, inputs, make)
+    made = record.cached(parent, inputs, make)
+    for left in parent.glob(f"{checkpoint.stem}*.checkpoint"):
+        left.unlink(missing_ok=True)
+    return made
 
 
 def _settings(p: Params, v: Variant) -> dict:
@@ -152,10 +170,17 @@ def _settings(p: Params, v: Variant) -> dict:
         from mmmil import backbone
 
         settings["weights"] = backbone.weights_key(backbone.MOBILENET, p.weights, p.weights_dir)
+    if v.backbone != "features":
+        settings.pop("mil_features")
     if not v.is_trained_end_to_end:
-        settings.pop("augment")
+        for name in ("augment", "colour_jitter", "tile_chunk", "batch_norm"):
+            settings.pop(name)
+    elif not p.augment:
+        settings.pop("colour_jitter")
     if v.backbone != "reduced":
-        settings.pop("kept_channels"), settings.pop("apoz_tiles")
+        settings.pop("kept_channels")
+    if not v.is_trained_end_to_end:
+        settings.pop("apoz_tiles")
     if not v.uses_genes:
         settings.pop("set_embedding"), settings.pop("gene_dropout")
     settings["gene_encoder"] = "trained" if v.trains_gene_encoder(p) else "frozen"

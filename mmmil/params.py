@@ -59,8 +59,6 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
             )
         if self.label_rule != "table" and len(self.class_values) != 2:
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
-        if self.few_tiles == "pad" and self.attention == "nystrom":
-            raise ValueError("few_tiles: pad needs attention: exact; Nyström's landmarks would mix in the padding")
         if 1 / (self.n_permutations + 1) >= self.attention_fdr:
             raise ValueError(
                 f"n_permutations ({self.n_permutations}) cannot give a p below attention_fdr ({self.attention_fdr})"

@@ -239,7 +239,15 @@ class Model(Stage):
     )
     weights_dir: str = Field("", description="folder of weight files <timm name>.safetensors; empty: timm's cache")
     kept_channels: int = Field(96, ge=8, description="channels of the last 1x1 convolution kept by APoZ (of 480)")
-    apoz_tiles: int = Field(256, ge=8, description="training tiles on which APoZ is measured; unstated")
+    batch_norm: Literal["fixed", "batch"] = Field(
+        "fixed",
+        description="of the trained backbone: statistics measured once on training tiles and then kept, by which no "
+        "patient changes another and bags can be of any size; or those of each batch; unstated",
+    )
+    mil_features: Literal["resnet50d", "ctranspath"] = Field(
+        "resnet50d", description="frozen features behind CLAM and TransMIL; unstated"
+    )
+    apoz_tiles: int = Field(256, ge=8, description="training tiles on which batch norm and APoZ are measured; unstated")
     width: int = Field(96, ge=8, description="token width in the encoders; the image token already has 96 channels")
     heads: int = Field(8, ge=1, description="attention heads, as TransMIL")
     attention: Literal["exact", "nystrom"] = Field(
@@ -272,7 +280,12 @@ class Model(Stage):
 class Training(Stage):
     """Optimisation; the paper states none of it."""
 
-    epochs: int = Field(30, ge=1, description="fixed beforehand, never chosen on the fold that is reported")
+    epochs: int = Field(30, ge=1, description="never chosen on the fold that is reported")
+    epoch_choice: Literal["fixed", "inner"] = Field(
+        "fixed",
+        description="inner: stop after the epoch of the lowest loss on a fifth of the training patients, held out "
+        "first and then trained on as well, which takes twice the time; unstated",
+    )
     batch_size: int = Field(8, ge=1, description="patients per step")
     lr: float = Field(3e-4, gt=0, description="AdamW, peak of a one-cycle schedule")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW")
@@ -280,7 +293,19 @@ class Training(Stage):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="off, so that probabilities are those of the plain loss"
     )
-    augment: bool = Field(True, description="flips and right-angle turns of the tiles while training")
+    augment: bool = Field(True, description="flips, right-angle turns and colour of the tiles change while training")
+    colour_jitter: float = Field(
+        0.05, ge=0, lt=1, description="with augment: each channel's gain is 1 ± this, its shift ± half of it; unstated"
+    )
+    tile_chunk: int = Field(
+        1024,
+        ge=0,
+        description="tiles that pass the backbone at once; more are taken in turns and computed again for their "
+        "gradient, so that memory does not grow with the bag; 0: all at once",
+    )
+    tiles_held: Literal["auto", "memory", "files"] = Field(
+        "auto", description="pixels in memory (and on the GPU where they fit), or read from their files batch by batch"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="bf16 on devices that have it, else 32-bit"
@@ -326,7 +351,7 @@ STAGES: dict[str, type[Stage]] = {
 # What changes where files lie or what pages are called, but no number: left out of every hash.
 UNHASHED = {
     *("overlay", "title", "notebooks", "data_dir", "results_dir"),
-    *("weights_dir", "variants", "top_tiles", "device", "gdc_projects", "paper_patients"),
+    *("weights_dir", "variants", "top_tiles", "device", "gdc_projects", "paper_patients", "tiles_held"),
 }
 
 
@@ -348,5 +373,6 @@ UNSTATED = {
     *("counts_level", "round_counts", "null_repeats"),
     *("ae_epochs", "ae_lr", "ae_batch", "token_scaling", "apoz_tiles", "width", "heads", "attention", "landmarks"),
     *("set_embedding", "dropout", "epochs", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
+    *("batch_norm", "mil_features", "epoch_choice", "colour_jitter"),
     *("augment", "precision", "threshold", "confidence", "n_permutations"),
 }

@@ -5,6 +5,7 @@ What every stage and notebook starts from. Everything slow behind it is computed
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,11 +81,16 @@ class Study:
         """What names the pixels of a fold's bags, for the hash of results that depend on them."""
         return [Path(path).parent.name for path in self.fold_bags(fold)]
 
-    def bags(self, fold: int) -> np.ndarray:
-        """Pixels (patients, n_tiles, px, px, 3) uint8 of a fold's bags in the cohort's order."""
+    def bags(self, fold: int) -> np.ndarray | bags.BagFiles:
+        """Pixels (patients, n_tiles, px, px, 3) uint8 of a fold's bags in the cohort's order: in memory, or in their
+        files where `tiles_held` says so or they would take more than half of the machine's memory.
+        """
         paths = self.fold_bags(fold)
         if getattr(self, "_loaded", None) is None or self._loaded[0] != paths:  # one array at a time: gigabytes
-            self._loaded = (paths, bags.load_bags(paths))
+            files = bags.BagFiles(paths)
+            half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+            stays = self.p.tiles_held == "files" or (self.p.tiles_held == "auto" and files.nbytes > half)
+            self._loaded = (paths, files if stays else bags.load_bags(paths))
         return self._loaded[1]
 
     @cached_property

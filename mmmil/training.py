@@ -1,64 +1,29 @@
-"""Training of one variant on one fold, with Lightning Fabric placing a plain PyTorch loop on the device.
-
-Epochs are fixed beforehand; nothing is chosen on the patients that are reported.
-"""
+"""Training of one variant on one fold: its inputs, its model, its predictions (Experimental Setup)."""
 
 from __future__ import annotations
 
-import logging
 import platform
-import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from mmmil import backbone, baselines, record
+from mmmil import backbone, baselines, engine, record
+from mmmil.bags import BagFiles
+from mmmil.clam import CLAM
+from mmmil.engine import Inputs, TrainingError, make_fabric, predict
 from mmmil.genesets import GeneTokens
-from mmmil.models import MultimodalMIL
+from mmmil.mcat import MCAT
+from mmmil.models import BagModel, MultimodalMIL
 from mmmil.params import Params
+from mmmil.transmil import TransMIL
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; says at which step and what to change."""
-
-
-def make_fabric(p: Params) -> Fabric:
-    """One device by the parameters `device` and `precision`; bf16 only where the hardware has it."""
-    torch.set_num_threads(p.cpu_threads)
-    cuda = torch.cuda.is_available() if p.device == "auto" else p.device == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise TrainingError("device: cuda, but PyTorch sees no GPU here; set device: auto")
-    precision = p.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-    fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=precision)
-    torch.use_deterministic_algorithms(not cuda)
-    return fabric
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8 or features (P, N, D), genes (P, S, D), or
-    levels (P, G) where the model encodes them itself, and the mask (P, N) of real tiles where bags are padded; None
-    for what it does not read.
-    """
-
-    tiles: Tensor | None = None
-    genes: Tensor | None = None
-    mask: Tensor | None = None
-
-    def take(self, which: Tensor) -> dict[str, Tensor]:
-        """Arguments of the model for some patients."""
-        return {f.name: getattr(self, f.name)[which] for f in fields(self) if getattr(self, f.name) is not None}
+__all__ = ["Genes", "Inputs", "TrainingError", "build", "inputs_of", "load_model", "make_fabric", "predict", "train"]
 
 
 def frozen_features(study, name: str, fold: int) -> np.ndarray:
@@ -89,129 +54,67 @@ def frozen_features(study, name: str, fold: int) -> np.ndarray:
 
 
 def build(
-    study, v, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
-) -> MultimodalMIL:
+    p: Params, v, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
+) -> BagModel:
     """The untrained model of a variant; its sizes come from the gene tokens and the tile encoder."""
-    p = study.p
-    return MultimodalMIL(
-        v.fusion,
+    image_dim = tile_encoder.channels if tile_encoder else image_dim
+    n_sets, gene_dim = genes.tokens.tokens.shape[1:] if genes else (0, 0)
+    if v.fusion == "clam":
+        aggregator = CLAM(image_dim)
+    elif v.fusion == "transmil":
+        aggregator = TransMIL(image_dim)
+    elif v.fusion == "co":
+        aggregator = MCAT(image_dim, [gene_dim], shared=True)
+    else:
+        aggregator = MultimodalMIL(
+            v.fusion,
+            image_dim,
+            gene_dim,
+            n_sets,
+            width=p.width,
+            heads=p.heads,
+            attention=p.attention,
+            landmarks=p.landmarks,
+            dropout=p.dropout,
+            set_embedding=p.set_embedding,
+        )
+    return BagModel(
+        aggregator,
         tile_encoder,
-        image_dim=tile_encoder.channels if tile_encoder else image_dim,
-        gene_dim=genes.tokens.tokens.shape[2] if genes else 0,
-        n_sets=genes.tokens.tokens.shape[1] if genes else 0,
-        width=p.width,
-        heads=p.heads,
-        attention=p.attention,
-        landmarks=p.landmarks,
-        dropout=p.dropout,
-        set_embedding=p.set_embedding,
-        gene_encoder=genes.encoder if genes else None,
-        gene_dropout=p.gene_dropout,
+        genes.encoder if genes else None,
+        p.gene_dropout,
+        tile_chunk=p.tile_chunk if p.batch_norm == "fixed" else 0,  # a batch's statistics are of all its tiles
+        fixed_norm=p.batch_norm == "fixed",
     )
 
 
-def pruned_encoder(
-    study, v, fold: int, train: list[int], fabric: Fabric
+def tile_encoder(
+    p: Params, v, tiles: np.ndarray | BagFiles, masks: np.ndarray, train: list[int], fabric: Fabric
 ) -> tuple[backbone.TileEncoder, pd.DataFrame | None]:
-    """The variant's tile encoder; the reduced one is pruned by APoZ on tiles of the training patients.
+    """The variant's tile encoder with the statistics of training tiles; the reduced one is pruned by APoZ on them.
 
-    Returns it with a table of every channel's APoZ and whether it was kept (None where nothing is pruned).
+    tiles (P, N, px, px, 3) uint8, masks (P, N), train: indices of the training patients. Returns the encoder with a
+    table of every channel's APoZ and whether it was kept (None where nothing is pruned).
     """
-    p = study.p
-    encoder = backbone.TileEncoder(v.backbone, p.weights, p.weights_dir)
-    if v.backbone != "reduced":
+    encoder = backbone.TileEncoder(v.backbone, p.weights, p.weights_dir).to(memory_format=torch.channels_last)
+    if v.backbone != "reduced" and p.batch_norm == "batch" and p.weights != "random":
         return encoder, None
-    patient, tile = np.nonzero(study.tile_masks[train])
+    patient, tile = np.nonzero(masks[train])
     picked = np.random.default_rng(p.seed).choice(len(tile), min(p.apoz_tiles, len(tile)), replace=False)
-    pixels = study.bags(fold)[np.array(train)[patient[picked]], tile[picked]]
-    # Random weights have no running statistics yet; pretrained ones are used as they are.
-    encoder.train(p.weights == "random").to(fabric.device)
-    batches = (
+    pixels = np.stack([tiles[train[patient[i]]][tile[i]] for i in np.sort(picked)])
+    encoder.to(fabric.device)
+    batches = [
         backbone.to_input(torch.from_numpy(chunk).to(fabric.device), encoder.mean, encoder.std)
         for chunk in np.array_split(pixels, max(1, len(pixels) // 64))
-    )
+    ]
+    # Random weights have no statistics of their own yet, and ImageNet's are not those of tissue.
+    backbone.measure_batch_norm(encoder, batches)
+    if v.backbone != "reduced":
+        return encoder, None
     shares = backbone.apoz(encoder, batches)
     kept = backbone.lowest_apoz(shares, p.kept_channels)
     table = pd.DataFrame({"apoz": shares.numpy(), "kept": np.isin(np.arange(len(shares)), kept.numpy())})
     return backbone.prune(encoder, kept), table
-
-
-def turned(tiles: Tensor, generator: torch.Generator) -> Tensor:
-    """Each patient's tiles (B, N, px, px, 3) flipped and turned by a random multiple of 90 degrees."""
-    out = []
-    for bag, turn in zip(tiles, torch.randint(0, 8, (len(tiles),), generator=generator).tolist(), strict=True):
-        bag = torch.rot90(bag, turn % 4, (1, 2))
-        out.append(bag.flip(1) if turn >= 4 else bag)
-    return torch.stack(out)
-
-
-def fit(
-    fabric: Fabric,
-    model: nn.Module,
-    inputs: Inputs,
-    labels: Tensor,
-    train: list[int],
-    p: Params,
-    augment: bool,
-) -> tuple[nn.Module, list[float]]:
-    """Train on the patients with indices `train`; returns the model on its device and the mean loss per epoch.
-
-    labels: (P,) int64, of all patients of the inputs.
-    """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr, weight_decay=p.weight_decay)
-    model, optimizer = fabric.setup(model, optimizer)
-    steps = -(-len(train) // p.batch_size)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Fabric's wrapped optimizer hides the step counter that torch looks for
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, p.lr, total_steps=p.epochs * steps)
-    weights = None
-    if p.class_weights:
-        counts = torch.bincount(labels[train], minlength=2)
-        weights = (len(train) / (2 * counts)).to(fabric.device)
-    generator = torch.Generator().manual_seed(p.seed)
-    history = []
-    model.train()
-    for epoch in range(p.epochs):
-        order = torch.tensor(train)[torch.randperm(len(train), generator=generator)]
-        losses = []
-        for step, batch in enumerate(order.split(p.batch_size)):
-            given = inputs.take(batch)
-            if augment:
-                given["tiles"] = turned(given["tiles"], generator)
-            logits, _ = model(**fabric.to_device(given))
-            loss = F.cross_entropy(
-                logits.float(), labels[batch].to(fabric.device), weights, label_smoothing=p.label_smoothing
-            )
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss.item()} in epoch {epoch}, step {step} (patients {batch.tolist()}); "
-                    "lower lr, or look for broken tiles or expression of these patients"
-                )
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-        history.append(torch.stack(losses).mean().item())
-    return model, history
-
-
-@torch.no_grad()
-def predict(
-    fabric: Fabric,
-    model: nn.Module,
-    inputs: Inputs,
-    which: list[int],
-    batch: int = 8,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Probability of class 1, (len(which),) float64, and attention averaged over heads, name -> (len(which), N)."""
-    model.eval()
-    probs, atts = [], []
-    for chunk in torch.tensor(which).split(batch):
-        logits, att = model(**fabric.to_device(inputs.take(chunk)))
-        probs.append(logits.double().softmax(-1)[:, 1].cpu())
-        atts.append({k: a.float().mean(1).cpu() for k, a in att.items()})
-    return torch.cat(probs).numpy(), {k: torch.cat([a[k] for a in atts]).numpy() for k in atts[0]}
 
 
 @dataclass(frozen=True)
@@ -226,10 +129,12 @@ def inputs_of(study, v, fold: int) -> tuple[Inputs, Genes | None]:
     """What a variant's model reads, and the gene tokens behind it (None without genes)."""
     tiles = rows = genes = mask = None
     if v.is_trained_end_to_end:
-        tiles = torch.from_numpy(study.bags(fold))
+        tiles = study.bags(fold)
+        tiles = tiles if isinstance(tiles, BagFiles) else torch.from_numpy(tiles)
     elif v.uses_slides:
-        tiles = torch.from_numpy(frozen_features(study, v.backbone, fold))
+        tiles = torch.from_numpy(frozen_features(study, v.encoder(study.p), fold))
     if v.uses_slides and not study.tile_masks.all():
+        require_tiles(study.tile_masks, study.patients)
         mask = torch.from_numpy(study.tile_masks)
     if v.uses_genes:
         genes = Genes(study.gene_tokens(fold, v.genes))
@@ -242,11 +147,24 @@ def inputs_of(study, v, fold: int) -> tuple[Inputs, Genes | None]:
         rows = torch.full((len(study.patients), *values.shape[1:]), torch.nan)
         # patients outside the fold stay NaN, so that touching one cannot go unnoticed
         rows[[study.patients.index(i) for i in patients]] = torch.from_numpy(values)
-    return Inputs(tiles, rows, mask), genes
+    return Inputs(tiles, rows, mask, study.patients), genes
 
 
-def train(study, v, fold: int, folder: Path) -> dict:
-    """Train a variant on a fold's training patients, predict the evaluated ones, and write both into `folder`."""
+def require_tiles(masks: np.ndarray, patients: list[str]) -> None:
+    """Raise TrainingError where a bag has no tile: there is nothing to attend to. masks (P, N) of real tiles."""
+    empty = [patient for patient, mask in zip(patients, masks, strict=True) if not mask.any()]
+    if empty:
+        raise TrainingError(
+            f"{len(empty)} bags have no tile ({', '.join(empty[:3])}); leave these patients out, or lower "
+            "tissue_percent and tile them again"
+        )
+
+
+def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> dict:
+    """Train a variant on a fold's training patients, predict the evaluated ones, and write both into `folder`.
+
+    checkpoint: a file from which an interrupted training goes on. Returns facts for run.json.
+    """
     p = study.p
     train_ids, evaluated_ids = study.fold_patients(fold)
     position = {patient: i for i, patient in enumerate(study.patients)}
@@ -262,23 +180,34 @@ def train(study, v, fold: int, folder: Path) -> dict:
     else:
         fabric = make_fabric(p)
         inputs, genes = inputs_of(study, v, fold)
-        torch.manual_seed(1000 * p.seed + fold + 1)  # after the inputs: making them must not move the generator
-        encoder = None
         if fabric.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        if v.is_trained_end_to_end:
-            encoder, channels = pruned_encoder(study, v, fold, train, fabric)
-            if channels is not None:
-                channels.to_csv(folder / "apoz.csv", index_label="channel")
-            facts["backbone_parameters"] = backbone.parameters(encoder)
-        model = build(study, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
-        facts["parameters"] = backbone.parameters(model)
-        fitted, history = fit(fabric, model, inputs, labels, train, p, p.augment and v.is_trained_end_to_end)
+
+        def start() -> BagModel:
+            """The model before its first step: the same one whenever it is asked for."""
+            torch.manual_seed(1000 * p.seed + fold + 1)  # after the inputs: making them must not move the generator
+            encoder = None
+            if v.is_trained_end_to_end:
+                encoder, channels = tile_encoder(p, v, study.bags(fold), study.tile_masks, train, fabric)
+                if channels is not None:
+                    channels.to_csv(folder / "apoz.csv", index_label="channel")
+                facts["backbone_parameters"] = backbone.parameters(encoder)
+            return build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+
+        augment = p.augment and v.is_trained_end_to_end
+        epochs, inputs = p.epochs, engine.on_device(fabric, inputs)
+        if p.epoch_choice == "inner":
+            epochs = _best_epoch(fabric, start(), inputs, labels, train, p, augment, folder, checkpoint)
+        model = start()
+        facts |= {"parameters": backbone.parameters(model), "epochs": epochs}
+        fitted, history = engine.fit(
+            fabric, model, inputs, labels, train, p, augment, epochs=epochs, checkpoint=checkpoint
+        )
         probs, attention = predict(fabric, fitted, inputs, evaluated, p.batch_size)
         if fold < 0:  # of the test patients, on the very pass that predicts them
             np.savez(folder / "attention.npz", **attention)
         save_file({k: t.contiguous().cpu() for k, t in model.state_dict().items()}, folder / "model.safetensors")
-        pd.DataFrame({"loss": history}).to_csv(folder / "history.csv", index_label="epoch")
+        history.to_csv(folder / "history.csv", index_label="epoch")
         if fabric.device.type == "cuda":
             facts["device"] = torch.cuda.get_device_name(fabric.device)
             facts["gpu_peak_mib"] = torch.cuda.max_memory_allocated() // 2**20
@@ -297,6 +226,17 @@ def train(study, v, fold: int, folder: Path) -> dict:
     return facts
 
 
+def _best_epoch(fabric, model, inputs, labels, train, p: Params, augment: bool, folder: Path, checkpoint) -> int:
+    """Number of epochs after which the loss on a fifth of the training patients was lowest (history in `inner.csv`)."""
+    from sklearn.model_selection import train_test_split
+
+    inner, held = train_test_split(train, test_size=0.2, stratify=labels[train].numpy(), random_state=p.seed)
+    beside = checkpoint and checkpoint.with_suffix(".inner" + checkpoint.suffix)
+    _, history = engine.fit(fabric, model, inputs, labels, inner, p, augment, held, checkpoint=beside)
+    history.to_csv(folder / "inner.csv", index_label="epoch")
+    return int(history["held"].idxmin()) + 1
+
+
 def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
     """A trained model of a finished training's folder, set up on the device, with the inputs it reads."""
     p = study.p
@@ -306,6 +246,6 @@ def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Mo
         encoder = backbone.TileEncoder(v.backbone, "random")
         if v.backbone == "reduced":
             backbone.prune(encoder, torch.arange(p.kept_channels))
-    model = build(study, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+    model = build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
     model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     return fabric.setup(model), inputs

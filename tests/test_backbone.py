@@ -50,6 +50,46 @@ def test_the_channels_with_fewest_zeros_are_kept():
         backbone.lowest_apoz(torch.zeros(4), 5)
 
 
+def batch_norms(module):
+    return [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_measured_batch_norm_does_in_eval_mode_what_training_mode_does_on_the_batch():
+    torch.manual_seed(0)
+    encoder = backbone.TileEncoder("uib", "random")
+    tiles = torch.randn(6, 3, 64, 64) * 2 + 1
+    counts = {}
+    hooks = [
+        norm.register_forward_hook(lambda m, x, y: counts.update({m: x[0][:, 0].numel()}))
+        for norm in batch_norms(encoder)
+    ]
+    backbone.measure_batch_norm(encoder, [tiles])
+    for hook in hooks:
+        hook.remove()
+    assert not any(m.training for m in encoder.modules())
+    for norm, n in counts.items():  # running variances are unbiased, the batch's own is not
+        norm.running_var *= (n - 1) / n
+    measured = encoder(tiles)
+    assert measured.std() > 0.01
+    assert (measured - encoder.train()(tiles)).abs().max() < 1e-4
+
+
+def test_measured_batch_norm_is_the_mean_over_batches_and_repeats_itself():
+    torch.manual_seed(0)
+    encoder = backbone.TileEncoder("original", "random")
+    momenta = [norm.momentum for norm in batch_norms(encoder)]
+    batches = [torch.randn(4, 3, 64, 64) + i for i in range(3)]
+    backbone.measure_batch_norm(encoder, batches)
+    first = {k: v.clone() for k, v in encoder.state_dict().items()}
+    backbone.measure_batch_norm(encoder, iter(batches))  # starts anew: nothing is left of the statistics before
+    assert all(torch.equal(v, first[k]) for k, v in encoder.state_dict().items())
+    own = [encoder.conv_stem(b).mean((0, 2, 3)) for b in batches]
+    assert torch.allclose(encoder.bn1.running_mean, torch.stack(own).mean(0), atol=1e-5)
+    assert momenta == [norm.momentum for norm in batch_norms(encoder)]
+    with pytest.raises(ValueError, match="at least one tile"):
+        backbone.measure_batch_norm(encoder, [])
+
+
 def test_missing_weights_are_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(backbone.WeightsError, match="weights_dir"):
         backbone.TileEncoder("original", "imagenet", str(tmp_path))

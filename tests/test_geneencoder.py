@@ -7,7 +7,7 @@ import torch
 from mmmil.autoencoder import GeneSetAutoencoder, index_table
 from mmmil.geneencoder import GeneSetEncoder
 from mmmil.genetokens import scale_tokens, token_scale
-from mmmil.models import MultimodalMIL
+from mmmil.models import BagModel, MultimodalMIL
 
 SETS = {"one": ["a", "b", "c"], "two": ["c", "d", "e", "f", "g"], "three": ["h", "a"]}
 
@@ -50,7 +50,7 @@ def test_making_it_draws_no_random_number_and_shares_no_weight(fitted):
 def test_the_loss_reaches_every_weight_of_it(fitted, fusion):
     level, index, model = fitted
     encoder = GeneSetEncoder(model.network, index, 0.0, 1.0)
-    whole = MultimodalMIL(fusion, None, 7, 6, 3, width=24, heads=4, gene_encoder=encoder)
+    whole = BagModel(MultimodalMIL(fusion, 7, 6, 3, width=24, heads=4), None, encoder)
     logits, att = whole(torch.randn(30, 5, 7) if fusion == "dual" else None, torch.from_numpy(level))
     assert logits.shape == (30, 2) and att["self_genes"].shape == (30, 4, 3)
     logits[:, 0].sum().backward()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmmil import attention, backbone
-from mmmil.models import PPEG, Encoder, MultimodalMIL
+from mmmil.models import PPEG, BagModel, Encoder, MultimodalMIL
 
 
 def plain_attention(module, x):
@@ -57,22 +57,24 @@ def test_nystrom_rows_sum_to_one_and_nothing_is_padded(n):
 def test_a_patients_output_does_not_depend_on_batch_mates(kind, fusion):
     torch.manual_seed(0)
     encoder = backbone.prune(backbone.TileEncoder("reduced", "random"), torch.arange(24))
-    model = MultimodalMIL(fusion, encoder, 24, 10, 13, width=24, heads=4, attention=kind, landmarks=4).eval()
+    aggregator = MultimodalMIL(fusion, 24, 10, 13, width=24, heads=4, attention=kind, landmarks=4)
+    model = BagModel(aggregator, None if fusion == "genes" else encoder).eval()
     tiles = torch.randint(0, 256, (3, 5, 32, 32, 3), dtype=torch.uint8)
     genes = torch.randn(3, 13, 10)
     genes[2] *= 50  # an outlier in the batch must not matter to the others
-    together, _ = model(tiles, genes)
+    given = (None if fusion == "genes" else tiles, None if fusion == "image" else genes)
+    together, _ = model(*given)
     for i in range(3):
-        alone, _ = model(tiles[i : i + 1], genes[i : i + 1])
+        alone, _ = model(*(None if x is None else x[i : i + 1] for x in given))
         assert torch.allclose(alone[0], together[i], atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["image", "self", "dual"])
-@pytest.mark.parametrize("end_to_end", [True, False])
-def test_padding_is_seen_by_nobody(fusion, end_to_end):
+@pytest.mark.parametrize("end_to_end, fixed", [(True, True), (True, False), (False, True)])
+def test_padding_is_seen_by_nobody(fusion, end_to_end, fixed):
     torch.manual_seed(0)
     encoder = backbone.prune(backbone.TileEncoder("reduced", "random"), torch.arange(24)) if end_to_end else None
-    model = MultimodalMIL(fusion, encoder, 24, 10, 13, width=24, heads=4, dropout=0.0)
+    model = BagModel(MultimodalMIL(fusion, 24, 10, 13, width=24, heads=4, dropout=0.0), encoder, fixed_norm=fixed)
     tiles = torch.randint(0, 256, (3, 6, 32, 32, 3), dtype=torch.uint8) if end_to_end else torch.randn(3, 6, 24)
     genes, mask = torch.randn(3, 13, 10), torch.ones(3, 6, dtype=torch.bool)
     mask[1, 4:] = False
@@ -87,12 +89,6 @@ def test_padding_is_seen_by_nobody(fusion, end_to_end):
             assert (att[name][1, :, 4:] == 0).all() and (att[name][0] > 0).all()
     whole, _ = model.eval()(tiles, genes)
     assert torch.allclose(whole[[0, 2]], first[[0, 2]], atol=1e-6) and not torch.allclose(whole[1], first[1], atol=1e-6)
-
-
-def test_nystrom_attention_refuses_padded_bags():
-    module = attention.self_attention(24, 4, "nystrom", 4, 0.0)
-    with pytest.raises(ValueError, match="use attention 'exact'"):
-        module(torch.randn(1, 5, 24), mask=torch.ones(1, 5, dtype=torch.bool))
 
 
 def test_ppeg_follows_its_equation_on_a_square_and_repeats_tokens_elsewhere():
@@ -123,7 +119,7 @@ def test_cross_attention_follows_its_equation():
 
 
 def test_dual_attention_joins_four_vectors_and_returns_four_attentions():
-    model = MultimodalMIL("dual", None, 7, 10, 13, width=24, heads=4)
+    model = MultimodalMIL("dual", 7, 10, 13, width=24, heads=4)
     logits, att = model(torch.randn(2, 5, 7), torch.randn(2, 13, 10))
     assert logits.shape == (2, 2) and model.classifier[0].normalized_shape == (4 * 24,)
     shapes = {k: tuple(a.shape) for k, a in att.items()}
@@ -149,8 +145,32 @@ def test_an_unknown_fusion_or_attention_is_refused():
 
 def test_gene_dropout_acts_in_training_only():
     torch.manual_seed(0)
-    model = MultimodalMIL("genes", None, 0, 10, 13, width=24, heads=4, dropout=0.0, gene_dropout=0.5)
+    model = BagModel(MultimodalMIL("genes", 0, 10, 13, width=24, heads=4, dropout=0.0), gene_dropout=0.5)
     genes = torch.randn(2, 13, 10)
     assert not torch.equal(model(None, genes)[0], model(None, genes)[0])
     model.eval()
     assert torch.equal(model(None, genes)[0], model(None, genes)[0])
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_tiles_in_chunks_give_the_gradients_of_all_at_once(padded):
+    torch.manual_seed(0)
+    encoder = backbone.prune(backbone.TileEncoder("reduced", "random"), torch.arange(24))
+    tiles = torch.randint(0, 256, (2, 9, 64, 64, 3), dtype=torch.uint8)
+    backbone.measure_batch_norm(encoder, [backbone.to_input(tiles, encoder.mean, encoder.std)])
+    aggregator, genes = MultimodalMIL("dual", 24, 10, 13, width=24, heads=4, dropout=0.0), torch.randn(2, 13, 10)
+    colour = torch.tensor([1.0, 0.0])[:, None] + 0.1 * torch.randn(2, 2, 3)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[1, 7:] = False
+    found = []
+    for chunk in (0, 4):
+        model = BagModel(aggregator, encoder, tile_chunk=chunk).train()
+        model.zero_grad()
+        model(tiles, genes, mask if padded else None, colour)[0][:, 1].sum().backward()
+        found.append(torch.cat([w.grad.flatten().clone() for w in model.parameters()]))
+    assert (found[0] - found[1]).norm() <= 1e-4 * found[0].norm() and found[0].norm() > 0
+
+
+def test_chunks_and_statistics_of_a_batch_exclude_each_other():
+    with pytest.raises(ValueError, match="fixed_norm"):
+        BagModel(MultimodalMIL("image", 24, width=24, heads=4), tile_chunk=4, fixed_norm=False)

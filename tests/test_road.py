@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmmil import evaluation, experiments, genesets, interpretation, params, simulate, study
+from mmmil import evaluation, experiments, genesets, interpretation, params, record, simulate, study
 
 SMALL = {
     "sim_patients": 36,
@@ -101,18 +101,42 @@ def test_frozen_features_do_not_move_the_generator(planted):
     assert (afresh["prob"].to_numpy() == before["prob"].to_numpy()).all()
 
 
-@pytest.mark.parametrize("name", ["wsi", "resnet50d_go", "dual_go"])
-def test_a_loaded_model_predicts_what_is_on_record(planted, name):
+def test_each_of_the_18_is_trained_kept_loaded_and_asked_for_its_attention(planted):
+    """One interface for all: what a loaded model predicts is what is on record."""
     from mmmil import training
 
-    s, predictions = planted
-    fabric = training.make_fabric(s.p)
-    v, folder = experiments.variant(name), experiments.run(s, name, -1)
-    model, inputs = training.load_model(s, v, -1, folder, fabric)
-    own = predictions.query("variant == @name and split == 'test'")
-    which = [s.patients.index(patient) for patient in own["patient_id"]]
-    prob, _ = training.predict(fabric, model, inputs, which, batch=3)
-    assert np.allclose(prob, own["prob"], atol=1e-6)
+    s = planted[0]
+    quick = study.Study(s.p.override(epochs=1, apoz_tiles=16), s.cohort, s.folds, s.tiles)
+    names = [name for name in experiments.VARIANTS if name not in experiments.BASELINES]
+    assert len(names) == 18
+    fabric = training.make_fabric(quick.p)
+    for name in names:
+        v, folder = experiments.variant(name), experiments.run(quick, name, -1)
+        own = record.read_parquet(folder / "predictions.parquet")
+        model, inputs = training.load_model(quick, v, -1, folder, fabric)
+        which = [s.patients.index(patient) for patient in own["patient_id"]]
+        prob, _ = training.predict(fabric, model, inputs, which, batch=3)
+        assert np.allclose(prob, own["prob"], atol=1e-6), name
+        found = interpretation.extract(quick, name)
+        assert found.weights, name
+        for source, weights in found.weights.items():
+            over = quick.p.n_tiles if source.endswith("image") or source == "co_attention" else len(found.sets)
+            assert weights.shape == (len(own), over), (name, source)
+            if source.startswith("self") and v.fusion not in ("clam", "co"):  # the class token keeps the rest
+                assert (weights.sum(1) < 1).all(), (name, source)
+            else:
+                assert np.allclose(weights.sum(1), 1, atol=1e-5), (name, source)
+
+
+def test_epochs_are_chosen_on_an_inner_split(planted):
+    s = planted[0]
+    inner = study.Study(s.p.override(epoch_choice="inner", epochs=3), s.cohort, s.folds, s.tiles)
+    folder = experiments.run(inner, "go", 0)
+    chosen = record.run(folder)["facts"]["epochs"]
+    held = pd.read_csv(folder / "inner.csv")["held"]
+    assert len(held) == 3 and chosen == held.idxmin() + 1
+    assert len(pd.read_csv(folder / "history.csv")) == chosen
+    assert not list(folder.parent.glob("*checkpoint"))
 
 
 @pytest.mark.parametrize("name", ["go", "dual_go"])

@@ -1,0 +1,186 @@
+"""The training engine: goes on after a kill bit for bit, the same in two processes, and says what is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mmmil import augmentation, engine, params
+from mmmil.bags import BagFiles
+from mmmil.clam import CLAM
+from mmmil.engine import Inputs, TrainingError
+from mmmil.models import BagModel, MultimodalMIL
+
+ROOT = Path(__file__).resolve().parents[1]
+# A training as small as can be, in a process of its own. Arguments: checkpoint, where the weights go, the step at
+# which the process kills itself (-1: none), dropout.
+SCRIPT = """
+import os, signal, sys
+import torch
+from mmmil import engine
+sys.path.insert(0, {tests!r})
+from test_engine import parameters, small
+checkpoint, out, last, dropout = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+steps, loss = [], engine._loss
+def counted(*given):
+    steps.append(0)
+    if len(steps) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss(*given)
+engine._loss = counted
+p = parameters()
+fabric = engine.make_fabric(p)
+model, inputs, labels = small(dropout)
+_, history = engine.fit(fabric, model, inputs, labels, list(range(22)), p, True, checkpoint=engine.Path(checkpoint))
+if fabric.global_rank == 0:
+    torch.save(dict(model.state_dict(), history=torch.tensor(history["loss"])), out)
+"""
+
+
+def parameters(**more):
+    base = {"task": "t", "class_names": ["A", "B"], "epochs": 4, "batch_size": 5, "lr": 1e-3, "device": "cpu"}
+    return params.check({**base, **more})
+
+
+def small(dropout=0.1):
+    """A model of pixels and gene tokens, and inputs of 24 patients: batches of 5, the last of 2."""
+    from mmmil import backbone
+
+    torch.manual_seed(3)
+    encoder = backbone.prune(backbone.TileEncoder("reduced", "random"), torch.arange(16))
+    aggregator = MultimodalMIL("dual", 16, 6, 5, width=16, heads=2, dropout=dropout)
+    tiles = torch.randint(0, 256, (24, 3, 32, 32, 3), dtype=torch.uint8)
+    inputs = Inputs(tiles, torch.randn(24, 5, 6), patients=[f"P{i:02d}" for i in range(24)])
+    return BagModel(aggregator, encoder, gene_dropout=dropout), inputs, torch.arange(24) % 2
+
+
+def run(tmp_path, name, last=-1, dropout=0.1, processes=1):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    launcher = (
+        [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    )
+    given = [str(tmp_path / f"{name}.checkpoint"), str(tmp_path / f"{name}.pt"), str(last), str(dropout)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    return subprocess.run(
+        [sys.executable, *launcher, str(script), *given], env=environment, capture_output=True, text=True
+    )
+
+
+def weights(tmp_path, name):
+    return torch.load(tmp_path / f"{name}.pt", weights_only=True)
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
+    assert run(tmp_path, "whole").returncode == 0
+    assert run(tmp_path, "cut", last=13).returncode < 0  # the third of the third epoch's five steps
+    assert (tmp_path / "cut.checkpoint").is_file() and not (tmp_path / "cut.pt").exists()
+    done = torch.load(tmp_path / "cut.checkpoint", weights_only=True)
+    assert len(done["history"]) == 2
+    assert run(tmp_path, "cut").returncode == 0
+    whole, cut = weights(tmp_path, "whole"), weights(tmp_path, "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_two_processes_give_the_loss_of_one(tmp_path):
+    assert run(tmp_path, "one", dropout=0.0).returncode == 0
+    made = run(tmp_path, "two", dropout=0.0, processes=2)  # dropout draws in each process for itself
+    assert made.returncode == 0, made.stderr[-2000:]
+    one, two = (weights(tmp_path, name)["history"] for name in ("one", "two"))
+    assert len(one) == 4 and one[0] != one[-1]
+    assert torch.allclose(one, two, atol=1e-5, rtol=0)
+
+
+def fitted(model, inputs, labels, p, **more):
+    return engine.fit(engine.make_fabric(p), model, inputs, labels, list(range(20)), p, **more)
+
+
+def test_a_loss_that_is_not_finite_names_the_patients():
+    model, inputs, labels = small()
+    inputs.genes[7] = torch.nan
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 0, step \d \(patients .*P07"):
+        fitted(model, inputs, labels, parameters())
+
+
+def test_too_little_memory_names_the_parameters_to_lower(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine, "_loss", full)
+    with pytest.raises(TrainingError, match=r"5 patients of 3 tiles: lower batch_size \(now 5\) or tile_chunk"):
+        fitted(*small(), parameters())
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "x.checkpoint"
+    path.write_bytes(b"PK not a checkpoint")
+    with pytest.raises(TrainingError, match=r"x\.checkpoint: the checkpoint is damaged .*remove it"):
+        fitted(*small(), parameters(), checkpoint=path)
+
+
+def test_a_bag_without_tiles_is_named():
+    from mmmil import training
+
+    with pytest.raises(TrainingError, match=r"1 bags have no tile \(B\)"):
+        training.require_tiles(np.array([[True, False], [False, False]]), ["A", "B"])
+
+
+def test_held_patients_are_looked_at_and_change_nothing():
+    p = parameters(epochs=2)
+    model, inputs, labels = small()
+    _, without = fitted(model, inputs, labels, p)
+    again, inputs, labels = small()
+    _, history = fitted(again, inputs, labels, p, held=[20, 21, 22])
+    assert history["loss"].tolist() == without["loss"].tolist() and (history["held"] > 0).all()
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_fewer_epochs_are_the_first_of_all():
+    _, all_of_them = fitted(*small(), parameters())
+    _, two = fitted(*small(), parameters(), epochs=2)
+    assert two["loss"].tolist() == all_of_them["loss"].tolist()[:2]
+
+
+def test_instances_add_their_loss():
+    torch.manual_seed(0)
+    p, model = parameters(epochs=30, batch_size=10, lr=1e-2), BagModel(CLAM(6, 16, 8, dropout=0.0, k_sample=2))
+    features, labels = torch.randn(24, 5, 6), torch.arange(24) % 2
+    features[labels == 1, 0] += 3
+    _, history = fitted(model, Inputs(features), labels, p)
+    assert history["loss"].iloc[-1] < 0.6 * history["loss"].iloc[0]
+    for classifier in model.aggregator.instance_classifiers:
+        assert classifier.weight.grad.abs().sum() > 0
+
+
+def test_tiles_from_their_files_are_those_in_memory(tmp_path):
+    model, inputs, labels = small()
+    paths = []
+    for i, bag in enumerate(inputs.tiles.numpy()):
+        paths.append(str(tmp_path / f"{i}.h5"))
+        with h5py.File(paths[-1], "w") as file:
+            file["imgs"] = bag
+    p = parameters(epochs=1)
+    _, held = fitted(model, inputs, labels, p, augment=True)
+    again, _, _ = small()
+    files = BagFiles(paths)
+    assert files.shape == inputs.tiles.shape and files.nbytes == inputs.tiles.nbytes
+    _, streamed = fitted(again, Inputs(files, inputs.genes), labels, p, augment=True)
+    assert held["loss"].tolist() == streamed["loss"].tolist()
+
+
+def test_draws_are_those_of_the_batch_whatever_the_share():
+    draws = augmentation.draw(5, 0.1, torch.Generator().manual_seed(0))
+    part = draws[1::2]
+    assert torch.equal(part.turn, draws.turn[[1, 3]]) and torch.equal(part.colour, draws.colour[[1, 3]])
+    gain, shift = draws.colour.unbind(1)
+    assert ((gain - 1).abs() <= 0.1).all() and (shift.abs() <= 0.05).all() and gain.std() > 0
+    tiles = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(1, 2, 4, 4, 3).expand(8, -1, -1, -1, -1)
+    views = augmentation.turned(tiles, torch.arange(8))
+    assert len({view.numpy().tobytes() for view in views}) == 8
+    assert torch.equal(views[0], tiles[0]) and torch.equal(views[1], torch.rot90(tiles[0], 1, (1, 2)))
