@@ -79,36 +79,47 @@ def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1):
 
 
 @app.command()
+def features(task: Task, encoder: Annotated[str, typer.Option(help="resnet50d or ctranspath")], overlay: Overlay = ""):
+    """Compute a frozen encoder's features of every bag, which its trainings then find."""
+    from mmmil import study, training
+
+    s = study.load(params.load(task, overlay))
+    for fold in s.fold_numbers:
+        training.frozen_features(s, encoder, fold)
+
+
+@app.command()
 def train(
     task: Task,
-    variant: Annotated[list[str], typer.Option(help="a row of the variant table; may be given several times")],
+    training: Annotated[list[str], typer.Option(help="<variant>/<fold>, or <variant>/final; may be given repeatedly")],
     overlay: Overlay = "",
+    give_up: Annotated[str, typer.Option(help="train nothing; what has no receipt gets one with this text")] = "",
 ):
-    """Train variants on every fold and finally on the development set: predictions/<variant>.parquet."""
-    from mmmil import study
+    """Train variants on single folds, or on the development set (final): trainings/<variant>/<fold>.json.
+
+    A training that fails gets a receipt that says so, and the others go on.
+    """
+    from mmmil import batch, study
 
     p = params.load(task, overlay)
-    s = study.load(p)
-    for name in variant:
-        table = experiments.predictions(s, [name])
-        path = p.results / "predictions" / f"{name}.parquet"
-        record.write_atomically(path, lambda t, table=table: table.to_parquet(t, index=False))
+    for name in training:
+        batch.parse(name)
+    if give_up:
+        return batch.give_up(p, training, give_up)
+    failed = batch.run(study.load(p), training)
+    print(f"{len(training) - failed} of {len(training)} trainings are there, {failed} failed")
 
 
 @app.command(name="record")
 def collect(task: Task, overlay: Overlay = ""):
-    """Join the variants' predictions into predictions.parquet and compute metrics.csv from it."""
-    import pandas as pd
-
-    from mmmil import evaluation
+    """Gather the trainings' predictions (predictions.parquet), and compute metrics.csv and failures.csv from them."""
+    from mmmil import batch, evaluation
 
     p = params.load(task, overlay)
-    table = pd.concat(
-        [record.read_parquet(p.results / "predictions" / f"{n}.parquet") for n in experiments.variants(p)]
-    )
+    table, failures = batch.read(p)
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
-    summary = evaluation.summarise(table, p)
-    record.write_atomically(p.results / "metrics.csv", lambda t: summary.to_csv(t, index=False))
+    for name, content in {"metrics": evaluation.summarise(table, p), "failures": failures}.items():
+        record.write_atomically(p.results / f"{name}.csv", lambda t, c=content: c.to_csv(t, index=False))
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 from scipy import stats
 from sklearn import metrics as skm
 
@@ -12,8 +13,8 @@ from mmmil.params import Params
 
 METRICS = ["accuracy", "f1", "sensitivity", "specificity", "pr_auc", "roc_auc"]
 SUMMARY = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
-# Supplementary tables S1-S9 repeat tables 3-11 on the held-out test set.
-TABLES = [str(n) for n in range(3, 12)]
+# Stands in the cells of a model of which a training failed; the status page shows the logs.
+FAILED = '<a href="../../status.html#failed-trainings">failed</a>'
 
 
 def scores(label: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
@@ -99,14 +100,17 @@ def bootstrap_interval(
 def summarise(predictions: pd.DataFrame, p: Params) -> pd.DataFrame:
     """metrics.csv: one row per table, variant, metric and split with mean, interval and number of folds.
 
-    Validation: mean and t interval over folds. Test: the final model's one value and its bootstrap interval.
+    Validation: mean and t interval over folds. Test: the final model's one value and its bootstrap interval. Where a
+    training failed there is no mean: over fewer folds it would be another quantity than in the other rows.
     """
     folds = per_fold(predictions, p.threshold)
-    rows = []
+    seeds, rows = predictions["seed"].nunique(), []
     for (name, split), values in folds.groupby(level=["variant", "split"], sort=False):
+        if len(values) < seeds * (p.n_folds if split == "val" else 1):
+            values = values * np.nan
         own = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
         drawn = None
-        if split == "test":
+        if split == "test" and values.notna().all(axis=None):
             drawn = bootstrap_interval(own["label"].to_numpy(), own["prob"].to_numpy(), p.threshold, p.confidence)
         tables = experiments.variant(name).tables or ("baseline",)
         for metric in METRICS:
@@ -120,12 +124,15 @@ def summarise(predictions: pd.DataFrame, p: Params) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SUMMARY)
 
 
-def table(summary: pd.DataFrame, names: list[str], split: str = "val", digits: int = 3) -> pd.DataFrame:
-    """A table as the paper prints it: one row per variant, one column per metric, `mean [low, high]`."""
-    shown = summary[summary["split"] == split].drop_duplicates(["variant", "metric"])
+def table(summary: pd.DataFrame, names: list[str], split: str = "val", digits: int = 3) -> Styler:
+    """A table as the paper prints it: one row per variant, one column per metric, `mean [low, high]`.
+
+    FAILED stands where a training of the variant failed, or where the summary lacks it for that reason.
+    """
+    shown = summary[(summary["split"] == split) & summary["mean"].notna()].drop_duplicates(["variant", "metric"])
     cells = shown.apply(
         lambda r: f"{r['mean']:.{digits}f} [{r['ci_low']:.{digits}f}, {r['ci_high']:.{digits}f}]", axis=1
     )
     grid = shown.assign(cell=cells).pivot(index="variant", columns="metric", values="cell")
-    grid = grid.reindex(index=names, columns=METRICS)
-    return grid.rename(index=lambda n: experiments.variant(n).shown_as).rename_axis(index=None, columns=None)
+    grid = grid.reindex(index=names, columns=METRICS).fillna(FAILED)
+    return grid.rename(index=lambda n: experiments.variant(n).shown_as).rename_axis(index=None, columns=None).style

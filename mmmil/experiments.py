@@ -5,6 +5,8 @@ Importing this module is cheap: what trains is imported when something is traine
 
 from __future__ import annotations
 
+import json
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,6 +45,11 @@ class Variant:
     @property
     def is_trained_end_to_end(self) -> bool:
         return self.backbone in ("original", "uib", "reduced")
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether a frozen encoder's features are its tiles."""
+        return self.backbone in ("resnet50d", "ctranspath", "features")
 
     def encoder(self, p: Params) -> str:
         """Name of the frozen tile encoder whose features the variant reads."""
@@ -126,6 +133,48 @@ def run(study, name: str, fold: int) -> Path:
 
     Holds predictions.parquet, history.csv, run.json and, for neural models, model.safetensors.
     """
+    v, parent, inputs = variant(name), *_place(study, name, fold)
+    checkpoint = parent / f"{record.digest(inputs)}.checkpoint"
+
+    def make(folder: Path) -> dict:
+        from mmmil import training  # seconds of imports that finding a result does not need
+
+        return training.train(study, v, fold, folder, checkpoint)
+
+    made = record.cached(parent, inputs, make)
+    for left in [*parent.glob(f"{checkpoint.stem}*.checkpoint"), parent / f"{made.name}.failed.json"]:
+        left.unlink(missing_ok=True)
+    return made
+
+
+def attempt(study, name: str, fold: int) -> Path | None:
+    """As `run`; but what goes wrong is kept in a note beside the result's place, so that other trainings go on.
+
+    Returns None then. The next attempt trains again; `predictions` does not.
+    """
+    try:
+        return run(study, name, fold)
+    except Exception as error:  # whatever it is, it is this training's alone, and the note says it in full
+        parent, inputs = _place(study, name, fold)
+        note = {"variant": name, "fold": fold, "error": f"{type(error).__name__}: {error}"}
+        note |= {"log": traceback.format_exc(), "commit": record.commit()}
+        record.write_atomically(
+            parent / f"{record.digest(inputs)}.failed.json", lambda path: path.write_text(json.dumps(note, indent=1))
+        )
+        return None
+
+
+def failure(study, name: str, fold: int) -> dict | None:
+    """The note of a training that an `attempt` could not make: variant, fold, error, log; None where there is none."""
+    parent, inputs = _place(study, name, fold)
+    try:
+        return json.loads((parent / f"{record.digest(inputs)}.failed.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _place(study, name: str, fold: int) -> tuple[Path, dict]:
+    """Where the results of a training lie, and all that the training depends on."""
     p, v = study.p, variant(name)
     train, evaluated = study.fold_patients(fold)
     inputs = {
@@ -144,19 +193,7 @@ def run(study, name: str, fold: int) -> Path:
         inputs["expression"] = study.expression.fingerprint
     elif v.uses_genes:
         inputs["tokens"] = study.gene_tokens(fold, v.genes).folder.name
-    parent = p.results / "models" / name / f"seed_{p.seed}" / (f"fold_{fold}" if fold >= 0 else "final")
-
-    checkpoint = parent / f"{record.digest(inputs)}.checkpoint"
-
-    def make(folder: Path) -> dict:
-        from mmmil import training  # seconds of imports that finding a result does not need
-
-        return training.train(study, v, fold, folder, checkpoint)
-
-    made = record.cached(parent, inputs, make)
-    for left in parent.glob(f"{checkpoint.stem}*.checkpoint"):
-        left.unlink(missing_ok=True)
-    return made
+    return p.results / "models" / name / f"seed_{p.seed}" / (f"fold_{fold}" if fold >= 0 else "final"), inputs
 
 
 def _settings(p: Params, v: Variant) -> dict:
@@ -166,10 +203,11 @@ def _settings(p: Params, v: Variant) -> dict:
     settings = p.stage("model", "training")
     if not v.uses_slides:
         settings.pop("weights")
-    elif p.weights_dir and v.is_trained_end_to_end:
+    elif p.weights_dir:
         from mmmil import backbone
 
-        settings["weights"] = backbone.weights_key(backbone.MOBILENET, p.weights, p.weights_dir)
+        net = backbone.MOBILENET if v.is_trained_end_to_end else backbone.FROZEN[v.encoder(p)]
+        settings["weights"] = backbone.weights_key(net, p.weights, p.weights_dir)
     if v.backbone != "features":
         settings.pop("mil_features")
     if not v.is_trained_end_to_end:
@@ -192,14 +230,22 @@ def _settings(p: Params, v: Variant) -> dict:
 def predictions(study, names: list[str] | None = None) -> pd.DataFrame:
     """Per-patient predictions of the variants over all folds and the final model, one row each (columns PREDICTIONS).
 
-    What is missing is trained now; `split` is val for cross-validation, test for the final model's patients.
+    What is missing is trained now, but for trainings of which the batch has noted that they failed: their rows are
+    left out (`failures` lists them). `split` is val for cross-validation, test for the final model's patients.
     """
     from tqdm import tqdm
 
     names = variants(study.p) if names is None else names
-    jobs = [(name, fold) for name in names for fold in study.fold_numbers]
+    jobs = [(name, fold) for name in names for fold in study.fold_numbers if failure(study, name, fold) is None]
     frames = [
         record.read_parquet(run(study, name, fold) / "predictions.parquet")
         for name, fold in tqdm(jobs, desc="models", unit="training", mininterval=5)
     ]
-    return pd.concat(frames, ignore_index=True)[PREDICTIONS]
+    return pd.concat(frames, ignore_index=True)[PREDICTIONS] if frames else pd.DataFrame(columns=PREDICTIONS)
+
+
+def failures(study, names: list[str] | None = None) -> pd.DataFrame:
+    """Trainings of which the batch has noted that they failed: one row each, columns variant, fold, error."""
+    names = variants(study.p) if names is None else names
+    notes = [failure(study, name, fold) for name in names for fold in study.fold_numbers]
+    return pd.DataFrame([note for note in notes if note], columns=["variant", "fold", "error"])

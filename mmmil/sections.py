@@ -5,16 +5,14 @@ Every part says on which cohort it was made. Synthetic cohorts and real ones nev
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
 import re
 from collections.abc import Callable, Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-from mmmil import experiments, params, record, schema, section_cohorts
-from mmmil.pages import check_executed, entries_of, executed_pages, executed_tasks, read_toc
+from mmmil import experiments, params, record, schema, section_cohorts, section_status
+from mmmil.pages import entries_of, executed_pages, executed_tasks, read_toc
 from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title
 
 TABLES = {"03": (3, 4), "04": (5, 6, 7, 8), "05": (9, 10), "06": (11,)}  # the paper's tables, by section
@@ -31,8 +29,8 @@ CAPTIONS = {
 }
 METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}  # all six stand in the executed notebooks
 SPLITS = {"val": "cross-validation", "test": "held-out test patients"}
+FAILED = "{ref}`failed <failed-trainings>`"
 CHILDREN = "```{tableofcontents}\n```\n"
-PACKAGES = "torch timm histolab openslide-python pydeseq2 gseapy scikit-learn numpy pandas papermill jupyter-book"
 
 
 Part = Callable[[Mapping[str, params.Params]], str]
@@ -53,7 +51,7 @@ def metrics_table(metrics: Mapping[str, Any], names: Mapping[str, str], split: s
     for task, frame in metrics.items():
         for row in frame[(frame["split"] == split) & frame["metric"].isin(METRICS)].itertuples():
             found = cells.setdefault((row.variant, row.metric), {})
-            found.setdefault(task, estimate(row.mean, row.ci_low, row.ci_high))
+            found.setdefault(task, FAILED if isnan(row.mean) else estimate(row.mean, row.ci_low, row.ci_high))
     order, seen = list(METRICS), list(dict.fromkeys(variant for variant, _ in cells))
     rows = [
         [
@@ -143,60 +141,6 @@ def unsaid() -> str:
     return markdown_table("Settings the paper leaves open", ["stage", "parameter", "default", "reason"], rows)
 
 
-def status(tasks: Mapping[str, params.Params]) -> str:
-    """Run times, memory, commit and device from every run.json, and the versions of this environment."""
-    rows = []
-    for task, p in tasks.items():
-        runs: dict[str, list[dict]] = {}
-        for path in sorted((params.root() / "results" / task).rglob(record.RUN)):
-            runs.setdefault(path.relative_to(params.root() / "results" / task).parts[0], []).append(
-                json.loads(path.read_text())
-            )
-        for step, made in runs.items():
-            devices = sorted({str(run.get("facts", {}).get("device", "cpu")) for run in made})
-            commits = sorted({str(run.get("commit", "unknown")) for run in made})
-            seconds, memory = (
-                sum(r.get("seconds", 0) for r in made),
-                max(r.get("peak_memory_mib", 0) for r in made),
-            )
-            last = max(run.get("finished", "") for run in made)
-            rows.append(
-                [
-                    title(p),
-                    step,
-                    len(made),
-                    f"{seconds:.0f}",
-                    memory,
-                    ", ".join(devices),
-                    ", ".join(commits),
-                    last,
-                ]
-            )
-    head = [
-        "cohort",
-        "step",
-        "results",
-        "seconds, summed",
-        "peak MiB",
-        "device",
-        "commit",
-        "last finished (UTC)",
-    ]
-    text = markdown_table("Results and what they cost", head, rows) if rows else nothing("result")
-    times = []
-    for page in executed_pages():
-        about = check_executed(params.root() / page)["metadata"]["papermill"]
-        times.append([f"`{page.parts[2]}/{page.stem}`", f"{about.get('duration') or 0:.0f}"])
-    if times:
-        text += "\n" + markdown_table("Notebooks", ["page", "seconds"], times)
-    versions = [
-        ["Python", platform.python_version()],
-        ["system", f"{platform.system()} {platform.machine()}"],
-    ]
-    versions += [[package, importlib.metadata.version(package)] for package in PACKAGES.split()]
-    return text + "\n" + markdown_table("Versions", ["package", "version"], versions)
-
-
 def section(number: str, tasks: Mapping[str, params.Params]) -> str:
     """One section's generated part: synthetic cohorts and real ones apart, each with its note."""
     kinds = {"Synthetic cohorts": True, "Real cohorts": False}
@@ -231,7 +175,7 @@ def write() -> list[Path]:
     tasks, folder = executed_tasks(), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
     parts |= {"unsaid": unsaid(), "real": real()}
-    parts["status"] = status(tasks)  # last: the workflow takes it as the sign that all are there
+    parts["status"] = section_status.status(tasks)  # last: the workflow takes it as the sign that all are there
     return [
         record.write_atomically(folder / f"{name}.md", lambda path, text=text: path.write_text(text))
         for name, text in parts.items()

@@ -19,9 +19,10 @@ import sys
 import time
 from pathlib import Path
 
-from mmmil import params, record
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # this copy of the package, whichever one is installed
+
+from mmmil import batch, params, record  # noqa: E402
 
 
 class RunError(RuntimeError):
@@ -82,7 +83,7 @@ def gpus() -> int:
 def command(tasks: list[str], overlay: str, cores: int, profile: str, more: list[str]) -> list[str]:
     """The Snakemake command line; on a cluster every model is a job of its own."""
     config = [f"tasks={','.join(tasks)}"] + ([f"overlay={overlay}"] if overlay else [])
-    config += ["variants_per_job=1"] if profile == "slurm" else []
+    config += ["trainings_per_job=1"] if profile == "slurm" else []
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile"),
         *("--workflow-profile", f"workflow/profiles/{profile}", "--cores", str(cores)),
@@ -102,19 +103,27 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.chdir(ROOT)
     try:
-        for task in given.tasks:
-            p = params.load(task, given.overlay)
+        tasks = [params.load(task, given.overlay) for task in given.tasks]
+        for p in tasks:
             if not p.synthetic:
                 p.require_files()
         lock = take_lock(ROOT / ".snakemake" / "run.lock")
     except (params.ParameterError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    dry = {"-n", "--dry-run", "--dryrun"} & set(given.more)
+    for p in [] if dry else tasks:
+        batch.forget_failures(p)  # Snakemake then makes them again
     call = command(given.tasks, given.overlay, given.cores, given.profile, given.more)
     try:
-        return subprocess.run(call, stdin=lock, env=environment()).returncode
+        status = subprocess.run(call, stdin=lock, env=environment()).returncode
     except KeyboardInterrupt:
         return 130
+    failed = [] if dry else [line for p in tasks for line in batch.failed(p)]
+    if failed:
+        print(f"{len(failed)} trainings failed; the others stand, and another run tries these again:", file=sys.stderr)
+        print("\n".join(failed), file=sys.stderr)
+    return status or (1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def balance(folds: pd.DataFrame, names: list[str]):
 def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")):
     """Mean and interval of each variant over the validation folds, one panel per metric; baselines in grey."""
     own = summary[summary["split"] == "val"].drop_duplicates(["variant", "metric"]).set_index(["variant", "metric"])
+    own = own.reindex(pd.MultiIndex.from_product([names, metrics]))  # nothing is drawn of a model that failed
     figure, grid = plt.subplots(
         1, len(metrics), figsize=(4.9 * len(metrics), 0.42 * len(names) + 1.2), sharey=True, squeeze=False
     )
@@ -68,7 +69,8 @@ def curves(predictions: pd.DataFrame, names: list[str]):
     """Fig. 7: PR and ROC curves, mean over validation folds with a band of one standard deviation."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
     grid = np.linspace(0, 1, 101)
-    for name, colour in zip(names, sns.color_palette("colorblind"), strict=False):
+    trained = [name for name in names if name in set(predictions.loc[predictions["split"] == "val", "variant"])]
+    for name, colour in zip(trained, sns.color_palette("colorblind", len(trained)), strict=True):
         own = predictions[(predictions["variant"] == name) & (predictions["split"] == "val")]
         pr, roc = [], []
         for _, fold in own.groupby(["seed", "fold"]):

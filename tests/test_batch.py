@@ -1,0 +1,109 @@
+"""Trainings as jobs: a receipt for each, the record from the receipts, and what becomes of those that fail."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmmil import batch, evaluation, experiments, params, record, section_status, training
+
+NAMES = ["wsi", "go", "baseline_genes"]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study whose trainings are told what to predict; those in `study.broken` fail."""
+    p = params.load("lgg", "demo", variants=NAMES, n_folds=2, results_dir=str(tmp_path))
+    fake = SimpleNamespace(p=p, fold_numbers=[0, 1, -1], broken=set(), made=[])
+
+    def place(study, name, fold):
+        return p.results / "models" / name / str(fold), {"variant": name, "fold": fold}
+
+    def train(study, v, fold, folder, checkpoint):
+        study.made.append((v.name, fold))
+        if (v.name, fold) in study.broken:
+            raise training.TrainingError("the loss is nan in epoch 0\nand more")
+        label = np.tile([0, 1], 6)
+        table = pd.DataFrame(
+            {"variant": v.name, "seed": 0, "fold": fold, "split": "test" if fold < 0 else "val"}, index=range(12)
+        )
+        table["patient_id"], table["label"] = [f"P{fold}-{i}" for i in range(12)], label
+        table["prob"] = np.random.default_rng(fold + 1).random(12)
+        table.to_parquet(folder / "predictions.parquet", index=False)
+
+    monkeypatch.setattr(experiments, "_place", place)
+    monkeypatch.setattr(training, "train", train)
+    return fake
+
+
+def test_a_training_has_a_name():
+    assert batch.parse("dual_go/3") == ("dual_go", 3) and batch.parse("wsi/final") == ("wsi", -1)
+    for wrong in ("dual_go", "dual_go/last", "duel_go/1"):
+        with pytest.raises(params.ParameterError):
+            batch.parse(wrong)
+
+
+def test_the_record_is_gathered_from_the_receipts(study):
+    assert batch.run(study, batch.trainings(study.p)) == 0
+    assert len(study.made) == 9
+    predictions, failures = batch.read(study.p)
+    assert len(predictions) == 9 * 12 and list(predictions.columns) == experiments.PREDICTIONS and failures.empty
+    batch.receipt(study.p, "go/1").unlink()
+    with pytest.raises(batch.BatchError, match=r"go/1\.json.*python -m mmmil train --task lgg --overlay demo"):
+        batch.read(study.p)
+
+
+def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
+    study.broken = {("go", 1)}
+    assert batch.run(study, batch.trainings(study.p)) == 1
+    predictions, failures = batch.read(study.p)
+    assert len(predictions) == 8 * 12
+    row = failures.iloc[0]
+    assert (row["variant"], row["fold"]) == ("go", "1") and "loss is nan" in row["error"] and "Traceback" in row["log"]
+    assert "go/1: TrainingError: the loss is nan" in batch.failed(study.p)[0]
+    # Metrics over one fold of two would be no row of this table.
+    summary = evaluation.summarise(predictions, study.p)
+    incomplete = (summary["variant"] == "go") & (summary["split"] == "val")
+    assert incomplete.any() and summary.loc[incomplete, "mean"].isna().all()
+    assert summary.loc[~incomplete, "mean"].notna().all()
+    shown = evaluation.table(summary, NAMES).to_html()
+    assert shown.count(evaluation.FAILED) == len(evaluation.METRICS)
+    assert evaluation.FAILED not in evaluation.table(summary, NAMES, split="test").to_html()
+    record.write_atomically(study.p.results / "failures.csv", lambda path: failures.to_csv(path, index=False))
+
+
+def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
+    study.broken = {("go", 1), ("go", -1)}
+    batch.run(study, batch.trainings(study.p))
+    study.made.clear()
+    assert len(experiments.predictions(study, NAMES)) == 7 * 12 and not study.made
+    assert experiments.failures(study)["fold"].tolist() == [1, -1]
+    with pytest.raises(training.TrainingError):  # asked for by name, it says what is wrong
+        experiments.run(study, "go", 1)
+    batch.forget_failures(study.p)
+    assert [t for t in batch.trainings(study.p) if not batch.receipt(study.p, t).is_file()] == ["go/1", "go/final"]
+    study.broken, study.made = set(), []
+    assert batch.run(study, batch.trainings(study.p)) == 0 and study.made == [("go", 1), ("go", -1)]
+    assert not batch.failed(study.p) and experiments.failures(study).empty
+    assert len(experiments.predictions(study, NAMES)) == 9 * 12
+
+
+def test_a_job_that_died_leaves_receipts_that_say_why(study):
+    batch.run(study, ["wsi/0"])
+    batch.give_up(study.p, ["wsi/0", "wsi/1"], "ended by signal 9")
+    assert json.loads(batch.receipt(study.p, "wsi/0").read_text())["error"] == ""
+    told = json.loads(batch.receipt(study.p, "wsi/1").read_text())
+    assert "ended before" in told["error"] and told["log"] == "ended by signal 9"
+
+
+def test_the_status_page_shows_the_end_of_the_log(tmp_path, monkeypatch):
+    p = params.load("lgg", "demo")
+    log = "\n".join(f"line {i}" for i in range(40))
+    table = pd.DataFrame([("go", "1", "ValueError: x", log)], columns=batch.FAILURES)
+    monkeypatch.setattr(section_status, "read_results", lambda *_: table)
+    text = section_status.failures({"lgg": p})
+    assert text.startswith("(failed-trainings)=") and "`go/1`" in text and "line 39" in text and "line 3\n" not in text
+    monkeypatch.setattr(section_status, "read_results", lambda *_: table[:0])
+    assert "None." in section_status.failures({"lgg": p})
