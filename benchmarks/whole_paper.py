@@ -226,18 +226,18 @@ def page(given, made: dict) -> str:
         f"random patients, peak memory {made['peak']:,} MiB",
     ]
     goal = (
-        f"The goal is under one hour on one H200: {'reached' if whole < GOAL else 'NOT reached'} on this device, by the "
+        f"The goal is under one hour on one H200: {'reached' if whole < GOAL else 'NOT reached'} on this device, by "
         "steps measured here; no training was run to its end."
         if cuda
-        else "The goal is under one hour on one H200. That was not measured: this page is of a CPU, and says nothing of "
-        "a GPU. `--device cuda` measures it."
+        else "The goal is under one hour on one H200. That was not measured: this page is of a CPU, and says nothing "
+        "of a GPU. `--device cuda` measures it."
     )
     limit = (
         f"What limits it: {100 * by_kind[most] / whole:.0f} % of the time goes to "
         f"{'trainings ' if most in list(by_kind)[:2] else ''}{most}"
-        + (", nearly all of it the backbone's convolutions over every tile in every epoch." if most == "end to end" else ".")
+        f"{', which pass every tile through the backbone and back in every epoch' if most == 'end to end' else ''}."
     )
-    text = ["# The whole paper: 324 trainings", "", "See `benchmarks/whole_paper.py` for what is measured and what added."]
+    text = ["# The whole paper: 324 trainings", "", "`benchmarks/whole_paper.py` says what is measured and what added."]
     text += ["", *about, "", f"**{whole / 3600:.2f} hours** for all. {goal}", "", limit, "", *rows_of(table), ""]
     return "\n".join(text)
 

@@ -312,8 +312,8 @@ class Training(Stage):
     )
     compile: Literal["never", "backbone"] = Field(
         "never",
-        description="backbone: the trained backbone by torch.compile, which first takes half a minute and more; it does "
-        "not pay on a CPU, and was not measured on a GPU (benchmarks/results/train_step.md)",
+        description="backbone: the trained backbone by torch.compile, which takes its time at the start of every "
+        "training; `benchmarks/train_step.py --compile` measures whether it pays",
     )
     cpu_threads: int = Field(
         1, ge=1, description="CPU threads of one training; fixed, so that results are bit-identical"

@@ -43,7 +43,7 @@ def test_train_step_compares_both_recipes(tmp_path):
     for row in speed.values():
         bags, seconds = number(row["bags a second"]), number(row["s a step"])
         assert bags > 0 and number(row["peak, MiB"]) > 50
-        assert bags == pytest.approx(2 / seconds, rel=0.3, abs=0.3)  # two patients a step, both rounded
+        assert seconds < 0.2 or bags == pytest.approx(2 / seconds, rel=0.1)  # two patients a step, both rounded
     assert speed["ours"]["ours: times the bags"] == "1.0" and speed["ours"]["ours: share of the peak"] == "1.00"
     assert all(0 < number(row["other patients, mean"]) < 5 for row in loss.values())
     assert "commit" in text and "load average" in text and "nothing here was measured on a GPU" in text

@@ -135,7 +135,8 @@ def test_a_backbone_that_cannot_be_compiled_says_what_to_set(monkeypatch):
     def broken(graph, examples):
         raise ValueError("no compiler here")
 
-    monkeypatch.setattr(model.tile_encoder, "compile", lambda: torch.nn.Module.compile(model.tile_encoder, backend=broken))
+    encoder = model.tile_encoder
+    monkeypatch.setattr(encoder, "compile", lambda: torch.nn.Module.compile(encoder, backend=broken))
     with pytest.raises(TrainingError, match=r"cannot be compiled here .*set compile: never"):
         fitted(model, inputs, labels, parameters(compile="backbone"))
 
@@ -151,7 +152,8 @@ def test_a_compiled_backbone_keeps_its_names_and_its_results(monkeypatch):
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(model.tile_encoder, "compile", lambda: torch.nn.Module.compile(model.tile_encoder, backend=traced))
+    encoder = model.tile_encoder
+    monkeypatch.setattr(encoder, "compile", lambda: torch.nn.Module.compile(encoder, backend=traced))
     _, history = fitted(model, inputs, labels, p)
     assert graphs and model.state_dict().keys() == plain.state_dict().keys()
     assert np.allclose(history["loss"], expected["loss"], atol=1e-5)
