@@ -426,10 +426,8 @@ def write(given) -> None:
         ]
     bar.close()
     notes = [f"- medians of {given.repeats} processes of {given.steps - 1 - given.warm_up} timed steps, in turns"]
-    notes += [
-        "- CPU s are those of the training process, not of the workers that decode its PNG files, nor is the peak;"
-    ]
-    notes += ["  on a loaded machine they compare more fairly than seconds of the clock"]
+    notes += ["- CPU s and peak are of the training process, without the workers that decode PNG files for it;"]
+    notes += ["  on a loaded machine CPU s compare more fairly than seconds of the clock"]
     if given.device == "cpu":
         notes += ["- nothing here was measured on a GPU; `--device cuda` does it, with bf16 and ours compiled as well"]
     page[4:4] = [*about(given), *notes, ""]

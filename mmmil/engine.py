@@ -169,7 +169,8 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
 
     glibc returns every large block to the system at once, so that each step has the pages of all its activations
     made and zeroed anew, about half of a step's time (benchmarks/results/train_step.md). Where the C library is
-    another, and on a GPU, which has an allocator of its own, nothing is changed.
+    another, and on a GPU, which has an allocator of its own, nothing is changed. Only the main thread gains by it:
+    glibc keeps no block of this size for the others.
     """
     c = ctypes.CDLL(None) if device.type == "cpu" and hasattr(os, "confstr") else None
     if not (hasattr(c, "mallopt") and hasattr(c, "malloc_trim")):

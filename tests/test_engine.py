@@ -110,23 +110,26 @@ def test_a_loss_that_is_not_finite_names_the_patients():
         fitted(model, inputs, labels, parameters())
 
 
-def test_too_little_memory_names_the_parameters_to_lower(monkeypatch):
+ON_A_CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(ON_A_CPU)])
+def test_too_little_memory_names_the_parameters_to_lower(monkeypatch, error):
     def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(engine, "_loss", full)
     with pytest.raises(TrainingError, match=r"5 patients of 3 tiles: lower batch_size \(now 5\) or tile_chunk"):
         fitted(*small(), parameters())
 
 
-def test_memory_that_a_model_asks_for_and_is_not_there_names_the_parameters():
-    class Greedy(BagModel):
-        def forward(self, **given):
-            torch.empty(1 << 60, dtype=torch.uint8)  # no machine has it: the allocator's own error
+def test_any_other_error_is_left_as_it_is(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes differ")
 
-    model, inputs, labels = small()
-    with pytest.raises(TrainingError, match=r"memory is not enough .*lower batch_size \(now 5\) or tile_chunk"):
-        fitted(Greedy(model.aggregator, model.tile_encoder), inputs, labels, parameters())
+    monkeypatch.setattr(engine, "_loss", broken)
+    with pytest.raises(RuntimeError, match="^shapes differ$"):
+        fitted(*small(), parameters())
 
 
 def test_a_backbone_that_cannot_be_compiled_says_what_to_set(monkeypatch):
