@@ -340,7 +340,7 @@ def about(given) -> list[str]:
         f"- {datetime.date.today()}, commit {record.commit()}, {where}, {cores} cores, {given.threads} threads in all "
         f"ways, load average at the end {load}",
         f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in names.items()),
-        f"- `python benchmarks/train_step.py {shlex.join(sys.argv[1:])}`",
+        f"- `python benchmarks/train_step.py {shlex.join(given.command)}`",
     ]
 
 
@@ -370,6 +370,7 @@ def main() -> None:
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    given.command = [text for text in sys.argv[1:] if text not in ("--out", str(given.out))]  # names no local folder
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
     if given.quick:

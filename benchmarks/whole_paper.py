@@ -220,7 +220,7 @@ def page(given, made: dict) -> str:
         f"- {datetime.date.today()}, commit {record.commit()}, {where}, {cores} cores, {given.threads} threads a "
         f"training, {given.parallel} trainings at a time, load average at the end {os.getloadavg()[0]:.1f}",
         f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in names.items()),
-        f"- `python benchmarks/whole_paper.py {shlex.join(sys.argv[1:])}`",
+        f"- `python benchmarks/whole_paper.py {shlex.join(given.command)}`",
         f"- {given.tiles} tiles of {given.px} px, {given.sets} GO and as many KEGG sets, {p.epochs} epochs, "
         f"{p.batch_size} patients a step, {p.precision} precision; medians of {given.steps} steps on {given.patients} "
         f"random patients, peak memory {made['peak']:,} MiB",
@@ -259,6 +259,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small bags and one step")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of whole_paper.md")
     given = parser.parse_args()
+    given.command = [text for text in sys.argv[1:] if text not in ("--out", str(given.out))]  # names no local folder
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
     cuda = given.device == "cuda"

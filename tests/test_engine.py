@@ -128,7 +128,7 @@ def test_any_other_error_is_left_as_it_is(monkeypatch):
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(engine, "_loss", broken)
-    with pytest.raises(RuntimeError, match="^shapes differ$"):
+    with pytest.raises(RuntimeError, match="shapes differ"):
         fitted(*small(), parameters())
 
 
