@@ -171,11 +171,39 @@ class TileEncoder(nn.Module):
 
     def feature_map(self, tiles: Tensor) -> Tensor:
         """(N, 3, px, px) -> (N, C, px/32, px/32), after the last ReLU."""
+        if self.training and not self.bn1.training:
+            return _with_fixed_norms(self, tiles)
         return self.blocks(self.bn1(self.conv_stem(tiles)))
 
     def forward(self, tiles: Tensor) -> Tensor:
         """(N, 3, px, px) -> (N, C)."""
         return self.feature_map(tiles).mean((2, 3))
+
+
+def _with_fixed_norms(encoder: TileEncoder, x: Tensor) -> Tensor:
+    """The feature map while training with batch norms that keep their statistics.
+
+    Such a norm is a gain and a shift per channel. Taken into the convolution before it, it costs no pass over the
+    activations of its own, in either direction, and half as many are kept for the gradient, which is the same.
+    """
+    x = _scaled(encoder.conv_stem, encoder.bn1, x)
+    for block in (block for stage in encoder.blocks for block in stage):
+        shortcut = x
+        if hasattr(block, "conv"):
+            x = block.aa(_scaled(block.conv, block.bn1, x))
+        else:  # a UIB: its parts stand in the order in which they are applied; those it lacks are identities
+            for part in block.children():
+                x = _scaled(part.conv, part.bn, x) if hasattr(part, "conv") else part(x)
+        if block.has_skip:
+            x = x + shortcut
+    return x
+
+
+def _scaled(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(conv(x)) for a norm in evaluation mode, with its activation; the convolution has no bias of its own."""
+    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * gain
+    return norm.act(norm.drop(conv._conv_forward(x, conv.weight * gain[:, None, None, None], shift)))
 
 
 @torch.no_grad()

@@ -7,11 +7,13 @@ that are reported. Every epoch ends with a checkpoint, from which a killed train
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,9 +108,11 @@ def fit(
     is that of p.epochs either way. checkpoint: a file that is written after every epoch and from which an interrupted
     training goes on; the caller removes it when the result is kept.
 
-    Raises TrainingError where the loss is not finite (names the batch) and where the device's memory is not enough
-    (names the parameters to lower).
+    Raises TrainingError where the loss is not finite (names the batch), where the device's memory is not enough
+    (names the parameters to lower) and where the tile encoder cannot be compiled.
     """
+    if p.compile == "backbone" and getattr(model, "tile_encoder", None) is not None:
+        model.tile_encoder.compile()  # in place: the names of its parameters stay what they are
     optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr, weight_decay=p.weight_decay, fused=True)
     model, optimizer = fabric.setup(model, optimizer)
     steps = -(-len(train) // p.batch_size)
@@ -121,7 +125,7 @@ def fit(
     generator = torch.Generator().manual_seed(p.seed)
     state = _State(fabric, model, optimizer, schedule, generator, checkpoint)
     history = state.restore()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), freed_memory_kept(fabric.device):
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # as above
         for epoch in range(len(history), epochs or p.epochs):
             model.train()
@@ -133,8 +137,10 @@ def fit(
                     loss = _loss(fabric, model, inputs, labels, batch, weights, p.label_smoothing, draws)
                     optimizer.zero_grad()
                     fabric.backward(loss)
-                except torch.OutOfMemoryError as error:
-                    raise TrainingError(_too_large(p, batch, inputs)) from error
+                except Exception as error:
+                    if (told := _remedy(error, p, batch, inputs)) is None:
+                        raise
+                    raise TrainingError(told) from error
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.detach())
@@ -151,6 +157,33 @@ def fit(
             history.append(row)
             state.keep(history)
     return model, pd.DataFrame(history)
+
+
+# Parameters of glibc's mallopt(3) with the values that are restored: its defaults.
+M_TRIM_THRESHOLD, M_MMAP_MAX = (-1, 128 * 1024), (-4, 65536)
+
+
+@contextlib.contextmanager
+def freed_memory_kept(device: torch.device) -> Iterator[None]:
+    """While a CPU trains, memory that is freed stays with the process, and is given back at the end.
+
+    glibc returns every large block to the system at once, so that each step has the pages of all its activations
+    made and zeroed anew, about half of a step's time (benchmarks/results/train_step.md). Where the C library is
+    another, and on a GPU, which has an allocator of its own, nothing is changed. Only the main thread gains by it:
+    glibc keeps no block of this size for the others.
+    """
+    c = ctypes.CDLL(None) if device.type == "cpu" and hasattr(os, "confstr") else None
+    if not (hasattr(c, "mallopt") and hasattr(c, "malloc_trim")):
+        yield
+        return
+    c.mallopt(M_TRIM_THRESHOLD[0], -1)  # -1: never
+    c.mallopt(M_MMAP_MAX[0], 0)
+    try:
+        yield
+    finally:
+        for name, default in (M_TRIM_THRESHOLD, M_MMAP_MAX):
+            c.mallopt(name, default)
+        c.malloc_trim(0)
 
 
 def _loss(fabric, model, inputs, labels, batch, weights, smoothing, draws) -> Tensor:
@@ -181,12 +214,23 @@ def _loss(fabric, model, inputs, labels, batch, weights, smoothing, draws) -> Te
     return loss * fabric.world_size
 
 
-def _too_large(p: Params, batch: Tensor, inputs: Inputs) -> str:
-    tiles = f" of {inputs.tiles.shape[1]} tiles" if inputs.tiles is not None else ""
-    return (
-        f"the device's memory is not enough for {len(batch)} patients{tiles}: lower batch_size (now {p.batch_size}) or "
-        f"tile_chunk (now {p.tile_chunk} tiles at once through the backbone; needs batch_norm: fixed)"
-    )
+def _remedy(error: Exception, p: Params, batch: Tensor, inputs: Inputs) -> str | None:
+    """What to change after an error of the device's memory or of the compiler; None for any other."""
+    # A CPU's allocator raises a plain RuntimeError.
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        tiles = f" of {inputs.tiles.shape[1]} tiles" if inputs.tiles is not None else ""
+        return (
+            f"the device's memory is not enough for {len(batch)} patients{tiles}: lower batch_size (now "
+            f"{p.batch_size}) or tile_chunk (now {p.tile_chunk} tiles at once through the backbone; needs batch_norm: "
+            "fixed)"
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        first = next(iter(str(error).strip().splitlines()), "")
+        return (
+            f"the tile encoder cannot be compiled here ({type(error).__name__}: {first}); set compile: never, which "
+            "computes the same"
+        )
+    return None
 
 
 def _held_loss(fabric, model, inputs, labels, held, p) -> float:

@@ -211,7 +211,7 @@ def _settings(p: Params, v: Variant) -> dict:
     if v.backbone != "features":
         settings.pop("mil_features")
     if not v.is_trained_end_to_end:
-        for name in ("augment", "colour_jitter", "tile_chunk", "batch_norm"):
+        for name in ("augment", "colour_jitter", "tile_chunk", "batch_norm", "compile"):
             settings.pop(name)
     elif not p.augment:
         settings.pop("colour_jitter")

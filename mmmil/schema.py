@@ -310,6 +310,11 @@ class Training(Stage):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="bf16 on devices that have it, else 32-bit"
     )
+    compile: Literal["never", "backbone"] = Field(
+        "never",
+        description="backbone: the trained backbone by torch.compile, which takes its time at the start of every "
+        "training; `benchmarks/train_step.py --compile` measures whether it pays",
+    )
     cpu_threads: int = Field(
         1, ge=1, description="CPU threads of one training; fixed, so that results are bit-identical"
     )

@@ -74,6 +74,28 @@ def test_measured_batch_norm_does_in_eval_mode_what_training_mode_does_on_the_ba
     assert (measured - encoder.train()(tiles)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["original", "reduced"])
+def test_fixed_norms_are_taken_into_the_convolutions_and_change_no_gradient(kind):
+    torch.manual_seed(0)
+    encoder = backbone.TileEncoder(kind, "random").double()
+    tiles = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    backbone.measure_batch_norm(encoder, [tiles])
+    for norm in batch_norms(encoder):
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5), torch.nn.init.normal_(norm.bias)
+    made = []
+    for folded in (False, True):
+        encoder.train(folded)
+        for norm in batch_norms(encoder):
+            norm.eval()
+        encoder.zero_grad()
+        out = encoder(tiles)
+        (out * torch.arange(encoder.channels)).sum().backward()
+        made.append([out.detach(), *(p.grad.clone() for p in encoder.parameters())])
+    for plain, folded in zip(*made, strict=True):
+        assert torch.allclose(plain, folded, rtol=1e-9, atol=1e-9 * plain.abs().max())
+    assert not all(torch.equal(a, b) for a, b in zip(*made, strict=True))  # so the two are not one path
+
+
 def test_measured_batch_norm_is_the_mean_over_batches_and_repeats_itself():
     torch.manual_seed(0)
     encoder = backbone.TileEncoder("original", "random")

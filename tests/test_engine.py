@@ -18,14 +18,15 @@ from mmmil.models import BagModel, MultimodalMIL
 
 ROOT = Path(__file__).resolve().parents[1]
 # A training as small as can be, in a process of its own. Arguments: checkpoint, where the weights go, the step at
-# which the process kills itself (-1: none), dropout.
+# which the process kills itself (-1: none), dropout, tiles through the backbone at once (0: all).
 SCRIPT = """
 import os, signal, sys
 import torch
 from mmmil import engine
 sys.path.insert(0, {tests!r})
 from test_engine import parameters, small
-checkpoint, out, last, dropout = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+checkpoint, out = sys.argv[1:3]
+last, dropout, chunk = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
 steps, loss = [], engine._loss
 def counted(*given):
     steps.append(0)
@@ -35,7 +36,7 @@ def counted(*given):
 engine._loss = counted
 p = parameters()
 fabric = engine.make_fabric(p)
-model, inputs, labels = small(dropout)
+model, inputs, labels = small(dropout, chunk)
 _, history = engine.fit(fabric, model, inputs, labels, list(range(22)), p, True, checkpoint=engine.Path(checkpoint))
 if fabric.global_rank == 0:
     torch.save(dict(model.state_dict(), history=torch.tensor(history["loss"])), out)
@@ -47,7 +48,7 @@ def parameters(**more):
     return params.check({**base, **more})
 
 
-def small(dropout=0.1):
+def small(dropout=0.1, chunk=0):
     """A model of pixels and gene tokens, and inputs of 24 patients: batches of 5, the last of 2."""
     from mmmil import backbone
 
@@ -56,16 +57,16 @@ def small(dropout=0.1):
     aggregator = MultimodalMIL("dual", 16, 6, 5, width=16, heads=2, dropout=dropout)
     tiles = torch.randint(0, 256, (24, 3, 32, 32, 3), dtype=torch.uint8)
     inputs = Inputs(tiles, torch.randn(24, 5, 6), patients=[f"P{i:02d}" for i in range(24)])
-    return BagModel(aggregator, encoder, gene_dropout=dropout), inputs, torch.arange(24) % 2
+    return BagModel(aggregator, encoder, gene_dropout=dropout, tile_chunk=chunk), inputs, torch.arange(24) % 2
 
 
-def run(tmp_path, name, last=-1, dropout=0.1, processes=1):
+def run(tmp_path, name, last=-1, dropout=0.1, processes=1, chunk=0):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
     launcher = (
         [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     )
-    given = [str(tmp_path / f"{name}.checkpoint"), str(tmp_path / f"{name}.pt"), str(last), str(dropout)]
+    given = [str(tmp_path / f"{name}.checkpoint"), str(tmp_path / f"{name}.pt"), str(last), str(dropout), str(chunk)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     return subprocess.run(
         [sys.executable, *launcher, str(script), *given], env=environment, capture_output=True, text=True
@@ -90,7 +91,8 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
 
 def test_two_processes_give_the_loss_of_one(tmp_path):
     assert run(tmp_path, "one", dropout=0.0).returncode == 0
-    made = run(tmp_path, "two", dropout=0.0, processes=2)  # dropout draws in each process for itself
+    # Tiles in chunks as well: each process computes the backbone again for its gradients.
+    made = run(tmp_path, "two", dropout=0.0, processes=2, chunk=4)  # dropout draws in each process for itself
     assert made.returncode == 0, made.stderr[-2000:]
     one, two = (weights(tmp_path, name)["history"] for name in ("one", "two"))
     assert len(one) == 4 and one[0] != one[-1]
@@ -108,13 +110,77 @@ def test_a_loss_that_is_not_finite_names_the_patients():
         fitted(model, inputs, labels, parameters())
 
 
-def test_too_little_memory_names_the_parameters_to_lower(monkeypatch):
+ON_A_CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(ON_A_CPU)])
+def test_too_little_memory_names_the_parameters_to_lower(monkeypatch, error):
     def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(engine, "_loss", full)
     with pytest.raises(TrainingError, match=r"5 patients of 3 tiles: lower batch_size \(now 5\) or tile_chunk"):
         fitted(*small(), parameters())
+
+
+def test_any_other_error_is_left_as_it_is(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(engine, "_loss", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fitted(*small(), parameters())
+
+
+def test_a_backbone_that_cannot_be_compiled_says_what_to_set(monkeypatch):
+    model, inputs, labels = small()
+
+    def broken(graph, examples):
+        raise ValueError("no compiler here")
+
+    encoder = model.tile_encoder
+    monkeypatch.setattr(encoder, "compile", lambda: torch.nn.Module.compile(encoder, backend=broken))
+    with pytest.raises(TrainingError, match=r"cannot be compiled here .*set compile: never"):
+        fitted(model, inputs, labels, parameters(compile="backbone"))
+
+
+def test_a_compiled_backbone_keeps_its_names_and_its_results(monkeypatch):
+    p = parameters(epochs=1, compile="backbone")
+    plain, inputs, labels = small()
+    _, expected = fitted(plain, inputs, labels, parameters(epochs=1))
+    model, inputs, labels = small()
+    graphs = []
+
+    def traced(graph, examples):  # no C++ compiler is needed: the captured graph is run as it is
+        graphs.append(graph)
+        return graph.forward
+
+    encoder = model.tile_encoder
+    monkeypatch.setattr(encoder, "compile", lambda: torch.nn.Module.compile(encoder, backend=traced))
+    _, history = fitted(model, inputs, labels, p)
+    assert graphs and model.state_dict().keys() == plain.state_dict().keys()
+    assert np.allclose(history["loss"], expected["loss"], atol=1e-5)
+
+
+def test_bf16_on_a_cpu_trains_to_nearly_the_same_loss():
+    _, full = fitted(*small(0.0), parameters(epochs=2))
+    _, half = fitted(*small(0.0), parameters(epochs=2, precision="bf16-mixed"))
+    assert np.isfinite(half["loss"]).all() and not np.array_equal(half["loss"], full["loss"])
+    assert np.allclose(half["loss"], full["loss"], atol=0.05)
+
+
+def test_freed_memory_is_given_back_after_training():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").is_file():
+        pytest.skip("resident memory is read from Linux's /proc")
+    before = resident()
+    with engine.freed_memory_kept(torch.device("cpu")):
+        torch.ones(1 << 27)  # 512 MiB, freed at once
+        kept = resident() - before
+    assert kept > 1 << 28  # of glibc; another C library has no such setting
+    assert resident() - before < 1 << 27
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

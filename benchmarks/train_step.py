@@ -1,0 +1,442 @@
+"""A training step of the dual model under the reference recipe and ours: bags a second, peak memory, loss.
+
+    python benchmarks/train_step.py                  on a GPU where there is one, else 2 CPU threads: half an hour
+    python benchmarks/train_step.py --no-loss        speed and memory only: some 5 minutes on a CPU
+    python benchmarks/train_step.py --quick          a few small bags, for a test
+
+The reference recipe is what one writes first: timm's MobileNetV4, nystrom-attention at width 512 with 256 landmarks,
+nn.MultiheadAttention across the modalities, float32, contiguous layout, batch norm in training mode, tiles decoded
+from PNG files by a DataLoader with worker processes, AdamW. Ours is `mmmil.engine.fit` with the package's defaults:
+uint8 tiles in memory (on the GPU where they fit), augmentation, exact attention at width 96, channels-last, bf16 where
+the device has it. Both see 64 tiles of 256 px and 300 gene sets of 96 values a patient. Every measurement is a process
+of its own, the ways take turns, and a step is timed from the start of one forward pass to the next, so that loading is
+in it. The loss is that of 50 steps on smaller bags of two classes that differ in colour and in gene sets.
+Writes benchmarks/results/train_step.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+DIM, WIDTH, LANDMARKS = 96, 512, 256  # a gene token and the pruned image token; the reference's width and landmarks
+NEEDED = {"cpu": 3.0, "cuda": 8.0}  # times the reference's bags a second
+# name -> shown as
+WAYS = {
+    "original": "reference, Original backbone",
+    "reduced": "reference, reduced backbone",
+    "ours": "ours",
+    "compiled": "ours, backbone compiled",
+}
+
+
+# -- the reference recipe, written plainly ---------------------------------------------------------------------------
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        from nystrom_attention import NystromAttention
+
+        self.norm = nn.LayerNorm(WIDTH)
+        self.attention = NystromAttention(WIDTH, WIDTH // 8, 8, num_landmarks=LANDMARKS, residual=True, dropout=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attention(self.norm(x))
+
+
+class Encoder(nn.Module):
+    """Class token, layer, PPEG of images, layer: tokens (B, N, dim) -> all tokens (B, 1 + N, WIDTH), class first."""
+
+    def __init__(self, dim: int, ppeg: bool):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(dim, WIDTH), nn.ReLU())
+        self.token = nn.Parameter(torch.randn(1, 1, WIDTH) * 0.02)
+        self.layers, self.norm = nn.ModuleList([Layer(), Layer()]), nn.LayerNorm(WIDTH)
+        kernels = (7, 5, 3) if ppeg else ()
+        self.ppeg = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, k, padding=k // 2, groups=WIDTH) for k in kernels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.first(tokens)
+        x = self.layers[0](torch.cat([self.token.expand(len(x), -1, -1), x], 1))
+        if len(self.ppeg):
+            side = int((x.shape[1] - 1) ** 0.5)  # the bags here are squares
+            square = x[:, 1:].transpose(1, 2).reshape(len(x), WIDTH, side, side)
+            square = square + sum(conv(square) for conv in self.ppeg)
+            x = torch.cat([x[:, :1], square.flatten(2).transpose(1, 2)], 1)
+        return self.norm(self.layers[1](x))
+
+
+class Reference(nn.Module):
+    """The dual model: tiles (B, N, 3, px, px) float32 and gene sets (B, S, DIM) -> logits (B, 2)."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        import timm
+
+        net = timm.create_model("mobilenetv4_conv_small_050", pretrained=False)
+        if kind == "reduced":
+            for stage in (2, 3):
+                net.blocks[stage] = net.blocks[stage][:1]
+            last = net.blocks[-1][-1]
+            last.conv = nn.Conv2d(64, DIM, 1, bias=False)
+            last.bn1 = nn.Sequential(nn.BatchNorm2d(DIM), nn.ReLU(inplace=True))
+        self.backbone = nn.Sequential(net.conv_stem, net.bn1, net.blocks)
+        self.image = Encoder(DIM if kind == "reduced" else 480, ppeg=True)
+        self.genes = Encoder(DIM, ppeg=False)
+        self.to_genes, self.to_image = (nn.MultiheadAttention(WIDTH, 8, 0.1, batch_first=True) for _ in range(2))
+        self.classifier = nn.Sequential(nn.LayerNorm(4 * WIDTH), nn.Linear(4 * WIDTH, 2))
+
+    def forward(self, tiles: Tensor, genes: Tensor) -> Tensor:
+        image = self.image(self.backbone(tiles.flatten(0, 1)).mean((2, 3)).unflatten(0, tiles.shape[:2]))
+        gene = self.genes(genes)
+        from_genes, _ = self.to_genes(image[:, :1], gene[:, 1:], gene[:, 1:])
+        from_image, _ = self.to_image(gene[:, :1], image[:, 1:], image[:, 1:])
+        return self.classifier(torch.cat([image[:, :1], gene[:, :1], from_genes, from_image], -1)[:, 0])
+
+
+class PngBags(torch.utils.data.Dataset):
+    """Bags whose tiles are PNG files, decoded when they are asked for."""
+
+    def __init__(self, folder: Path, which: list[int]):
+        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        from torchvision.transforms import Compose, Normalize, ToTensor
+
+        self.folder, self.which = folder, which
+        self.genes, self.labels = torch.load(folder / "genes.pt"), torch.load(folder / "labels.pt")
+        self.transform = Compose([ToTensor(), Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)])
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        from PIL import Image
+
+        patient = self.which[i]
+        paths = sorted((self.folder / str(patient)).glob("*.png"))
+        tiles = torch.stack([self.transform(Image.open(path).convert("RGB")) for path in paths])
+        return tiles, self.genes[patient], self.labels[patient]
+
+
+# -- what is measured, in a process of its own -----------------------------------------------------------------------
+def make_data(folder: Path, patients: int, n_tiles: int, px: int, sets: int) -> None:
+    """Bags of two classes as PNG files and as one array: smooth noise, a tint and a few gene sets differ by class."""
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    labels = np.arange(patients) % 2
+    tiles = np.empty((patients, n_tiles, px, px, 3), np.uint8)
+    for patient, label in zip(range(patients), labels, strict=True):
+        coarse = draw.normal(0, 25, (n_tiles, px // 8, px // 8, 3)).repeat(8, 1).repeat(8, 2)
+        fine = draw.normal(0, 10, coarse.shape)
+        tint = np.array([190, 140, 180]) + (2 * label - 1) * np.array([6, -6, 0]) + draw.normal(0, 4, 3)
+        tiles[patient] = (tint + coarse + fine).clip(0, 255).astype(np.uint8)
+        (folder / str(patient)).mkdir()
+        for i, tile in enumerate(tiles[patient]):
+            Image.fromarray(tile).save(folder / str(patient) / f"{i:04d}.png")
+    genes = draw.normal(0, 1, (patients, sets, DIM)).astype(np.float32)
+    genes[:, : max(1, sets // 10)] += 0.4 * (2 * labels - 1)[:, None, None]
+    np.save(folder / "tiles.npy", tiles)
+    torch.save(torch.from_numpy(genes), folder / "genes.pt")
+    torch.save(torch.from_numpy(labels), folder / "labels.pt")
+
+
+class Clock:
+    """Seconds, wall and CPU of this process, from the start of one forward pass to the start of the next."""
+
+    def __init__(self, device: torch.device, warm_up: int):
+        self.device, self.warm_up, self.at = device, warm_up, []
+
+    def __call__(self, *_) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.at.append((time.perf_counter(), time.process_time()))
+
+    @property
+    def steps(self) -> list[list[float]]:
+        return np.diff(np.array(self.at), axis=0)[self.warm_up :].tolist()
+
+
+def peak(device: torch.device) -> int:
+    """Peak memory, MiB: of the GPU, or resident on a CPU (of this process; a loader's workers are not counted)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() // 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def reference(kind: str, folder: Path, train: list[int], held: list[int], given) -> dict:
+    """A plain loop over a DataLoader."""
+    device = torch.device(given.device)
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(given.seed)
+    model, clock = Reference(kind).to(device), Clock(device, given.warm_up)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=given.lr)
+    # Where only time counts, one epoch is all there is, so that the workers never wait for the next to begin.
+    shown = train if held else train * -(-given.steps * given.batch // len(train))
+    loader = torch.utils.data.DataLoader(
+        PngBags(folder, shown), given.batch, shuffle=True, num_workers=given.workers,
+        persistent_workers=given.workers > 0, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    hook = model.register_forward_pre_hook(clock)
+    done = 0
+    while done < given.steps:
+        for tiles, genes, labels in loader:
+            loss = F.cross_entropy(model(tiles.to(device), genes.to(device)), labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            done += 1
+            if done == given.steps:
+                break
+    hook.remove()
+    made = {"steps": clock.steps, "peak": peak(device)}
+    if held:
+        model.eval()
+        with torch.no_grad():
+            for name, which in (("train", train), ("held", held)):
+                rows = torch.utils.data.DataLoader(PngBags(folder, which), given.batch)
+                losses = [
+                    F.cross_entropy(model(t.to(device), g.to(device)).cpu(), y, reduction="none") for t, g, y in rows
+                ]
+                made[name] = torch.cat(losses).mean().item()
+    return made
+
+
+def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
+    """The package's own training."""
+    from mmmil import backbone, engine, params
+    from mmmil.models import BagModel, MultimodalMIL
+
+    epochs = given.steps // -(-len(train) // given.batch)
+    settings = {"epochs": epochs, "batch_size": given.batch, "lr": given.lr, "cpu_threads": given.threads}
+    settings |= {"seed": given.seed, "device": given.device, "class_weights": False}
+    settings |= {"compile": "backbone" if given.measure == "compiled" else "never"}
+    p = params.check({"task": "benchmark", "class_names": ["A", "B"], **settings})
+    fabric = engine.make_fabric(p)
+    tiles = np.load(folder / "tiles.npy")
+    genes, labels = (torch.load(folder / f"{name}.pt") for name in ("genes", "labels"))
+    inputs = engine.on_device(fabric, engine.Inputs(torch.from_numpy(tiles), genes))
+    torch.manual_seed(given.seed)
+    encoder = backbone.TileEncoder("reduced", "random").to(fabric.device, memory_format=torch.channels_last)
+    some = torch.from_numpy(tiles[train[0]]).to(fabric.device)
+    batches = [backbone.to_input(some, encoder.mean, encoder.std)]
+    backbone.measure_batch_norm(encoder, batches)
+    backbone.prune(encoder, backbone.lowest_apoz(backbone.apoz(encoder, batches), p.kept_channels))
+    # The reference drops nothing of the genes; the speed does not depend on it.
+    model = BagModel(MultimodalMIL("dual", DIM, DIM, genes.shape[1]), encoder, tile_chunk=p.tile_chunk)
+    clock = Clock(fabric.device, given.warm_up)
+    model.register_forward_pre_hook(clock)
+    if fabric.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    fitted, _ = engine.fit(fabric, model, inputs, labels, train, p, augment=True)
+    made = {"steps": clock.steps, "peak": peak(fabric.device)}
+    for name, which in (("train", train), ("held", held)) if held else ():
+        prob, _ = engine.predict(fabric, fitted, inputs, which, given.batch)
+        right = np.where(labels[which].numpy() == 1, prob, 1 - prob)
+        made[name] = float(-np.log(right.clip(1e-7)).mean())
+    return made
+
+
+def here(way: str, folder: Path, given) -> dict:
+    """One way in this process."""
+    train, held = list(range(given.train)), list(range(given.train, given.train + given.held))
+    given.measure = way
+    return (ours if way in ("ours", "compiled") else partial(reference, way))(folder, train, held, given)
+
+
+def measured(way: str, folder: Path, given, **numbers: int) -> dict:
+    """One way in a fresh process; numbers: steps, batch, seed, and how many patients to train on and to look at."""
+    numbers = {"seed": 0, "held": 0, **numbers}
+    if given.quick:  # a test: the page is what matters, not its figures
+        return here(way, folder, argparse.Namespace(**{**vars(given), **numbers}))
+    command = [sys.executable, __file__, "--measure", way, "--folder", str(folder), "--device", given.device]
+    numbers |= {"lr": given.lr, "threads": given.threads, "workers": given.workers, "warm-up": given.warm_up}
+    command += [text for name, value in numbers.items() for text in (f"--{name}", str(value))]
+    root = str(Path(__file__).resolve().parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": str(given.threads), "PYTHONPATH": root}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"{way} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+def rows_of(lines: list[list]) -> list[str]:
+    head, *rest = lines
+    return ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rest]]
+
+
+def speed_table(runs: dict[str, list[dict]], batch: int) -> list[str]:
+    """Bags a second, CPU seconds and peak memory of each way, and how ours stands to it."""
+    head = ["recipe", "s a step", "fastest, slowest", "CPU s a step", "bags a second", "peak, MiB"]
+    head += ["ours: times the bags", "ours: times, by CPU s", "ours: share of the peak"]
+    steps = {way: np.array([step for run in made for step in run["steps"]]) for way, made in runs.items()}
+    (wall, cpu), top = np.median(steps["ours"], 0), max(run["peak"] for run in runs["ours"])
+    table = [head]
+    for way, made in runs.items():
+        its, peaks = steps[way], max(run["peak"] for run in made)
+        mid = np.median(its, 0)
+        table.append([
+            WAYS[way], f"{mid[0]:.2f}", f"{its[:, 0].min():.2f}, {its[:, 0].max():.2f}", f"{mid[1]:.2f}",
+            f"{batch / mid[0]:.2f}", f"{peaks:,}", f"{mid[0] / wall:.1f}", f"{mid[1] / cpu:.1f}", f"{top / peaks:.2f}",
+        ])  # fmt: skip
+    return rows_of(table)
+
+
+def verdict(runs: dict[str, list[dict]], device: str) -> str:
+    """What the table says of the acceptance line: bags a second, and on a GPU the memory as well."""
+    second = {way: np.median([step[0] for run in made for step in run["steps"]]) for way, made in runs.items()}
+    top = {way: max(run["peak"] for run in made) for way, made in runs.items()}
+    best = min((way for way in ("ours", "compiled") if way in runs), key=second.get)
+    times, share = ({way: of[way] / of[best] for way in ("original", "reduced")} for of in (second, top))
+    met = min(times.values()) >= NEEDED[device]
+    told = (
+        f"{WAYS[best].capitalize()}: {times['reduced']:.1f} times the bags a second of the reference with the reduced "
+        f"backbone, {times['original']:.1f} times those with the Original one; at least {NEEDED[device]:.0f} times is "
+        f"{'reached' if met else 'NOT reached'} against both."
+    )
+    if device == "cuda":
+        told += f" At most a quarter of the peak memory is {'reached' if min(share.values()) >= 4 else 'NOT reached'}."
+    return told
+
+
+def loss_table(losses: dict[str, list[dict]]) -> list[str]:
+    """Loss after the steps: mean over the seeds, its standard deviation, and each seed's."""
+    table = [["recipe", "training patients, mean", "SD", "other patients, mean", "SD", "other patients by seed"]]
+    for way, made in losses.items():
+        row = [WAYS[way]]
+        for name in ("train", "held"):
+            values = np.array([run[name] for run in made])
+            row += [f"{values.mean():.3f}", f"{values.std(ddof=1):.3f}" if len(values) > 1 else "one seed"]
+        table.append([*row, ", ".join(f"{run['held']:.3f}" for run in made)])
+    return rows_of(table)
+
+
+def about(given) -> list[str]:
+    """Device, versions, commit, date and command."""
+    from mmmil import record
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    where = torch.cuda.get_device_name() if given.device == "cuda" else f"CPU ({platform.machine()})"
+    names = record.versions("torch", "torchvision", "timm", "nystrom-attention", "lightning-fabric", "numpy")
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return [
+        f"- {datetime.date.today()}, commit {record.commit()}, {where}, {cores} cores, {given.threads} threads in all "
+        f"ways, load average at the end {load}",
+        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in names.items()),
+        f"- `python benchmarks/train_step.py {shlex.join(given.command)}`",
+    ]
+
+
+def main() -> None:
+    """Make the bags, measure every way in turn, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--batches", type=int, nargs="+", default=[2, 8], help="patients a step")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each way")
+    parser.add_argument("--steps", type=int, default=6, help="of each process, those of the warm-up included")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps that are not timed")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode PNG files for the reference")
+    parser.add_argument("--tiles", type=int, default=64, help="a square number")
+    parser.add_argument("--px", type=int, default=256)
+    parser.add_argument("--sets", type=int, default=300)
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="also ours compiled; on a GPU always")
+    parser.add_argument("--no-loss", action="store_true")
+    parser.add_argument("--loss-steps", type=int, default=50)
+    parser.add_argument("--loss-seeds", type=int, default=3)
+    parser.add_argument("--loss-bags", type=int, nargs=2, default=[16, 64], metavar=("TILES", "PX"))
+    parser.add_argument("--quick", action="store_true", help="small sizes, in one process")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of train_step.md")
+    for name in ("batch", "seed", "train", "held"):
+        parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.command = [text for text in sys.argv[1:] if text not in ("--out", str(given.out))]  # names no local folder
+    if given.device == "auto":
+        given.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if given.quick:
+        global WIDTH, LANDMARKS
+        WIDTH, LANDMARKS = 64, 16
+        given.batches, given.repeats, given.steps, given.warm_up, given.workers = [2], 1, 4, 1, 0
+        given.tiles, given.px, given.sets, given.loss_steps, given.loss_seeds, given.loss_bags = 4, 64, 5, 2, 1, [4, 64]
+    if given.measure:
+        print(json.dumps(here(given.measure, given.folder, given)))
+        return
+    write(given)
+
+
+def write(given) -> None:
+    """Measure, and write the page."""
+    from mmmil import record
+
+    compiled = given.device == "cuda" if given.compile is None else given.compile
+    ways = [way for way in WAYS if way != "compiled" or compiled]
+    many, held = (4, 4) if given.quick else (20, 32)
+    seeds = 0 if given.no_loss else given.loss_seeds
+    bar = tqdm(total=len(ways) * (len(given.batches) * given.repeats) + 3 * seeds, unit="process", file=sys.stderr)
+    page = ["# A training step: the reference recipe and ours", ""]
+    page += ["The dual model; both recipes and what is measured are described in `benchmarks/train_step.py`.", ""]
+    with tempfile.TemporaryDirectory() as kept:
+        folder = Path(kept)
+        largest = max(given.batches)
+        make_data(folder, 2 * largest, given.tiles, given.px, given.sets)
+        for batch in given.batches:
+            runs: dict[str, list[dict]] = {way: [] for way in ways}
+            for _ in range(given.repeats):
+                for way in ways:
+                    runs[way].append(measured(way, folder, given, steps=given.steps, batch=batch, train=2 * batch))
+                    bar.update()
+            what = f"{batch} patients a step, {given.tiles} tiles of {given.px} px, {given.sets} gene sets"
+            page += [f"## {what}", "", *speed_table(runs, batch), ""]
+            page += [verdict(runs, given.device), ""]
+    if seeds:
+        n_tiles, px = given.loss_bags
+        losses: dict[str, list[dict]] = {way: [] for way in WAYS if way != "compiled"}
+        with tempfile.TemporaryDirectory() as kept:
+            make_data(Path(kept), many + held, n_tiles, px, given.sets)
+            for seed in range(seeds):
+                for way in losses:
+                    sizes = {"steps": given.loss_steps, "batch": 2, "seed": seed, "train": many, "held": held}
+                    losses[way].append(measured(way, Path(kept), given, **sizes))
+                    bar.update()
+        page += [f"## Loss after {given.loss_steps} steps", "", *loss_table(losses), ""]
+        page += [
+            f"Mean cross-entropy in evaluation mode, {seeds} seeds of weights, order and augmentation; {many} training "
+            f"patients, {held} others, 2 patients a step, bags of {n_tiles} tiles of {px} px, {given.sets} gene sets. "
+            f"Guessing gives {np.log(2):.3f}.",
+            "",
+        ]
+    bar.close()
+    notes = [f"- medians of {given.repeats} processes of {given.steps - 1 - given.warm_up} timed steps, in turns"]
+    notes += ["- CPU s and peak are of the training process, without the workers that decode PNG files for it;"]
+    notes += ["  on a loaded machine CPU s compare more fairly than seconds of the clock"]
+    if given.device == "cpu":
+        notes += ["- nothing here was measured on a GPU; `--device cuda` does it, with bf16 and ours compiled as well"]
+    page[4:4] = [*about(given), *notes, ""]
+    given.out.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(page)
+    record.write_atomically(given.out / "train_step.md", lambda t: t.write_text(text))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
