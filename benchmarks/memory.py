@@ -362,7 +362,7 @@ def arguments(text: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small tiles and bags: a test, no result")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "memory.md")
     given = parser.parse_args(text)
-    given.command = " ".join(["python benchmarks/memory.py", *map(shlex.quote, sys.argv[1:] if text is None else text)])
+    given.command = shlex.join(["python", "benchmarks/memory.py", *(sys.argv[1:] if text is None else text)])
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
     if given.device == "cuda" and not torch.cuda.is_available():
