@@ -1,6 +1,7 @@
 """Self-attention over the tokens of a bag, exact or by Nyström's approximation; cross-attention between modalities.
 
-Shapes: B patients, N tokens, W width, H heads. A returned `att` is after the softmax, (B, H, N_query, N_key).
+Shapes: B patients, N tokens, W width, H heads. A returned `att` is after the softmax, (B, H, N_query, N_key). With
+`return_att="first"` it is the first token's alone, (B, H, 1, N): no memory grows with the square of the tokens.
 """
 
 from __future__ import annotations
@@ -32,15 +33,14 @@ class ExactSelfAttention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def forward(self, x: Tensor, return_att: bool = False, mask: Tensor | None = None):
+    def forward(self, x: Tensor, return_att: bool | str = False, mask: Tensor | None = None):
         """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for. `mask` (B, N): False is never attended to."""
         q, k, v = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
         keys = None if mask is None else mask[:, None, None]
         if return_att:
-            att = masked(q @ k.mT * q.shape[-1] ** -0.5, keys).softmax(-1)
-            out = att @ v
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, keys)
+            asking = q[:, :, :1] if return_att == "first" else q
+            att = masked(asking @ k.mT * q.shape[-1] ** -0.5, keys).softmax(-1)
+        out = att @ v if return_att is True else F.scaled_dot_product_attention(q, k, v, keys)
         out = self.to_out(out.transpose(1, 2).flatten(2))
         return (out, att) if return_att else out
 
@@ -66,7 +66,7 @@ class NystromSelfAttention(NystromAttention):
     and every landmark is the mean of real tokens; padded keys are masked, padded rows and columns removed.
     """
 
-    def forward(self, x: Tensor, return_att: bool = False, mask: Tensor | None = None):
+    def forward(self, x: Tensor, return_att: bool | str = False, mask: Tensor | None = None):
         """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for.
 
         `mask` (B, N) is False for padding, wherever it stands: a patient's real tokens give what they give without
@@ -93,9 +93,10 @@ class NystromSelfAttention(NystromAttention):
         if self.residual:
             out = out + self.res_conv(v)
         out = self.to_out(out.transpose(1, 2).flatten(2)[:, pad:])
-        return (out, (first @ middle @ last)[..., pad:, pad:]) if return_att else out
+        asking = first[..., pad : pad + 1, :] if return_att == "first" else first[..., pad:, :]
+        return (out, (asking @ middle @ last)[..., pad:]) if return_att else out
 
-    def _padded(self, x: Tensor, return_att: bool, mask: Tensor):
+    def _padded(self, x: Tensor, return_att: bool | str, mask: Tensor):
         """As `forward`, for bags with padding: the segments follow from the number of real tokens, so patients of one
         number go together, with their real tokens only."""
         number = mask.sum(1)
@@ -105,9 +106,10 @@ class NystromSelfAttention(NystromAttention):
             part = self.forward(x[real].unflatten(0, (-1, n)), return_att)
             if return_att:
                 part, its_att = part
+                asking = mask.new_ones(len(mask), 1) if return_att == "first" else mask
                 if att is None:
-                    att = its_att.new_zeros(*mask.shape, mask.shape[1], self.heads)
-                att[real[:, :, None] & real[:, None]] = its_att.permute(0, 2, 3, 1).flatten(0, 2)
+                    att = its_att.new_zeros(*asking.shape, mask.shape[1], self.heads)
+                att[asking[:, :, None] & real[:, None]] = its_att.permute(0, 2, 3, 1).flatten(0, 2)
             if out is None:
                 out = part.new_zeros(x.shape)  # of the part's own type, which differs from x's under autocast
             out[real] = part.flatten(0, 1)

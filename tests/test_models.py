@@ -52,6 +52,21 @@ def test_nystrom_rows_sum_to_one_and_nothing_is_padded(n):
     assert torch.allclose(att.sum(-1), torch.ones(2, 4, n, dtype=torch.float64), atol=1e-5)
 
 
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("kind", ["exact", "nystrom"])
+def test_the_first_tokens_attention_is_the_first_row_of_all(kind, padded):
+    torch.manual_seed(0)
+    module = attention.self_attention(24, 4, kind, 4, 0.0).double().eval()
+    x, mask = torch.randn(3, 10, 24, dtype=torch.float64), torch.ones(3, 10, dtype=torch.bool)
+    mask[1, 7:], mask[2, 4] = False, False
+    mask = mask if padded else None
+    out, att = module(x, return_att=True, mask=mask)
+    same, first = module(x, return_att="first", mask=mask)
+    assert first.shape == (3, 4, 1, 10) and torch.allclose(first, att[:, :, :1], atol=1e-12)
+    real = torch.ones(3, 10, dtype=torch.bool) if mask is None else mask
+    assert torch.allclose(same[real], out[real], atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["exact", "nystrom"])
 @pytest.mark.parametrize("fusion", ["image", "genes", "self", "dual"])
 def test_a_patients_output_does_not_depend_on_batch_mates(kind, fusion):
