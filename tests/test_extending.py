@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-ROWS = """        Variant("self_genes", "WSI + single-gene vector, self-attention", "reduced", "genes", "self", ("11",)),
+ROWS = """        Variant("self_genes", "single genes, self-attention", "reduced", "genes", "self", ("11",)),
         Variant("broken", "WSI, an encoder that is none", "resnet9", "", "image", ("3",)),
 """
 TASK = {
