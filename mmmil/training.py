@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmmil import backbone, baselines, engine, record
+from mmmil import backbone, baselines, engine, record, weights
 from mmmil.bags import BagFiles
 from mmmil.clam import CLAM
 from mmmil.engine import Inputs, TrainingError, make_fabric, predict
@@ -31,10 +31,10 @@ def frozen_features(study, name: str, fold: int) -> np.ndarray:
     p = study.p
     inputs = {
         "encoder": name,
-        "weights": backbone.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
+        "weights": weights.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
         "seed": p.seed if p.weights == "random" else None,
         "bags": study.bag_keys(fold),
-        "code": record.source_digest("mmmil.backbone"),
+        "code": record.source_digest("mmmil.backbone", "mmmil.weights", "mmmil.ctranspath"),
         "versions": record.versions("torch", "timm"),
     }
 

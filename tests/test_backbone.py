@@ -90,11 +90,6 @@ def test_measured_batch_norm_is_the_mean_over_batches_and_repeats_itself():
         backbone.measure_batch_norm(encoder, [])
 
 
-def test_missing_weights_are_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(backbone.WeightsError, match="weights_dir"):
-        backbone.TileEncoder("original", "imagenet", str(tmp_path))
-
-
 def test_pixels_become_what_the_network_expects():
     tiles = torch.randint(0, 256, (2, 3, 8, 8, 3), dtype=torch.uint8)
     x = backbone.to_input(tiles, (0.5, 0.4, 0.3), (0.2, 0.3, 0.5))
