@@ -160,6 +160,11 @@ def require_tiles(masks: np.ndarray, patients: list[str]) -> None:
         )
 
 
+def start_seed(p: Params, fold: int) -> int:
+    """Seed from which a fold's training draws its first weights and then everything else."""
+    return 1000 * p.seed + fold + 1
+
+
 def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> dict:
     """Train a variant on a fold's training patients, predict the evaluated ones, and write both into `folder`.
 
@@ -185,7 +190,7 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
 
         def start() -> BagModel:
             """The model before its first step: the same one whenever it is asked for."""
-            torch.manual_seed(1000 * p.seed + fold + 1)  # after the inputs: making them must not move the generator
+            torch.manual_seed(start_seed(p, fold))  # after the inputs: making them must not move the generator
             encoder = None
             if v.is_trained_end_to_end:
                 encoder, channels = tile_encoder(p, v, study.bags(fold), study.tile_masks, train, fabric)
