@@ -70,13 +70,11 @@ def backbones(tile_px: int = 256, kept_channels: int = 96) -> pd.DataFrame:
 
 
 def table(costs: pd.DataFrame) -> pd.DataFrame:
-    """`backbones` as it is printed: names, sizes in MB (10^6 bytes), MACs in millions, each beside its share of the
-    original's parameters.
-    """
+    """`backbones` as it is printed: names, sizes in MB (10^6 bytes), MACs in millions."""
     shown = pd.DataFrame(
         {
             "parameters": costs["parameters"].map("{:,}".format),
-            "of the original": (costs["parameters"] / costs.loc["original", "parameters"]).map("{:.1%}".format),
+            "times the original": (costs["parameters"] / costs.loc["original", "parameters"]).map("{:.2f}".format),
             "size on disk, MB": (costs["bytes"] / 1e6).map("{:.2f}".format),
             "tile, px": costs["px"],
             "MACs a tile, millions": (costs["macs"] / 1e6).map("{:,.1f}".format),

@@ -139,7 +139,7 @@ def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confi
     """
     rows = {}
     for name in names:
-        own = folds.loc[(name, "val")]
+        own = folds.xs((name, "val"), level=("variant", "split"))
         sensitivity, specificity = own["sensitivity"].mean(), own["specificity"].mean()
         gap, low, high = mean_interval((own["sensitivity"] - own["specificity"]).abs(), confidence)
         favoured = "neither" if sensitivity == specificity else class_names[int(sensitivity > specificity)]

@@ -24,26 +24,25 @@ def kept_channels(study, name: str = "wsi") -> pd.DataFrame:
     return pd.DataFrame(kept).rename_axis(columns="fold")
 
 
-def agreement(kept: pd.DataFrame) -> pd.Series:
-    """How far trainings agree on the channels; kept (channels, trainings) bool, the same number in each.
+def agreement(kept: pd.DataFrame) -> pd.DataFrame:
+    """How far trainings agree on the channels, in one row; kept (channels, trainings) bool, the same number in each.
 
-    `shared` is the mean number of channels that two trainings have in common, `by_chance` what it would be if each
+    shared: the mean number of channels that two trainings have in common; by chance: what it would be if each
     drew its channels at random: k^2 / C for k of C.
     """
     counts, number = kept.sum(axis=1), int(kept.sum().iloc[0])
     shared = [int((kept[a] & kept[b]).sum()) for a, b in combinations(kept.columns, 2)]
-    return pd.Series(
-        {
-            "trainings": kept.shape[1],
-            "channels": len(kept),
-            "kept": number,
-            "kept_by_all": int((counts == kept.shape[1]).sum()),
-            "kept_by_some": int(((counts > 0) & (counts < kept.shape[1])).sum()),
-            "kept_by_none": int((counts == 0).sum()),
-            "shared": float(np.mean(shared)) if shared else float(number),
-            "by_chance": number**2 / len(kept),
-        }
-    )
+    row = {
+        "trainings": kept.shape[1],
+        "channels": len(kept),
+        "kept": number,
+        "kept by all": int((counts == kept.shape[1]).sum()),
+        "by some": int(((counts > 0) & (counts < kept.shape[1])).sum()),
+        "by none": int((counts == 0).sum()),
+        "shared": round(float(np.mean(shared)), 1) if shared else float(number),
+        "by chance": round(number**2 / len(kept), 1),
+    }
+    return pd.DataFrame([row], index=["channels of the last convolution"])
 
 
 def before_and_after(study, fold: int = -1) -> tuple[nn.Module, nn.Module, pd.DataFrame]:
@@ -86,26 +85,27 @@ def feature_maps(encoder: nn.Module, tiles: np.ndarray) -> np.ndarray:
 
 
 def token_statistics(before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
-    """Image tokens of the same tiles before and after pruning, side by side; before (n, C), after (n, K).
+    """Image tokens of the same tiles before and after pruning, one row each; before (n, C), after (n, K).
 
-    Rows: length of a token; mean and standard deviation of its values; values that are zero; channels that are zero on
-    every tile; share of the summed activation; and, for `after`, how well the distances between tiles are kept
+    Columns: length of a token; mean and standard deviation of its values; share of values that are zero; channels that
+    are zero on every tile; share of the activation summed before; and how well the distances between tiles are kept
     (Pearson's correlation of all pairwise Euclidean distances). Raises ValueError for fewer than three tiles.
     """
     if len(before) < 3 or len(before) != len(after):
         raise ValueError(f"tokens of the same three tiles or more are compared, not of {len(before)} and {len(after)}")
-    columns = {}
-    for name, tokens in (("before", before), ("after", after)):
-        columns[name] = {
-            "length of a token": tokens.shape[1],
+    rows = {
+        name: {
+            "length": tokens.shape[1],
             "mean": tokens.mean(),
             "standard deviation": tokens.std(),
             "zero values": (tokens == 0).mean(),
-            "channels zero on every tile": (tokens == 0).all(0).sum(),
-            "share of the summed activation": tokens.sum() / before.sum(),
-            "correlation of distances between tiles": np.corrcoef(_distances(before), _distances(tokens))[0, 1],
+            "zero channels": (tokens == 0).all(0).sum(),
+            "share of the activation": tokens.sum() / before.sum(),
+            "correlation of distances": np.corrcoef(_distances(before), _distances(tokens))[0, 1],
         }
-    return pd.DataFrame(columns)
+        for name, tokens in (("before", before), ("after", after))
+    }
+    return pd.DataFrame(list(rows.values()), index=list(rows))
 
 
 def _distances(tokens: np.ndarray) -> np.ndarray:

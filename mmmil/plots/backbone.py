@@ -93,27 +93,34 @@ def channel_activation(maps: np.ndarray, table: pd.DataFrame):
 
 
 def balance(folds: pd.DataFrame, names: list[str], class_names: list[str]):
-    """Sensitivity against specificity of each validation fold: the paper's prediction balance.
+    """Sensitivity against specificity of each validation fold, and their difference: the paper's prediction balance.
 
-    folds: of `evaluation.per_fold`. A model above the diagonal favours class 1, one below it class 0.
+    folds: of `evaluation.per_fold`. Marks of different variants differ in size, so that those in one place are seen.
     """
-    figure, axes = plt.subplots(figsize=(8.4, 4.6))
-    for name, colour, marker in zip(names, sns.color_palette("colorblind"), "osD^vP", strict=False):
-        own = folds.loc[(name, "val")]
-        style = {"color": colour, "marker": marker}
-        axes.scatter(own["specificity"], own["sensitivity"], alpha=0.45, s=34, lw=0, **style)
-        label = f"{experiments.variant(name).shown_as}, mean"
-        means = own["specificity"].mean(), own["sensitivity"].mean()
-        axes.scatter(*means, s=150, edgecolor="black", lw=1.2, zorder=3, label=label, **style)
-    axes.plot([0, 1], [0, 1], color=PALE, lw=1, zorder=0)
-    axes.text(0.02, 0.98, f"favours {class_names[1]}", va="top", color=NEUTRAL, fontsize=10)
-    axes.text(0.98, 0.02, f"favours {class_names[0]}", ha="right", color=NEUTRAL, fontsize=10)
-    axes.set(
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1, 1.1])
+    rows = range(len(names))[::-1]
+    for i, name, colour, marker in zip(rows, names, sns.color_palette("colorblind"), "osD^vP", strict=False):
+        own = folds.xs((name, "val"), level=("variant", "split"))
+        means, gap = own[["specificity", "sensitivity"]].mean(), own["sensitivity"] - own["specificity"]
+        style = {"edgecolor": colour, "facecolor": "none", "marker": marker, "lw": 1.3, "clip_on": False}
+        left.scatter(own["specificity"], own["sensitivity"], s=30 + 60 * i, **style)
+        right.scatter(gap, np.full(len(gap), i), s=60, **style)
+        style |= {"facecolor": colour, "edgecolor": "black", "s": 130, "zorder": 3}
+        left.scatter(*means, **style)
+        right.scatter(gap.mean(), i, **style)
+    left.plot([0, 1], [0, 1], color=PALE, lw=1, zorder=0)
+    left.set(
         xlabel=f"specificity (share of {class_names[0]} called so)",
         ylabel=f"sensitivity (share of {class_names[1]} called so)",
-        xlim=(-0.04, 1.04),
-        ylim=(-0.04, 1.04),
+        xlim=(-0.05, 1.05),
+        ylim=(-0.05, 1.05),
         aspect="equal",
     )
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.02, 1))
+    right.axvline(0, color=PALE, lw=1, zorder=0)
+    right.set(
+        xlabel=f"sensitivity - specificity\n← favours {class_names[0]}      favours {class_names[1]} →",
+        xlim=(-1.05, 1.05),
+        ylim=(-0.5, len(names) - 0.5),
+    )
+    right.set_yticks(rows, [experiments.variant(name).shown_as for name in names], fontsize=9)
     return finish(figure)
