@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmmil import experiments, params, record, schema, section_cohorts
+from mmmil import experiments, params, record, schema, section_backbone, section_cohorts
 from mmmil.pages import check_executed, entries_of, executed_pages, executed_tasks, read_toc
 from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title
 
@@ -230,7 +230,7 @@ def write() -> list[Path]:
     """Write every generated part of the book from the results of the tasks that have executed pages."""
     tasks, folder = executed_tasks(), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
-    parts |= {"unsaid": unsaid(), "real": real()}
+    parts |= {"03_costs": section_backbone.table_2(), "unsaid": unsaid(), "real": real()}
     parts["status"] = status(tasks)  # last: the workflow takes it as the sign that all are there
     return [
         record.write_atomically(folder / f"{name}.md", lambda path, text=text: path.write_text(text))
