@@ -230,7 +230,8 @@ def write() -> list[Path]:
     """Write every generated part of the book from the results of the tasks that have executed pages."""
     tasks, folder = executed_tasks(), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
-    parts |= {"03_costs": section_backbone.table_2(), "unsaid": unsaid(), "real": real()}
+    parts |= {"03_costs": section_backbone.table_2(), "03_benchmarks": section_backbone.benchmarks(folder)}
+    parts |= {"unsaid": unsaid(), "real": real()}
     parts["status"] = status(tasks)  # last: the workflow takes it as the sign that all are there
     return [
         record.write_atomically(folder / f"{name}.md", lambda path, text=text: path.write_text(text))

@@ -1,0 +1,107 @@
+"""Figures: what a training step costs, from the tables of `benchmarks/scaling.py` and `benchmarks/memory.py`."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from mmmil.plots.style import NEUTRAL, finish
+
+AXES = {"tiles": "tiles per bag", "sets": "gene sets"}
+# A line is told from the next by its marker and dashes as well as by its colour.
+LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--")]
+PAPER_GIB = 14.9  # the paper's figure for Original, which the batches are compared at
+
+
+def scaling(table: pd.DataFrame):
+    """Seconds (above) and memory (below) of a step of the aggregator, over tiles (left) and gene sets (right).
+
+    table: scaling.csv, a row per axis (tiles or sets), size and way, with seconds, fastest and slowest (the band) and
+    memory_mib. All axes are logarithmic. Raises ValueError that names the columns that the table lacks.
+    """
+    _require(table, "scaling.csv", "axis", "size", "way", "seconds", "fastest", "slowest", "memory_mib")
+    shown = [axis for axis in AXES if axis in set(table["axis"])]
+    size = (4.9 * len(shown), 6.6)
+    figure, grid = plt.subplots(2, len(shown), figsize=size, sharex="col", sharey="row", squeeze=False)
+    looks = _looks(table["way"])
+    for (above, below), axis in zip(grid.T, shown, strict=True):
+        for way, own in table[table["axis"] == axis].sort_values("size").groupby("way", sort=False):
+            above.plot(own["size"], own["seconds"], **looks[way], label=way)
+            above.fill_between(own["size"], own["fastest"], own["slowest"], color=looks[way]["color"], alpha=0.12, lw=0)
+            below.plot(own["size"], own["memory_mib"], **looks[way])
+        below.set_xlabel(AXES[axis])
+        for axes in (above, below):
+            _logarithmic(axes, sorted(table.loc[table["axis"] == axis, "size"].unique()))
+    grid[0, 0].set_ylabel("seconds per step")
+    grid[1, 0].set_ylabel("memory of a step, MiB")
+    grid[0, 0].legend(frameon=False, fontsize=8)
+    return finish(figure)
+
+
+def memory(table: pd.DataFrame, fusion: str = "dual"):
+    """Memory over bags per step, with the batch at which Original takes 14.9 GiB (left); over tiles of a bag (right).
+
+    table: memory.csv, a row per measurement: part (fit and batch: many bags, bag: one large bag), fusion, way, bags,
+    tiles, memory_mib, peak_mib and pixels_mib. fusion: image or dual, the model of the left panel. Left, each way is
+    a line through its batches; right, the pixels themselves are the grey area. Raises ValueError for a table that
+    lacks columns or the fusion.
+    """
+    columns = ("part", "fusion", "way", "bags", "tiles", "memory_mib", "peak_mib", "pixels_mib", "device")
+    _require(table, "memory.csv", *columns)
+    batches = table[(table["part"] != "bag") & (table["fusion"] == fusion)].dropna(subset="memory_mib")
+    if batches.empty:
+        raise ValueError(f"memory.csv has no batches of fusion {fusion!r}; it has {sorted(table['fusion'].unique())}")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.4))
+    looks = _looks(table["way"])
+    for way, own in batches.sort_values("bags").groupby("way", sort=False):
+        left.plot(own["bags"], own["memory_mib"] / 1024, **looks[way], label=way)
+    left.axhline(PAPER_GIB, color=NEUTRAL, lw=0.9)
+    place = ("axes fraction", "data")
+    left.annotate(f"{PAPER_GIB} GiB", (0.01, PAPER_GIB), place, va="bottom", fontsize=8, color=NEUTRAL)
+    counted = (table["device"] != "cuda").all()
+    left.set(xlabel="bags per step", ylabel="memory, GiB" + (" (counted)" if counted else ""))
+    _logarithmic(left, sorted(batches["bags"].unique()))
+
+    bags = table[table["part"] == "bag"].sort_values("tiles")
+    for way, own in bags.groupby("way", sort=False):
+        right.plot(own["tiles"], own["peak_mib"] / 1024, **looks[way], label=way)
+    pixels = bags.drop_duplicates("tiles")
+    own, lowest = pixels["pixels_mib"] / 1024, pixels["pixels_mib"].min() / 1024
+    right.fill_between(pixels["tiles"], lowest / 1.3, own, color="#dddddd", lw=0, label="the pixels")
+    right.set(xlabel="tiles in one bag", ylabel="peak memory, GiB" + (" (counted)" if counted else ""))
+    _logarithmic(right, sorted(bags["tiles"].unique()))
+    for axes in (left, right):
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.2))
+    return finish(figure)
+
+
+def _looks(ways: pd.Series) -> dict[str, dict]:
+    """Colour, marker and dashes of each way, in the table's order: the same in every panel."""
+    colours = sns.color_palette("colorblind")
+    names = ways.unique()
+    return {
+        name: {"color": colours[i % len(colours)], "marker": LINES[i % len(LINES)][0], "ls": LINES[i % len(LINES)][1]}
+        | {"ms": 5, "lw": 1.7}
+        for i, name in enumerate(names)
+    }
+
+
+def _logarithmic(axes, sizes: list[int]) -> None:
+    """Both axes logarithmic with plain numbers; ticks of x where something was measured."""
+    axes.set(xscale="log", yscale="log")
+    apart = [sizes[0]]
+    for size in sizes[1:]:
+        if np.log2(size / apart[-1]) > 0.75:  # closer ones would be written over each other
+            apart.append(size)
+    axes.set_xticks(apart, [f"{size:,}" for size in apart])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _require(table: pd.DataFrame, name: str, *columns: str) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{name} lacks the columns {', '.join(missing)}; make it anew with its benchmark")
