@@ -6,141 +6,17 @@ The paper's parameter counts are those of timm's `mobilenetv4_conv_small_050` fr
 
 from __future__ import annotations
 
-import pickle
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 
-import timm
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmmil import ctranspath, record
-from mmmil.ctranspath import CTransPath
+from mmmil.weights import pretrained
 
 MOBILENET = "mobilenetv4_conv_small_050"
 FROZEN = {"resnet50d": "resnet50d", "ctranspath": "ctranspath"}
 # In stages 2 and 3 only the first UIB changes shape; the other ten can be taken out and the rest still fits.
 REMOVABLE = [(stage, block) for stage in (2, 3) for block in range(1, 6)]
-
-
-class WeightsError(RuntimeError):
-    """Pretrained weights are not to be had; says what is wrong with which file and how to get them."""
-
-
-def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", num_classes: int | None = None):
-    """A timm model or CTransPath with its published weights, from `weights_dir` or timm's cache, or random ones.
-
-    weights: imagenet stands for the published ones, which are CTransPath's own on histology. num_classes 0: no head.
-    Raises WeightsError without a usable file: never a silent random start.
-    """
-    if name == "ctranspath":
-        net = CTransPath()
-    elif weights == "random" or weights_dir:
-        net = timm.create_model(name, pretrained=False)
-    else:
-        try:
-            net = timm.create_model(name, pretrained=True)
-        except Exception as error:  # hub, network and file errors come as many types
-            raise WeightsError(
-                f"ImageNet weights of {name} are not to be had ({type(error).__name__}: {error}). {_remedy(name)}"
-            ) from error
-    if weights != "random" and (weights_dir or name == "ctranspath"):
-        load_weights(net, name, weights_dir)
-    if num_classes is not None and num_classes != net.num_classes:
-        net.reset_classifier(num_classes)
-    return net
-
-
-def _remedy(name: str) -> str:
-    """How to get the weights of a model."""
-    if name == "ctranspath":
-        return (
-            "Get ctranspath.pth from https://github.com/Xiyue-Wang/TransPath (it asks for a form), save it as "
-            "<weights_dir>/ctranspath.pth and set weights_dir; or leave out the variants with CTransPath"
-        )
-    return (
-        f"Either fetch {timm.get_pretrained_cfg(name).hf_hub_id} once on a machine with network into timm's cache, "
-        f"or save its model.safetensors as <weights_dir>/{name}.safetensors and set weights_dir"
-    )
-
-
-def weights_file(name: str, weights_dir: str) -> Path | None:
-    """A model's file in `weights_dir`, `<name>.safetensors` before `<name>.pth`; None where there is none."""
-    paths = [Path(weights_dir) / f"{name}{suffix}" for suffix in (".safetensors", ".pth")] if weights_dir else []
-    return next((path for path in paths if path.is_file()), None)
-
-
-def weights_key(name: str, weights: str, weights_dir: str) -> str:
-    """What a result that starts from these weights depends on: the kind, and the checksum of a file of one's own."""
-    path = weights_file(name, weights_dir) if weights != "random" else None
-    return f"{weights} {record.file_digest(path)}" if path else weights
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a PyTorch checkpoint, by name; nothing in it is ever executed.
-
-    A checkpoint may hold them under `model` or `state_dict`. Raises ValueError that says what is wrong with the file.
-    """
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # what a broken file raises depends on where it breaks
-        if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
-            what = re.search(r"(?:GLOBAL|class) (\S+)", str(error))
-            named = f" ({what[1]})" if what else ""
-            raise ValueError(f"holds a pickled object{named}, not tensors alone, and is refused unread") from error
-        told = str(error).split("\n")[0]
-        raise ValueError(
-            f"cannot be read to its end: {path.stat().st_size:,} bytes, truncated or no weights file at all "
-            f"({type(error).__name__}: {told[:120]})"
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    odd = None if isinstance(state, dict) else "file"
-    odd = odd or next((str(name) for name, value in state.items() if not isinstance(value, Tensor)), None)
-    if odd or not state:
-        raise ValueError(f"holds no tensors by name (look at {odd!r})" if odd else "holds nothing")
-    return state
-
-
-def load_weights(net: nn.Module, name: str, weights_dir: str) -> None:
-    """Fill `net` with the file of this name in `weights_dir`, every name and shape alike.
-
-    Raises WeightsError that names the file, the first thing that is wrong with it, and the remedy.
-    """
-    path = weights_file(name, weights_dir)
-    if path is None:
-        raise WeightsError(
-            f"no weights of {name}: there is no {name}.safetensors and no {name}.pth in "
-            f"weights_dir ({weights_dir or 'not set'}). {_remedy(name)}"
-        )
-    try:
-        state = read_weights(path)
-        if isinstance(net, CTransPath):
-            state = ctranspath.from_published(state, net)
-        if wrong := first_difference(state, net.state_dict()):
-            raise ValueError(f"is of another architecture than {name}: {wrong}")
-    except ValueError as error:
-        raise WeightsError(f"{path} {error}. {_remedy(name)}") from error
-    net.load_state_dict(state, strict=True)
-
-
-def first_difference(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
-    """The first name that is missing, left over or of another shape, with how many there are; '' where all agree.
-
-    Batch counters may be missing: they are no weights, and older files have none.
-    """
-    needed = [name for name in ours if not name.endswith("num_batches_tracked")]
-    told = [f"{name} is missing" for name in needed if name not in state]
-    told += [f"{name} is left over" for name in state if name not in ours]
-    told += [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
-        for name, value in ours.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    return told[0] + (f", and {len(told) - 1} more differences" if len(told) > 1 else "") if told else ""
 
 
 class TileEncoder(nn.Module):

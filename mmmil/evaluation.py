@@ -136,3 +136,25 @@ def table(summary: pd.DataFrame, names: list[str], split: str = "val", digits: i
     grid = shown.assign(cell=cells).pivot(index="variant", columns="metric", values="cell")
     grid = grid.reindex(index=names, columns=METRICS).fillna(FAILED)
     return grid.rename(index=lambda n: experiments.variant(n).shown_as).rename_axis(index=None, columns=None).style
+
+
+def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confidence: float = 0.95) -> pd.DataFrame:
+    """How evenly each variant calls the two classes over the validation folds (the paper's discussion of Table 3).
+
+    folds: of `per_fold`. Columns: means of sensitivity and specificity; difference, of these two means, and the class
+    it favours; |sensitivity - specificity|, the mean of the folds' own absolute differences with its interval.
+    """
+    rows = {}
+    for name in [n for n in names if (n, "val") in folds.droplevel(["seed", "fold"]).index]:  # the others failed
+        own = folds.xs((name, "val"), level=("variant", "split"))
+        sensitivity, specificity = own["sensitivity"].mean(), own["specificity"].mean()
+        gap, low, high = mean_interval((own["sensitivity"] - own["specificity"]).abs(), confidence)
+        favoured = "neither" if sensitivity == specificity else class_names[int(sensitivity > specificity)]
+        rows[experiments.variant(name).shown_as] = {
+            "sensitivity": round(sensitivity, 3),
+            "specificity": round(specificity, 3),
+            "difference": round(sensitivity - specificity, 3),
+            "favours": favoured,
+            "|sensitivity - specificity|": f"{gap:.3f} [{low:.3f}, {high:.3f}]",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -17,7 +17,7 @@ from mmmil.params import ParameterError, Params
 
 # Modules whose code decides what a training gives.
 CODE = ["training", "engine", "augmentation", "models", "attention", "clam", "transmil", "mcat", "geneencoder"]
-CODE += ["backbone", "ctranspath", "baselines"]
+CODE += ["backbone", "weights", "ctranspath", "baselines"]
 PREDICTIONS = ["variant", "seed", "fold", "split", "patient_id", "label", "prob"]
 
 
@@ -204,10 +204,10 @@ def _settings(p: Params, v: Variant) -> dict:
     if not v.uses_slides:
         settings.pop("weights")
     elif p.weights_dir:
-        from mmmil import backbone
+        from mmmil import backbone, weights
 
         net = backbone.MOBILENET if v.is_trained_end_to_end else backbone.FROZEN[v.encoder(p)]
-        settings["weights"] = backbone.weights_key(net, p.weights, p.weights_dir)
+        settings["weights"] = weights.weights_key(net, p.weights, p.weights_dir)
     if v.backbone != "features":
         settings.pop("mil_features")
     if not v.is_trained_end_to_end:

@@ -11,7 +11,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from mmmil import experiments, params, record, schema, section_cohorts, section_status
+from mmmil import experiments, params, record, schema, section_backbone, section_cohorts, section_status
 from mmmil.pages import entries_of, executed_pages, executed_tasks, read_toc
 from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title
 
@@ -174,6 +174,7 @@ def write() -> list[Path]:
     """Write every generated part of the book from the results of the tasks that have executed pages."""
     tasks, folder = executed_tasks(), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
+    parts |= {"03_costs": section_backbone.table_2(), "03_benchmarks": section_backbone.benchmarks(folder)}
     parts |= {"unsaid": unsaid(), "real": real()}
     parts["status"] = section_status.status(tasks)  # last: the workflow takes it as the sign that all are there
     return [

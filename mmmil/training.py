@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmmil import backbone, baselines, engine, record
+from mmmil import backbone, baselines, engine, record, weights
 from mmmil.bags import BagFiles
 from mmmil.clam import CLAM
 from mmmil.engine import Inputs, TrainingError, make_fabric, predict
@@ -31,10 +31,10 @@ def frozen_features(study, name: str, fold: int) -> np.ndarray:
     p = study.p
     inputs = {
         "encoder": name,
-        "weights": backbone.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
+        "weights": weights.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
         "seed": p.seed if p.weights == "random" else None,
         "bags": study.bag_keys(fold),
-        "code": record.source_digest("mmmil.backbone"),
+        "code": record.source_digest("mmmil.backbone", "mmmil.weights", "mmmil.ctranspath"),
         "versions": record.versions("torch", "timm"),
     }
 
@@ -160,6 +160,11 @@ def require_tiles(masks: np.ndarray, patients: list[str]) -> None:
         )
 
 
+def start_seed(p: Params, fold: int) -> int:
+    """Seed from which a fold's training draws its first weights and then everything else."""
+    return 1000 * p.seed + fold + 1
+
+
 def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> dict:
     """Train a variant on a fold's training patients, predict the evaluated ones, and write both into `folder`.
 
@@ -185,7 +190,7 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
 
         def start() -> BagModel:
             """The model before its first step: the same one whenever it is asked for."""
-            torch.manual_seed(1000 * p.seed + fold + 1)  # after the inputs: making them must not move the generator
+            torch.manual_seed(start_seed(p, fold))  # after the inputs: making them must not move the generator
             encoder = None
             if v.is_trained_end_to_end:
                 encoder, channels = tile_encoder(p, v, study.bags(fold), study.tile_masks, train, fabric)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmmil import backbone
+from mmmil.models import BagModel
 
 
 def test_the_papers_parameter_counts_come_out_of_timms_own_module():
@@ -17,12 +18,15 @@ def test_the_papers_parameter_counts_come_out_of_timms_own_module():
     assert reduced.feature_map(tile).shape == (1, 96, 8, 8)
 
 
-def test_ten_uibs_are_removed():
+def test_ten_uibs_are_removed_and_named():
+    assert backbone.REMOVABLE == [(2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (3, 1), (3, 2), (3, 3), (3, 4), (3, 5)]
     whole = backbone.TileEncoder("original", "random").blocks
     less = backbone.TileEncoder("uib", "random").blocks
     gone = [(i, j) for i, stage in enumerate(whole) for j in range(len(stage)) if j >= len(less[i])]
     assert gone == backbone.REMOVABLE and len(gone) == 10
-    assert all(whole[i][j].has_skip for i, j in gone)
+    assert all(whole[i][j].has_skip and type(whole[i][j]).__name__ == "UniversalInvertedResidual" for i, j in gone)
+    assert not any(stage[0].has_skip for stage in whole[2:4])  # the two that stay change the shape
+    assert sum(backbone.parameters(whole[i][j]) for i, j in gone) == 340_992 - 94_224
 
 
 def test_pruning_keeps_exactly_the_chosen_channels():
@@ -32,6 +36,15 @@ def test_pruning_keeps_exactly_the_chosen_channels():
     before = encoder(tiles)
     kept = torch.tensor([3, 17, 400])
     assert torch.allclose(backbone.prune(encoder, kept)(tiles), before[:, kept])
+
+
+def test_480_channels_become_96_with_66_parameters_each():
+    encoder = backbone.TileEncoder("reduced", "random")
+    assert encoder.channels == 480 and encoder.last.conv.weight.shape == (480, 64, 1, 1)
+    rest = backbone.parameters(encoder) - backbone.parameters(encoder.last)
+    assert rest == 62_544  # 64 weights and the scale and shift of batch norm make 66 a channel
+    backbone.prune(encoder, torch.arange(96))
+    assert encoder.channels == 96 and backbone.parameters(encoder) == rest + 66 * 96 == 68_880
 
 
 def test_apoz_is_the_share_of_zeros():
@@ -112,13 +125,26 @@ def test_measured_batch_norm_is_the_mean_over_batches_and_repeats_itself():
         backbone.measure_batch_norm(encoder, [])
 
 
-def test_missing_weights_are_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(backbone.WeightsError, match="weights_dir"):
-        backbone.TileEncoder("original", "imagenet", str(tmp_path))
-
-
 def test_pixels_become_what_the_network_expects():
     tiles = torch.randint(0, 256, (2, 3, 8, 8, 3), dtype=torch.uint8)
     x = backbone.to_input(tiles, (0.5, 0.4, 0.3), (0.2, 0.3, 0.5))
     assert x.shape == (6, 3, 8, 8)
     assert torch.isclose(x[4, 1, 2, 3], (tiles[1, 1, 2, 3, 1] / 255 - 0.4) / 0.3)
+
+
+@pytest.mark.parametrize("kind", ["original", "uib", "reduced"])
+def test_a_tiles_token_does_not_depend_on_its_batch_mates(kind):
+    """With fixed statistics, in training too; with those of the batch it does."""
+    torch.manual_seed(0)
+    encoder = backbone.TileEncoder(kind, "random")
+    tiles = torch.randint(0, 256, (3, 4, 64, 64, 3), dtype=torch.uint8)
+    backbone.measure_batch_norm(encoder, [backbone.to_input(tiles, encoder.mean, encoder.std)])
+    if kind == "reduced":
+        backbone.prune(encoder, torch.arange(96))
+    fixed = BagModel(torch.nn.Identity(), encoder, fixed_norm=True).train()
+    with torch.no_grad():
+        together = fixed.image_tokens(tiles)
+        alone = torch.cat([fixed.image_tokens(tiles[i : i + 1, j : j + 1]) for i in range(3) for j in range(4)])
+        assert together.std() > 0.01 and (alone.view_as(together) - together).abs().max() < 1e-5
+        moving = BagModel(torch.nn.Identity(), encoder, fixed_norm=False).train()
+        assert (moving.image_tokens(tiles)[:1] - moving.image_tokens(tiles[:1])).abs().max() > 1e-3

@@ -1,6 +1,7 @@
 """Figures of the book: each function draws one and returns it; captions and sentences stand in the notebooks."""
 
 from mmmil.plots.attention import attended_sets, attention_on_slide
+from mmmil.plots.backbone import activations, apoz, balance, channel_activation
 from mmmil.plots.cohort import flow, labels_by_site, split
 from mmmil.plots.costs import memory, scaling
 from mmmil.plots.genes import (
@@ -15,6 +16,6 @@ from mmmil.plots.genes import (
     running_scores,
     volcano_and_ma,
 )
-from mmmil.plots.models import apoz, balance, confusion, curves, intervals
+from mmmil.plots.models import confusion, curves, intervals
 from mmmil.plots.quality import contact_sheet, in_words, stain_before_after
 from mmmil.plots.slides import chosen_tiles, thumbnail, tissue_filter, valid_tiles

@@ -1,4 +1,4 @@
-"""Figures: predictions, metrics and the pruned backbone."""
+"""Figures: predictions and their metrics."""
 
 from __future__ import annotations
 
@@ -10,37 +10,6 @@ from sklearn import metrics as skm
 
 from mmmil import experiments
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
-
-
-def apoz(table: pd.DataFrame):
-    """APoZ of every channel of the last convolution, kept and pruned."""
-    figure, axes = plt.subplots(figsize=(7, 3.2))
-    bins = np.linspace(0, 1, 41)
-    for kept, colour, name in ((False, "#c9c9c9", "pruned"), (True, CLASSES[0], "kept")):
-        axes.hist(table.loc[table["kept"] == kept, "apoz"], bins, color=colour, label=name, alpha=0.85)
-    axes.set(xlabel="average percentage of zeros, share of activations", ylabel="channels")
-    axes.legend(frameon=False)
-    return finish(figure)
-
-
-def balance(folds: pd.DataFrame, names: list[str]):
-    """Sensitivity against specificity of each validation fold: the paper's prediction balance."""
-    figure, axes = plt.subplots(figsize=(5.6, 4))
-    for name, colour in zip(names, sns.color_palette("colorblind"), strict=False):
-        own = folds.loc[(name, "val")]
-        axes.scatter(own["specificity"], own["sensitivity"], color=colour, alpha=0.5, s=28)
-        axes.scatter(
-            own["specificity"].mean(),
-            own["sensitivity"].mean(),
-            color=colour,
-            s=110,
-            marker="X",
-            label=experiments.variant(name).shown_as,
-        )
-    axes.plot([0, 1], [0, 1], color="#c9c9c9", lw=1, zorder=0)
-    axes.set(xlabel="specificity", ylabel="sensitivity", xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
-    return finish(figure)
 
 
 def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")):
