@@ -49,9 +49,9 @@ def detectable_difference(
     """Smallest gain over `auc` that a two-sided paired test of ROC-AUC on these patients finds with this power.
 
     label, folds (n,): the patients' classes, and which model predicts them (variances of folds are summed / k^2);
-    correlation: of the two models' AUC estimates. Solves d = z(1 - alpha / 2) s(auc, auc) + z(power) s(auc, auc + d),
-    where s^2 is the variance of a difference of two AUCs by Hanley and McNeil (Obuchowski and McClish, Stat. Med.
-    16:1529, 1997). NaN where not even a perfect model would be found.
+    correlation: of the two models' AUC estimates. Solves d = (z(1 - alpha / 2) + z(power)) s, where s^2 is the
+    variance of the difference of correlated AUCs `auc` and `auc` + d (Hanley and McNeil, Radiology 148:839, 1983), as
+    DeLong's test estimates it. NaN where not even a perfect model would be found.
     """
     label = np.asarray(label)
     folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
@@ -62,7 +62,7 @@ def detectable_difference(
         return np.sqrt(max(v + w - 2 * correlation * np.sqrt(v * w), 0.0))
 
     def lacking(d: float) -> float:
-        return stats.norm.ppf(1 - alpha / 2) * scatter(auc) + stats.norm.ppf(power) * scatter(auc + d) - d
+        return (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * scatter(auc + d) - d
 
     if lacking(0.0) <= 0:  # models whose estimates move together entirely: any difference is seen
         return 0.0

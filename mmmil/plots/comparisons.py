@@ -25,8 +25,9 @@ def differences(table: pd.DataFrame, alpha: float = 0.05):
 
     table: rows of `statistics.compare` of one split. Raises ValueError where there are none, or of several splits.
     """
-    if table["split"].nunique() != 1:
-        raise ValueError(f"a forest plot shows one split, not {table['split'].nunique()}; choose val or test")
+    splits = sorted(set(table["split"]))
+    if len(splits) != 1:
+        raise ValueError(f"a forest plot shows the rows of one split, not of {splits}; choose val or test")
     pairs = list(dict.fromkeys(zip(table["a"], table["b"], strict=True)))
     metrics, methods = table["metric"].unique(), [m for m in METHODS if m in set(table["method"])]
     colours = dict(zip(METHODS, sns.color_palette("colorblind"), strict=False))
@@ -46,8 +47,7 @@ def differences(table: pd.DataFrame, alpha: float = 0.05):
         axes.set_yticks(range(len(pairs)), [_named(*pair) for pair in pairs], fontsize=8)
     handles = [Line2D([], [], color=colours[m], marker=METHODS[m][0], label=METHODS[m][1]) for m in methods]
     handles.append(Line2D([], [], color="black", marker="o", mfc="white", ls="", label=f"Holm-adjusted p ≥ {alpha:g}"))
-    legend = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "ncols": 3, "frameon": False, "fontsize": 8}
-    grid[0][0].legend(handles=handles, **legend)
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
     return finish(figure)
 
 
