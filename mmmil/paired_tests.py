@@ -41,7 +41,7 @@ def corrected_t(a: np.ndarray, b: np.ndarray, test_share: float, confidence: flo
     """Corrected resampled t-test; a, b (k,) as for `paired_t`; test_share: part of the patients that a fold evaluates.
 
     t = mean(d) / sqrt((1 / k + n_test / n_train) * var(d)) with k - 1 degrees of freedom, d = a - b, var with k - 1
-    (Nadeau and Bengio, Mach. Learn. 52:239, 2003, eq. 5 and section 3). n_test / n_train is test_share /
+    (Nadeau and Bengio, Mach. Learn. 52:239, 2003). n_test / n_train is test_share /
     (1 - test_share), 1 / (k - 1) for cross-validation. Derived for random subsets; for folds it is a rule of thumb.
     """
     return _t(a, b, test_share / (1 - test_share), confidence)
