@@ -3,6 +3,7 @@
 from mmmil.plots.attention import attended_sets, attention_on_slide
 from mmmil.plots.backbone import activations, apoz, balance, channel_activation
 from mmmil.plots.cohort import flow, labels_by_site, split
+from mmmil.plots.comparisons import differences
 from mmmil.plots.costs import memory, scaling
 from mmmil.plots.genes import (
     chosen_by_fold,
