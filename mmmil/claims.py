@@ -40,6 +40,7 @@ def _known(what: str, names):
 Variant = Annotated[str, _known("variant", experiments.VARIANTS)]
 Metric = Annotated[str, _known("metric", evaluation.METRICS)]
 Task = Annotated[str, _known("task of the paper", TASKS)]
+Table = Annotated[str, _known("table of the paper", TABLES)]
 Pair = Annotated[list[Variant], Field(min_length=2, max_length=2)]
 Split = Literal["val", "test"]
 Library = Literal["go", "kegg"]
@@ -118,7 +119,7 @@ class Attention(Strict):
 
     library: Library
     source: Literal["self_genes", "cross_genes"]
-    sets: dict[str, str] = {}
+    sets: dict[str, str] = Field(default_factory=dict)
 
 
 class Measured(Strict):
@@ -127,7 +128,7 @@ class Measured(Strict):
     file: str
     column: str
     where: dict[str, str]
-    over: dict[str, str] = {}
+    over: dict[str, str] = Field(default_factory=dict)
 
 
 class Query(Strict):
@@ -177,8 +178,8 @@ class Claim(Strict):
     section: Annotated[str, _known("section of the paper", SECTIONS)]
     claim: str = Field(min_length=10)
     kind: Kind
-    tasks: list[Task] = []
-    tables: list[Annotated[str, _known("table of the paper", TABLES)]] = []
+    tasks: list[Task] = Field(default_factory=list)
+    tables: list[Table] = Field(default_factory=list)
     page: Annotated[str, _known("notebook", NOTEBOOKS)]
     paper: int | float | str | dict[Task, int | float] | None = None
     at_least: float | None = None
