@@ -34,10 +34,13 @@ REPRODUCED, WITHIN, NOT, UNTESTABLE = VERDICTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One claim on one cohort; task '' where no cohort is asked. value: what was found, as text; reason: why."""
+    """One claim on one cohort. task: the cohort's, of: the paper's that it stands for, both '' where none is asked;
+    value: what was found, as text; reason: why no other verdict was given, or what the value is.
+    """
 
     claim: Claim
     task: str
+    of: str
     value: str
     verdict: str
     reason: str = ""
@@ -115,12 +118,15 @@ def rule(claim: Claim, task: str, found: Answer) -> str:
     return number(found.value, found.low, found.high, paper, claim.tolerance)
 
 
-def judge(claim: Claim, results: Results | None = None, task: str = "") -> Row:
-    """A claim on one cohort (results), which stands for a task of the paper; without one where no cohort is asked."""
-    query, here = claim.query, results.p.task if results else ""
-    synthetic = bool(results and results.p.synthetic)
+def judge(claim: Claim, results: Results | None = None, of: str = "") -> Row:
+    """A claim on one cohort (results) that stands for the paper's task `of`; without both where no cohort is asked."""
+    query, p = claim.query, results.p if results else None
+
+    def row(value: str, verdict: str, reason: str = "") -> Row:
+        return Row(claim, p.task if p else "", of, value, verdict, reason, bool(p and p.synthetic))
+
     if query.none is not None:
-        return Row(claim, here, "–", UNTESTABLE, query.none)
+        return row("–", UNTESTABLE, query.none)
     try:
         if query.receipt:
             found = Answer(receipts.value(query.receipt))
@@ -129,14 +135,14 @@ def judge(claim: Claim, results: Results | None = None, task: str = "") -> Row:
         else:
             found = queries.answer(claim, results)
     except NotTestable as reason:
-        return Row(claim, here, "–", UNTESTABLE, str(reason), synthetic)
-    verdict, reason = rule(claim, task, found), found.note
-    if query.setting:  # a fact of the parameters, which an overlay may have changed for this cohort
-        if verdict == NOT and (why_not := why_not_judged(results.p)):
-            return Row(claim, here, found.text, UNTESTABLE, f"set to {found.text} here; {why_not}", synthetic)
-    elif results and (why_not := why_not_judged(results.p)):
-        return Row(claim, here, found.text, UNTESTABLE, why_not, synthetic)
-    return Row(claim, here, found.text, verdict, reason, synthetic)
+        return row("–", UNTESTABLE, str(reason))
+    verdict, why_not = rule(claim, of, found), why_not_judged(p) if p else ""
+    if query.setting:  # a fact of the parameters; what an overlay or another cohort's file changed refutes nothing
+        if why_not and verdict == NOT:
+            return row(found.text, UNTESTABLE, f"set to {found.text} here; {why_not}")
+    elif why_not:
+        return row(found.text, UNTESTABLE, why_not)
+    return row(found.text, verdict, found.note)
 
 
 @dataclass
@@ -166,11 +172,13 @@ class Ledger:
                 cohorts = self.standing[task]
                 rows += [judge(claim, results, task) for results in cohorts]
                 if not cohorts:
-                    rows.append(Row(claim, task, "–", UNTESTABLE, "no cohort of this task is here"))
+                    rows.append(Row(claim, "", task, "–", UNTESTABLE, "no cohort of this task is here"))
         return rows
 
     def counts(self) -> pd.DataFrame:
-        """Verdicts per cohort: index the cohort ('' for what needs none), columns VERDICTS."""
-        rows = [(row.task, row.verdict) for row in self.rows]
-        table = pd.DataFrame(rows, columns=["task", "verdict"])
-        return pd.crosstab(table["task"], table["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
+        """Verdicts per cohort: index (of, task), ('', '') what needs no cohort, (of, '') a task without any; columns
+        VERDICTS.
+        """
+        table = pd.DataFrame([(row.of, row.task, row.verdict) for row in self.rows], columns=["of", "task", "verdict"])
+        counted = table.groupby(["of", "task", "verdict"]).size().unstack(fill_value=0)
+        return counted.reindex(columns=list(VERDICTS), fill_value=0)

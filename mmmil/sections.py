@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmmil import experiments, params, record, schema, section_cohorts
+from mmmil import experiments, ledger, params, record, schema, section_cohorts, section_ledger
 from mmmil.pages import check_executed, entries_of, executed_pages, executed_tasks, read_toc
 from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title
 
@@ -231,6 +231,8 @@ def write() -> list[Path]:
     tasks, folder = executed_tasks(), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
     parts |= {"unsaid": unsaid(), "real": real()}
+    judged = ledger.Ledger(tasks)
+    parts |= {"ledger": section_ledger.page(judged), "glance": section_ledger.glance(judged)}
     parts["status"] = status(tasks)  # last: the workflow takes it as the sign that all are there
     return [
         record.write_atomically(folder / f"{name}.md", lambda path, text=text: path.write_text(text))
