@@ -32,6 +32,53 @@ def test_metrics_are_scikit_learns(predictions):
     assert got["f1"] == skm.f1_score(label, prob >= 0.4) and got["accuracy"] == (tp + tn) / 30
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_are_their_definitions_with_ties(seed):
+    rng = np.random.default_rng(seed)
+    label = rng.permutation(np.repeat([0, 1], [23, 17]))
+    prob = np.round(0.3 * label + 0.7 * rng.random(40), 1)
+    got = evaluation.scores(label, prob, 0.5)
+    u = stats.mannwhitneyu(prob[label == 1], prob[label == 0]).statistic
+    assert np.isclose(got["roc_auc"], u / (23 * 17))  # SciPy counts a tie as one half, too
+    cuts = np.unique(prob)[::-1]
+    recall = np.array([(prob[label == 1] >= c).mean() for c in cuts])
+    precision = np.array([label[prob >= c].mean() for c in cuts])
+    assert np.isclose(got["pr_auc"], (np.diff(recall, prepend=0) * precision).sum())
+    same = evaluation.weighted_scores(label, prob, np.ones((1, 40)), 0.5)
+    assert all(np.isclose(same[metric][0], got[metric]) for metric in evaluation.METRICS)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 10])
+def test_the_interval_is_scipys_on_random_folds_cut_to_what_a_metric_can_be(folds):
+    rng = np.random.default_rng(folds)
+    for values in rng.uniform(0.5, 1, (20, folds)):
+        mean, low, high = evaluation.mean_interval(values, 0.9)
+        expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+        assert np.allclose([mean, low, high], [values.mean(), *np.clip(expected, 0, 1)])
+    assert np.isnan(evaluation.mean_interval(np.array([0.7]))[1:]).all()
+
+
+def test_the_bootstrap_is_scipys_of_two_samples():
+    """Patients drawn within their class are two independent samples; both take 4000 draws of their own."""
+    rng = np.random.default_rng(2)
+    label = np.repeat([0, 1], [30, 20])
+    prob = np.round(1 / (1 + np.exp(-(label + rng.normal(size=50)))), 2)
+
+    def sensitivity_and_auc(positive, negative, axis=-1):
+        above = (positive[..., :, None] > negative[..., None, :]) + 0.5 * (
+            positive[..., :, None] == negative[..., None, :]
+        )
+        return np.stack([(positive >= 0.6).mean(axis), above.mean((-1, -2))])
+
+    samples = prob[label == 1], prob[label == 0]
+    expected = stats.bootstrap(
+        samples, sensitivity_and_auc, n_resamples=4000, method="percentile", vectorized=True, batch=500, rng=rng
+    ).confidence_interval
+    got = evaluation.bootstrap_interval(label, prob, 0.6, 0.95, draws=4000)
+    for i, metric in enumerate(("sensitivity", "roc_auc")):
+        assert np.allclose(got.loc[metric], [expected.low[i], expected.high[i]], atol=0.015)
+
+
 def test_a_fold_of_one_class_has_no_auc():
     with pytest.raises(ValueError, match="both classes"):
         evaluation.scores(np.ones(5), np.linspace(0, 1, 5))

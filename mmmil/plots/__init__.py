@@ -2,6 +2,7 @@
 
 from mmmil.plots.attention import attended_sets, attention_on_slide
 from mmmil.plots.cohort import flow, labels_by_site, split
+from mmmil.plots.comparisons import differences
 from mmmil.plots.genes import (
     chosen_by_fold,
     errors_by_set,

@@ -1,0 +1,55 @@
+"""Figures: differences between models on the same patients."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.lines import Line2D
+
+from mmmil import experiments
+from mmmil.plots.style import finish
+
+METHODS = {
+    "paired_t": ("o", "paired t over folds (the paper's)"),
+    "corrected_t": ("s", "corrected resampled t"),
+    "delong": ("D", "DeLong"),
+    "bootstrap": ("^", "paired bootstrap"),
+    "mcnemar": ("v", "McNemar"),
+}
+METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+
+
+def differences(table: pd.DataFrame, alpha: float = 0.05):
+    """Forest plot: difference with its interval per pair and test, one panel per metric, filled where p_holm < alpha.
+
+    table: rows of `statistics.compare` of one split. Raises ValueError where there are none, or of several splits.
+    """
+    splits = sorted(set(table["split"]))
+    if len(splits) != 1:
+        raise ValueError(f"a forest plot shows the rows of one split, not of {splits}; choose val or test")
+    pairs = list(dict.fromkeys(zip(table["a"], table["b"], strict=True)))
+    metrics, methods = table["metric"].unique(), [m for m in METHODS if m in set(table["method"])]
+    colours = dict(zip(METHODS, sns.color_palette("colorblind"), strict=False))
+    figure, grid = plt.subplots(
+        1, len(metrics), figsize=(2.4 + 3.9 * len(metrics), 0.75 * len(pairs) + 1.6), sharey=True, squeeze=False
+    )
+    for axes, metric in zip(grid[0], metrics, strict=True):
+        own = table[table["metric"] == metric].drop_duplicates(["a", "b", "method"])
+        for row in own.itertuples():
+            y = pairs.index((row.a, row.b)) + 0.17 * (methods.index(row.method) - (len(methods) - 1) / 2)
+            colour = colours[row.method]
+            axes.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.6)
+            face = colour if row.p_holm < alpha else "white"
+            axes.plot(row.difference, y, METHODS[row.method][0], color=colour, mfc=face, ms=5.5)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set(xlabel=f"difference in {METRICS.get(metric, metric)}", ylim=(len(pairs) - 0.45, -0.55))
+        axes.set_yticks(range(len(pairs)), [_named(*pair) for pair in pairs], fontsize=8)
+    handles = [Line2D([], [], color=colours[m], marker=METHODS[m][0], label=METHODS[m][1]) for m in methods]
+    handles.append(Line2D([], [], color="black", marker="o", mfc="white", ls="", label=f"Holm-adjusted p ≥ {alpha:g}"))
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
+    return finish(figure)
+
+
+def _named(a: str, b: str) -> str:
+    return f"{experiments.variant(a).shown_as}\nless {experiments.variant(b).shown_as}"
