@@ -44,11 +44,12 @@ def tried(p: params.Params, setting: str, variants: list[str]) -> list[dict]:
 
 def text(command: str) -> str:
     """The table in Markdown, with the command that made its latest rows."""
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions("torch", "numpy").items())
     lines = [
         "# Settings the paper leaves open, chosen otherwise",
         "",
         f"Made by `{command}`, {datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, {', '.join(f'{k} {v}' for k, v in record.versions('torch', 'numpy').items())}. "
+        f"Python {platform.python_version()}, {versions}. "
         "ROC-AUC, mean over the validation folds, and its difference from the default's with a 95 % interval (paired "
         "bootstrap of the patients within folds). The row `seed` changes nothing else: what it moves is noise.",
         "",

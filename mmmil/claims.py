@@ -129,6 +129,7 @@ class Measured(Strict):
     column: str
     where: dict[str, str]
     over: dict[str, str] = Field(default_factory=dict)
+    on_gpu: bool = Field(False, description="decided only by rows whose column device is not cpu")
 
 
 class Query(Strict):

@@ -46,6 +46,7 @@ class Answer:
     holds: bool | None = None
     shown: str = ""
     note: str = ""
+    undecided: str = ""  # why it is shown and decides nothing
 
     @property
     def text(self) -> str:
@@ -187,17 +188,23 @@ def measured(asked: Measured) -> Answer:
         raise NotTestable(f"not measured: there is no benchmarks/results/{asked.file}.csv")
     table = pd.read_csv(path, dtype=str)
 
-    def cell(where: dict[str, str]) -> float:
+    def row(where: dict[str, str]) -> pd.Series:
         missing = [name for name in (*where, asked.column) if name not in table]
         if missing:
             raise NotTestable(f"benchmarks/results/{asked.file}.csv has no column {', '.join(missing)}")
         rows = table[np.logical_and.reduce([table[name] == value for name, value in where.items()])]
-        if len(rows) != 1:
-            raise NotTestable(f"benchmarks/results/{asked.file}.csv has {len(rows)} rows of {where}, not one")
-        return float(rows[asked.column].iloc[0])
+        if len(rows) != 1 or pd.isna(rows[asked.column].iloc[0]):
+            raise NotTestable(
+                f"benchmarks/results/{asked.file}.csv has {len(rows)} rows of {where}, not one with a value"
+            )
+        return rows.iloc[0]
 
-    top = cell(asked.where)
-    if not asked.over:
-        return Answer(top)
-    below = cell(asked.over)
-    return Answer(top / below, shown=f"{top / below:.3f} ({top:g} / {below:g})")
+    top, below = row(asked.where), row(asked.over) if asked.over else None
+    device = str(top.get("device", "cpu"))
+    undecided = (
+        "counted or measured on a CPU, where the paper speaks of a GPU" if asked.on_gpu and device == "cpu" else ""
+    )
+    value, shown = float(top[asked.column]), ""
+    if below is not None:
+        value, shown = value / float(below[asked.column]), f" ({value:g} / {float(below[asked.column]):g})"
+    return Answer(value, shown=f"{value:.3f}{shown}", note=f"device: {device}", undecided=undecided)

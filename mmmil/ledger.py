@@ -136,6 +136,8 @@ def judge(claim: Claim, results: Results | None = None, of: str = "") -> Row:
             found = queries.answer(claim, results)
     except NotTestable as reason:
         return row("–", UNTESTABLE, str(reason))
+    if found.undecided:
+        return row(found.text, UNTESTABLE, found.undecided)
     verdict, why_not = rule(claim, of, found), why_not_judged(p) if p else ""
     if query.setting:  # a fact of the parameters; what an overlay or another cohort's file changed refutes nothing
         if why_not and verdict == NOT:

@@ -90,7 +90,7 @@ def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
 
 
 HEAD = ["claim (kind)", "paper", "cohort", "here", "synthetic value: no reproduction", "verdict", "behind it"]
-WIDTHS = [26, 9, 13, 13, 13, 13, 13]
+WIDTHS = [24, 8, 14, 13, 13, 14, 14]
 
 
 def counts(ledger: Ledger) -> str:
@@ -130,10 +130,11 @@ def glance(ledger: Ledger) -> str:
     rows = []
     for claim in ledger.claims:
         if claim.headline:
-            own = verdicts[claim.id]
-            told = "; ".join(f"{task.upper()}: {verdict}" if task else verdict for task, verdict in own.items())
-            if len(own) > 1 and len(set(own.values())) == 1:
-                told = next(iter(own.values()))
+            alike: dict[str, list[str]] = {}
+            for task, told in verdicts[claim.id].items():
+                alike.setdefault(told, []).append(task.upper())
+            named = len(alike) > 1  # where all tasks have the same verdict it stands there once
+            told = "; ".join(f"{', '.join(of)}: {verdict}" if named else verdict for verdict, of in alike.items())
             rows.append([claim.id, claim.claim, _all_of_paper(claim), f"[{claim.page[:2]}]({claim.page}.md)", told])
     head = ["#", "claim", "paper", "section", "verdict of this copy"]
     return f"{_table('The claim ledger at a glance', head, rows, [7, 43, 15, 8, 27])}\n{counts(ledger)}"

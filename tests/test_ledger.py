@@ -308,9 +308,13 @@ def test_a_measurement_is_a_ratio_of_two_rows(project):
     path = project / "benchmarks" / "results" / "memory.csv"
     path.parent.mkdir(parents=True)
     assert ledger.judge(own).reason.startswith("not measured")
-    path.write_text("backbone,peak_mib\noriginal,1000\nreduced,790\n")
+    rows = [("batch", "dual", f"{way}, reference", "a GPU", mib) for way, mib in (("Original", 1000), ("reduced", 790))]
+    table = pd.DataFrame(rows, columns=["part", "fusion", "way", "device", "peak_mib"])
+    table.to_csv(path, index=False)
     assert ledger.judge(own).verdict == REPRODUCED and ledger.judge(own).value == "0.790 (790 / 1000)"
-    path.write_text("backbone,peak_mib\noriginal,1000\n")
+    table.assign(device="cpu").to_csv(path, index=False)  # counted without a GPU: shown, and decides nothing
+    assert ledger.judge(own).verdict == UNTESTABLE and ledger.judge(own).value == "0.790 (790 / 1000)"
+    table[:1].to_csv(path, index=False)
     assert "has 0 rows" in ledger.judge(own).reason
 
 
@@ -320,9 +324,7 @@ def test_spread_balance_and_contrast_by_hand(project):
     folds = results.per_fold
     query = claims.Query.model_validate({"spread": {"pairs": [["kegg", "wsi"]], "metrics": ["roc_auc"]}})
     found = queries.ANSWERS["spread"](query, results).differences[0]
-    assert found.value == pytest.approx(
-        np.log(folds.loc["wsi"]["roc_auc"].std() / folds.loc["kegg"]["roc_auc"].std())
-    )
+    assert found.value == pytest.approx(np.log(folds.loc["wsi"]["roc_auc"].std() / folds.loc["kegg"]["roc_auc"].std()))
     query = claims.Query.model_validate({"balance": {"pairs": [["wsi_uib", "wsi"]]}})
     gap = {v: (folds.loc[v]["sensitivity"] - folds.loc[v]["specificity"]).abs().mean() for v in ("wsi", "wsi_uib")}
     assert queries.ANSWERS["balance"](query, results).differences[0].value == pytest.approx(gap["wsi"] - gap["wsi_uib"])
