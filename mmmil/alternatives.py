@@ -123,6 +123,7 @@ def read() -> pd.DataFrame:
     table = pd.read_csv(path(), dtype={"value": str, "default_value": str, "commit": str}, keep_default_na=False)
     if list(table.columns) != COLUMNS:
         raise params.ParameterError(f"{path()}: has other columns; remove it and run benchmarks/alternatives.py again")
+    table["synthetic"] = table["synthetic"].astype(str) == "True"
     return table.astype(dict.fromkeys(("default_roc_auc", "roc_auc", "difference", "ci_low", "ci_high"), float))
 
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mmmil import claims, params, record
 from mmmil.claims import Claim
 from mmmil.ledger import UNTESTABLE, VERDICTS, Ledger, Row, why_not_judged
 from mmmil.pages import executed_pages
-from mmmil.section_text import markdown_table, title
+from mmmil.section_text import markdown_table, title, wide_table
 
 NO_COHORT = "none: the program and what it measured"
 COUNTED = {"patients": "cohort.csv", "genes": "cohort.csv", "tiles": "tiles.csv", "sets": "genes.csv"}
-
-
-def _table(caption: str, head: Sequence[str], rows: list[list], widths: Sequence[int]) -> str:
-    """A MyST table whose columns share its width as given, so that long claims do not squeeze the rest."""
-    first, *rest = markdown_table(caption, list(head), rows).split("\n")
-    return "\n".join([first, f":widths: {' '.join(map(str, widths))}", ":class: ledger", "", *rest])
 
 
 def _value(value) -> str:
@@ -117,7 +109,7 @@ def page(ledger: Ledger) -> str:
         shown = [i for i in range(len(HEAD)) if i not in (3, 4) or any(row[i] != "–" for row in rows)]
         kept = [[row[i] for i in shown] for row in rows]
         head, widths = [HEAD[i] for i in shown], [WIDTHS[i] for i in shown]
-        text += f"### {section}\n\n{_table(section, head, kept, widths)}\n"
+        text += f"### {section}\n\n{wide_table(section, head, kept, widths)}\n"
     return text
 
 
@@ -137,4 +129,4 @@ def glance(ledger: Ledger) -> str:
             told = "; ".join(f"{', '.join(of)}: {verdict}" if named else verdict for verdict, of in alike.items())
             rows.append([claim.id, claim.claim, _all_of_paper(claim), f"[{claim.page[:2]}]({claim.page}.md)", told])
     head = ["#", "claim", "paper", "section", "verdict of this copy"]
-    return f"{_table('The claim ledger at a glance', head, rows, [7, 43, 15, 8, 27])}\n{counts(ledger)}"
+    return f"{wide_table('The claim ledger at a glance', head, rows, [7, 43, 15, 8, 27])}\n{counts(ledger)}"

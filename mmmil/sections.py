@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmmil import experiments, ledger, params, record, schema, section_cohorts, section_ledger
+from mmmil import experiments, ledger, params, record, section_cohorts, section_ledger, section_unsaid
 from mmmil.pages import check_executed, entries_of, executed_pages, executed_tasks, read_toc
 from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title
 
@@ -133,16 +133,6 @@ PARTS: dict[str, Part] = {
 }
 
 
-def unsaid() -> str:
-    """The parameters on which the paper is silent: their default and its reason."""
-    rows = []
-    for stage, fields in schema.STAGES.items():
-        for name, field in fields.model_fields.items():
-            if name in schema.UNSTATED:
-                rows.append([stage, f"`{name}`", f"`{field.default!r}`", field.description])
-    return markdown_table("Settings the paper leaves open", ["stage", "parameter", "default", "reason"], rows)
-
-
 def status(tasks: Mapping[str, params.Params]) -> str:
     """Run times, memory, commit and device from every run.json, and the versions of this environment."""
     rows = []
@@ -230,7 +220,7 @@ def write() -> list[Path]:
     """Write every generated part of the book from the results of the tasks that have executed pages."""
     tasks, folder = executed_tasks(), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
-    parts |= {"unsaid": unsaid(), "real": real()}
+    parts |= {"unsaid": section_unsaid.unsaid(), "real": real()}
     judged = ledger.Ledger(tasks)
     parts |= {"ledger": section_ledger.page(judged), "glance": section_ledger.glance(judged)}
     parts["status"] = status(tasks)  # last: the workflow takes it as the sign that all are there
