@@ -58,8 +58,8 @@ def planted(workers: int) -> list[str]:
     lines = [
         "## Planted truth",
         "",
-        f"{p.sim_patients} patients, of whom a share of {p.sim_one_modality} shows its class in the image only, as many "
-        f"in the genes only; {p.n_folds} validation folds (the test set is not looked at); {p.n_tiles} tiles of "
+        f"{p.sim_patients} patients, of whom a share of {p.sim_one_modality} shows its class in the image only, as "
+        f"many in the genes only; {p.n_folds} validation folds (the test set is not looked at); {p.n_tiles} tiles of "
         f"{p.tile_px} px; seed {p.seed}. What {len(label)} patients in folds can show (power 0.8, correlation of the "
         "estimates 0.3), for one modality at its best:",
         "",

@@ -112,13 +112,14 @@ def train(
 
 @app.command(name="record")
 def collect(task: Task, overlay: Overlay = ""):
-    """Gather the trainings' predictions (predictions.parquet), and compute metrics.csv and failures.csv from them."""
-    from mmmil import batch, evaluation
+    """Gather the trainings' predictions (predictions.parquet); compute metrics.csv and comparisons.csv from them."""
+    from mmmil import batch, evaluation, statistics
 
     p = params.load(task, overlay)
     table, failures = batch.read(p)
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
-    for name, content in {"metrics": evaluation.summarise(table, p), "failures": failures}.items():
+    made = {"metrics": evaluation.summarise(table, p), "comparisons": statistics.compare(table, p)}
+    for name, content in (made | {"failures": failures}).items():
         record.write_atomically(p.results / f"{name}.csv", lambda t, c=content: c.to_csv(t, index=False))
 
 

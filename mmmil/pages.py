@@ -73,7 +73,7 @@ def summary_tables() -> list[Path]:
     names = [
         Path("results") / task / f"{name}.csv"
         for task in sorted(tasks)
-        for name in ("tiles", "quality", "genes", "leakage", "metrics", "attention")
+        for name in ("tiles", "quality", "genes", "leakage", "metrics", "comparisons", "attention")
     ]
     return [path for path in names if (params.root() / path).is_file()]
 

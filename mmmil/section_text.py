@@ -18,6 +18,12 @@ def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
     return "\n".join([f"```{{table}} {caption}", *lines, "```", ""])
 
 
+def wide_table(caption: str, head: list[str], rows: list[list[Any]], widths: list[int]) -> str:
+    """The same in smaller print, its columns as wide as told (per cent), so that long texts do not squeeze the rest."""
+    first, *rest = markdown_table(caption, head, rows).split("\n")
+    return "\n".join([first, f":widths: {' '.join(map(str, widths))}", ":class: ledger", "", *rest])
+
+
 def estimate(mean: float, low: float, high: float) -> str:
     """'0.812 [0.702, 0.922]', or the mean alone where there is no interval."""
     if math.isnan(mean):

@@ -11,7 +11,17 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from mmmil import experiments, params, record, schema, section_backbone, section_cohorts, section_status
+from mmmil import (
+    experiments,
+    ledger,
+    params,
+    record,
+    section_backbone,
+    section_cohorts,
+    section_ledger,
+    section_status,
+    section_unsaid,
+)
 from mmmil.pages import entries_of, executed_pages, executed_tasks, read_toc
 from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title
 
@@ -131,16 +141,6 @@ PARTS: dict[str, Part] = {
 }
 
 
-def unsaid() -> str:
-    """The parameters on which the paper is silent: their default and its reason."""
-    rows = []
-    for stage, fields in schema.STAGES.items():
-        for name, field in fields.model_fields.items():
-            if name in schema.UNSTATED:
-                rows.append([stage, f"`{name}`", f"`{field.default!r}`", field.description])
-    return markdown_table("Settings the paper leaves open", ["stage", "parameter", "default", "reason"], rows)
-
-
 def section(number: str, tasks: Mapping[str, params.Params]) -> str:
     """One section's generated part: synthetic cohorts and real ones apart, each with its note."""
     kinds = {"Synthetic cohorts": True, "Real cohorts": False}
@@ -175,7 +175,9 @@ def write() -> list[Path]:
     tasks, folder = executed_tasks(), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
     parts |= {"03_costs": section_backbone.table_2(), "03_benchmarks": section_backbone.benchmarks(folder)}
-    parts |= {"unsaid": unsaid(), "real": real()}
+    parts |= {"unsaid": section_unsaid.unsaid(), "real": real()}
+    judged = ledger.Ledger(tasks)
+    parts |= {"ledger": section_ledger.page(judged), "glance": section_ledger.glance(judged)}
     parts["status"] = section_status.status(tasks)  # last: the workflow takes it as the sign that all are there
     return [
         record.write_atomically(folder / f"{name}.md", lambda path, text=text: path.write_text(text))

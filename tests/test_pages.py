@@ -19,7 +19,8 @@ def project(tmp_path, monkeypatch):
 
 def test_every_part_is_written_and_synthetic_is_labelled(project):
     written = {path.stem: path.read_text() for path in sections.write()}
-    assert set(written) == {*sections.PARTS, "03_costs", "03_benchmarks", "unsaid", "real", "status"}
+    own = {"03_costs", "03_benchmarks", "unsaid", "real", "ledger", "glance", "status"}
+    assert set(written) == {*sections.PARTS, *own}
     for number in sections.PARTS:
         assert "Synthetic cohorts: not a reproduction" in written[number]
         assert "params/lgg.yaml` + `params/demo.yaml" in written[number]
