@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmmil import backbone
-from mmmil.attention import CrossAttention, self_attention
+from mmmil.attention import CrossAttention, ReturnAtt, self_attention
 
 
 class TransLayer(nn.Module):
@@ -24,10 +24,10 @@ class TransLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attn = self_attention(width, heads, kind, landmarks, dropout)
 
-    def forward(self, x: Tensor, return_att: bool = False, mask: Tensor | None = None):
-        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for; `mask` (B, N) is True for real tokens."""
+    def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
+        """(B, N, W) -> (B, N, W), and att as its attention gives it if asked for; `mask` (B, N): True for real tokens."""
         if return_att:
-            out, att = self.attn(self.norm(x), return_att=True, mask=mask)
+            out, att = self.attn(self.norm(x), return_att=return_att, mask=mask)
             return x + out, att
         return x + self.attn(self.norm(x), mask=mask)
 
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         x = self.layer1(torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1), mask=real)
         if self.pos_layer is not None:
             x = self.pos_layer(x if real is None else x * real[..., None])
-        x, att = self.layer2(x, return_att=True, mask=real)
+        x, att = self.layer2(x, return_att="first", mask=real)
         x = self.norm(x)
         # The class token stands first; its weight on itself is left out and the rest is what tokens share.
         return x[:, 0], x[:, 1:], att[:, :, 0, 1:]
