@@ -112,8 +112,8 @@ def untrained(study: Study, name: str, n: int) -> Effects:
 def size_matched(study: Study, name: str, n: int) -> Effects:
     """Effects of the trained model where it reads `n` times other genes in the place of every set.
 
-    A set's substitutes are drawn without replacement from the tested genes that are not its own. They are ordered, scaled,
-    encoded, and their tokens scaled on the development patients, as the set's are. Tiles are encoded once.
+    A set's substitutes are drawn without replacement from the tested genes that are not its own. They are ordered,
+    scaled, encoded, and their tokens scaled on the development patients, as the set's are. Tiles are encoded once.
     """
 
     def make() -> Effects:
@@ -200,7 +200,10 @@ def pooled_p(effect: np.ndarray, null: np.ndarray) -> np.ndarray:
 
 
 def own_p(effect: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """p per set against its own null: (1 + hits) / (1 + repetitions), never 0. effect (sets,), null (repetitions, sets)."""
+    """p per set against its own null: (1 + hits) / (1 + repetitions), never 0.
+
+    effect (sets,), null (repetitions, sets).
+    """
     return (1 + (np.abs(null) >= np.abs(effect) - SLACK).sum(0)) / (1 + len(null))
 
 

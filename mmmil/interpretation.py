@@ -143,8 +143,8 @@ def require_recorded(name: str, patients: list[str], prob: np.ndarray, recorded:
     worst = int(np.argmax(off))
     if not off[worst] <= TOLERANCE:  # a NaN is no agreement either
         raise AttentionError(
-            f"{name}: patient {patients[worst]} is predicted {prob[worst]:.6f} and recorded {recorded[worst]:.6f}: this "
-            "attention is not that of the record. Device, precision or versions differ from those of the training; "
+            f"{name}: patient {patients[worst]} is predicted {prob[worst]:.6f} and recorded {recorded[worst]:.6f}: "
+            "this attention is not that of the record. Device, precision or versions differ from the training's; "
             f"remove {folder} and train again"
         )
 

@@ -25,7 +25,7 @@ class TransLayer(nn.Module):
         self.attn = self_attention(width, heads, kind, landmarks, dropout)
 
     def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
-        """(B, N, W) -> (B, N, W), and att as its attention gives it if asked for; `mask` (B, N): True for real tokens."""
+        """(B, N, W) -> (B, N, W), and att as its attention gives it if asked for; `mask` (B, N): True for real."""
         if return_att:
             out, att = self.attn(self.norm(x), return_att=return_att, mask=mask)
             return x + out, att

@@ -1,4 +1,4 @@
-"""The gene sets that the paper reports, beside what was found here: a receipt list (GO and KEGG term-based analysis)."""
+"""The gene sets that the paper reports, beside what was found here: a receipt list (GO Term-Based Analysis)."""
 
 from __future__ import annotations
 
