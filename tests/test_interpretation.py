@@ -239,7 +239,9 @@ def test_ties_are_scipys_and_no_difference_is_no_finding():
     table = table.round(1).assign(e=0.25)
     got = gene_attention.compare(table, labels)
     for name in "abcdf":
-        assert np.isclose(got.loc[name, "p"], stats.mannwhitneyu(table[name][labels == 1], table[name][labels == 0]).pvalue)
+        assert np.isclose(
+            got.loc[name, "p"], stats.mannwhitneyu(table[name][labels == 1], table[name][labels == 0]).pvalue
+        )
     assert got.loc["e", ["effect", "p", "fdr"]].tolist() == [0, 1, 1]
     assert np.allclose(gene_attention.effects(table.to_numpy(), labels), got.loc[list(table), "effect"])
 
