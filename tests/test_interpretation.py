@@ -130,8 +130,6 @@ def small(tmp_path_factory):
 
 SOURCES = {
     "wsi": {"self_image"},
-    "clam": {"self_image"},
-    "transmil": {"self_image"},
     "go": {"self_genes"},
     "self_go": {"self_image", "self_genes"},
     "co_go": {"self_genes", "cross_image"},
@@ -153,7 +151,7 @@ def test_one_interface_for_every_variant_with_attention(small, name):
         assert by_head.shape[::2] == weights.shape and np.allclose(by_head.sum(-1), 1, atol=1e-5)
         if by_head.shape[1] == 1 or source.startswith("cross"):  # no class token that takes a share of its own
             assert np.allclose(by_head.mean(1), weights, atol=1e-5), source
-    if name in ("clam", "co_go"):
+    if name == "co_go":
         with pytest.raises(AttentionError, match="no layers of self-attention"):
             interpretation.extract(small, name, layers="rollout")
         return
@@ -175,8 +173,9 @@ def test_scores_and_heads_of_the_record(small):
 
 
 def test_padding_has_no_weight_and_no_score(small, tmp_path):
-    more = {"n_tiles": 28, "few_tiles": "pad", "results_dir": str(tmp_path), "variants": ["wsi"]}
-    padded = study.load(small.p.override(**more))
+    padded = study.Study(small.p.override(results_dir=str(tmp_path)), small.cohort, small.folds, small.tiles)
+    padded.tile_masks = small.tile_masks.copy()
+    padded.tile_masks[::2, 3] = False
     real = padded.tile_masks[[padded.patients.index(i) for i in padded.fold_patients(-1)[1]]]
     assert not real.all()
     scores = interpretation.extract(padded, "wsi", form="scores").weights["self_image"]
@@ -308,8 +307,8 @@ def test_without_slides_the_models_of_gene_sets_are_analysed():
 
 def test_planted_sets_are_attended_to_where_they_differ(tmp_path, monkeypatch):
     """All sets are tokens, so attention could miss the planted ones: |effect| tells them in self or in cross."""
-    planted = {"sim_patients": 60, "sim_effect": 1.5, "sim_image_share": 0.9, "epochs": 12, "ae_epochs": 5}
-    s = make(tmp_path, **planted | {"fallback_sets": 1000, "latent_dim": 24, "width": 48, "ae_hidden": 32})
+    planted = {"sim_patients": 60, "sim_effect": 1.5, "sim_image_share": 0.9, "epochs": 20, "ae_epochs": 5}
+    s = make(tmp_path, **planted | {"fallback_sets": 1000, "latent_dim": 24, "width": 48, "ae_hidden": 32, "heads": 8})
     attention, tables = gene_attention.analyse(s, "dual_go")
     found = gene_attention.planted_auroc(attention, tables, gene_attention.planted_sets(s.p, "go"))
     assert (found["planted"] == 3).all() and (found["others"] == 17).all()
