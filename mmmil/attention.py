@@ -1,17 +1,21 @@
 """Self-attention over the tokens of a bag, exact or by Nyström's approximation; cross-attention between modalities.
 
-Shapes: B patients, N tokens, W width, H heads. A returned `att` is after the softmax, (B, H, N_query, N_key). With
-`return_att="first"` it is the first token's alone, (B, H, 1, N): no memory grows with the square of the tokens.
+Shapes: B patients, N tokens, W width, H heads. A returned `att` is after the softmax, (B, H, N_query, N_key); `scores`
+are what a softmax is taken of, masked keys at the lowest number there is.
 """
 
 from __future__ import annotations
 
 from math import ceil
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from nystrom_attention import NystromAttention
 from torch import Tensor, nn
+
+# All rows of the attention, or those of the first token only, which is the class token where there is one.
+ReturnAtt = bool | Literal["first"]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -24,6 +28,11 @@ def masked(scores: Tensor, keys: Tensor | None) -> Tensor:
     return scores if keys is None else scores.masked_fill(~keys, -torch.finfo(scores.dtype).max)
 
 
+def scaled_scores(q: Tensor, k: Tensor, keys: Tensor | None = None) -> Tensor:
+    """Q K^T / sqrt(D), masked: (B, H, N_query, D) and (B, H, N_key, D) -> (B, H, N_query, N_key)."""
+    return masked(q @ k.mT * q.shape[-1] ** -0.5, keys)
+
+
 class ExactSelfAttention(nn.Module):
     """Multi-head scaled dot-product attention: softmax(Q K^T / sqrt(D)) V. At 64 tokens this is the fast one."""
 
@@ -33,16 +42,23 @@ class ExactSelfAttention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def forward(self, x: Tensor, return_att: bool | str = False, mask: Tensor | None = None):
-        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for. `mask` (B, N): False is never attended to."""
+    def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
+        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for, (B, H, 1, N) for "first".
+
+        `mask` (B, N): False is never attended to.
+        """
         q, k, v = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
         keys = None if mask is None else mask[:, None, None]
-        if return_att:
-            asking = q[:, :, :1] if return_att == "first" else q
-            att = masked(asking @ k.mT * q.shape[-1] ** -0.5, keys).softmax(-1)
-        out = att @ v if return_att is True else F.scaled_dot_product_attention(q, k, v, keys)
+        out = F.scaled_dot_product_attention(q, k, v, keys)
         out = self.to_out(out.transpose(1, 2).flatten(2))
-        return (out, att) if return_att else out
+        if not return_att:
+            return out
+        return out, scaled_scores(q[:, :, :1] if return_att == "first" else q, k, keys).softmax(-1)
+
+    def scores(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What `forward` takes the softmax of: (B, N, W) -> (B, H, N, N)."""
+        q, k, _ = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
+        return scaled_scores(q, k, None if mask is None else mask[:, None, None])
 
 
 def pseudo_inverse(x: Tensor, iterations: int = 6) -> Tensor:
@@ -66,8 +82,8 @@ class NystromSelfAttention(NystromAttention):
     and every landmark is the mean of real tokens; padded keys are masked, padded rows and columns removed.
     """
 
-    def forward(self, x: Tensor, return_att: bool | str = False, mask: Tensor | None = None):
-        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for.
+    def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
+        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for, (B, H, 1, N) of the first real token for "first".
 
         `mask` (B, N) is False for padding, wherever it stands: a patient's real tokens give what they give without
         it. Padded rows of the output, and padded rows and columns of att, are zero.
@@ -93,10 +109,12 @@ class NystromSelfAttention(NystromAttention):
         if self.residual:
             out = out + self.res_conv(v)
         out = self.to_out(out.transpose(1, 2).flatten(2)[:, pad:])
-        asking = first[..., pad : pad + 1, :] if return_att == "first" else first[..., pad:, :]
-        return (out, (asking @ middle @ last)[..., pad:]) if return_att else out
+        if not return_att:
+            return out
+        rows = first[:, :, pad : pad + 1] if return_att == "first" else first[:, :, pad:]
+        return out, rows @ middle @ last[..., pad:]
 
-    def _padded(self, x: Tensor, return_att: bool | str, mask: Tensor):
+    def _padded(self, x: Tensor, return_att: ReturnAtt, mask: Tensor):
         """As `forward`, for bags with padding: the segments follow from the number of real tokens, so patients of one
         number go together, with their real tokens only."""
         number = mask.sum(1)
@@ -106,10 +124,11 @@ class NystromSelfAttention(NystromAttention):
             part = self.forward(x[real].unflatten(0, (-1, n)), return_att)
             if return_att:
                 part, its_att = part
-                asking = mask.new_ones(len(mask), 1) if return_att == "first" else mask
+                first = return_att == "first"
                 if att is None:
-                    att = its_att.new_zeros(*asking.shape, mask.shape[1], self.heads)
-                att[asking[:, :, None] & real[:, None]] = its_att.permute(0, 2, 3, 1).flatten(0, 2)
+                    att = its_att.new_zeros(len(mask), 1 if first else mask.shape[1], mask.shape[1], self.heads)
+                rows = (number == n)[:, None, None] if first else real[:, :, None]
+                att[rows & real[:, None]] = its_att.permute(0, 2, 3, 1).flatten(0, 2)
             if out is None:
                 out = part.new_zeros(x.shape)  # of the part's own type, which differs from x's under autocast
             out[real] = part.flatten(0, 1)
@@ -138,11 +157,19 @@ class CrossAttention(nn.Module):
 
     def forward(self, query: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """query (B, W), tokens (B, N, W), mask (B, N) of real tokens -> vector (B, W) and att (B, H, N)."""
-        q = split_heads(self.to_q(self.norm_query(query))[:, None], self.heads)
-        k, v = (split_heads(t, self.heads) for t in self.to_kv(self.norm_tokens(tokens)).chunk(2, dim=-1))
-        att = masked(q @ k.mT * q.shape[-1] ** -0.5, None if mask is None else mask[:, None, None]).softmax(-1)
+        att, v = self._scores(query, tokens, mask)
+        att = att.softmax(-1)
         out = self.to_out((att @ v).transpose(1, 2).flatten(2))
         return out[:, 0], att[:, :, 0]
+
+    def scores(self, query: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What `forward` takes the softmax of: (B, H, N)."""
+        return self._scores(query, tokens, mask)[0][:, :, 0]
+
+    def _scores(self, query: Tensor, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        q = split_heads(self.to_q(self.norm_query(query))[:, None], self.heads)
+        k, v = (split_heads(t, self.heads) for t in self.to_kv(self.norm_tokens(tokens)).chunk(2, dim=-1))
+        return scaled_scores(q, k, None if mask is None else mask[:, None, None]), v
 
 
 class GatedAttention(nn.Module):
@@ -159,9 +186,13 @@ class GatedAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens (B, N, W), mask (B, N) of real ones -> their weighted sum (B, W) and att (B, 1, N)."""
-        scores = self.attention_c(self.attention_a(x) * self.attention_b(x)).mT
-        att = masked(scores, None if mask is None else mask[:, None]).softmax(-1)
+        att = self.scores(x, mask).softmax(-1)
         return (att @ x)[:, 0], att
+
+    def scores(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What `forward` takes the softmax of: (B, 1, N)."""
+        scores = self.attention_c(self.attention_a(x) * self.attention_b(x)).mT
+        return masked(scores, None if mask is None else mask[:, None])
 
 
 def plain_names(module: nn.Module, state: dict, *_) -> None:

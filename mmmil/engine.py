@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -246,14 +247,18 @@ def predict(
     inputs: Inputs,
     which: Sequence[int],
     batch: int = 8,
+    heads: Literal["mean", "each"] = "mean",
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Probability of class 1, (len(which),) float64, and attention averaged over heads, name -> (len(which), N)."""
+    """Probability of class 1, (len(which),) float64, and attention after the softmax.
+
+    Attention is a mapping name -> (len(which), N), averaged over heads, or (len(which), H, N) with heads 'each'.
+    """
     model.eval()
     probs, atts = [], []
     for chunk in torch.tensor(list(which)).split(batch):
         logits, att = model(**fabric.to_device(inputs.take(chunk)))
         probs.append(logits.double().softmax(-1)[:, 1].cpu())
-        atts.append({k: a.float().mean(1).cpu() for k, a in att.items()})
+        atts.append({k: (a.float().mean(1) if heads == "mean" else a.float()).cpu() for k, a in att.items()})
     return torch.cat(probs).numpy(), {k: torch.cat([a[k] for a in atts]).numpy() for k in atts[0]}
 
 

@@ -1,22 +1,42 @@
-"""Attention of the final model over the test patients: which gene sets and which tiles (Gene Set-Level Analysis)."""
+"""Attention of the final model over the test patients, by gene set and by tile (Gene Set-Level Analysis).
+
+One interface for every variant that has attention. A source says who attends to what: self_image and self_genes are
+an encoder's class token over its own tokens (gated pooling for CLAM and MCAT), cross_genes the image's summary over
+gene sets, cross_image the genes' summary over tiles (in MCAT the mean of co_attention, every gene set over tiles).
+"""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mmmil import experiments, record
+
+# A prediction is made again with the same weights, inputs and batches; this is what may differ.
+TOLERANCE = 1e-6
+
+Heads = Literal["mean", "each"]
+Form = Literal["weights", "scores"]
+Layers = Literal["last", "rollout"]
+
+
+class AttentionError(ValueError):
+    """Attention that a model does not have, or that does not belong to its record; says which and what to do."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention after the softmax, averaged over heads, of the class token or of the other modality's summary.
+    """Attention over the tokens of the test patients.
 
-    weights: source -> (patients, N), over gene sets for self_genes and cross_genes, over tiles for self_image and
-    cross_image; prob: (patients,) as predicted on the same pass; sets: names of the gene sets.
+    weights: source -> (patients, N), over gene sets for self_genes and cross_genes, over tiles for the others; with
+    heads 'each' (patients, H, N). In the form 'weights' a row sums to one over the tokens and is 0 at padding; in the
+    form 'scores' it is what the softmax is taken of, NaN at padding. prob: (patients,) as predicted on the same pass;
+    sets: names of the gene sets.
     """
 
     variant: str
@@ -25,89 +45,108 @@ class Attention:
     prob: np.ndarray
     sets: list[str]
     weights: dict[str, np.ndarray]
+    heads: Heads = "mean"
+    form: Form = "weights"
+    layers: Layers = "last"
 
-    def over_sets(self, source: str) -> pd.DataFrame:
-        """The paper's table: one row per patient, one column per gene set."""
-        return pd.DataFrame(self.weights[source], index=self.patients, columns=self.sets)
+    def over_sets(self, source: str, head: int | None = None) -> pd.DataFrame:
+        """The paper's table: one row per patient, one column per gene set; of one head where heads are apart."""
+        values = self.weights[source] if head is None else self.weights[source][:, head]
+        if values.ndim != 2:
+            raise ValueError(f"{source} is kept by head; say which of {values.shape[1]}, or extract with heads='mean'")
+        return pd.DataFrame(values, index=self.patients, columns=self.sets)
 
 
-def extract(study, name: str) -> Attention:
+def over_tokens(rows: np.ndarray) -> np.ndarray:
+    """Rows of attention (..., N) divided by their sum, so that they are shares of the tokens.
+
+    The class token also attends to itself; that part is left out, and what is left says how the tokens share the rest.
+    Nyström's approximation may give single tokens a negative weight; it is kept, for the model adds the token with
+    that very weight. Raises AttentionError where a row has no positive sum, which has no share to speak of.
+    """
+    total = rows.sum(-1, keepdims=True)
+    if not (total > 0).all():
+        raise AttentionError(
+            f"{int((~(total > 0)).sum())} rows of attention over the tokens have a sum that is not positive: Nyström's "
+            "approximation fails here; raise landmarks, or train with attention: exact"
+        )
+    return rows / total
+
+
+def extract(study, name: str, heads: Heads = "mean", form: Form = "weights", layers: Layers = "last") -> Attention:
     """Attention of a variant's final model over the held-out test patients.
 
-    Both were kept when the model predicted these patients, so they belong to the same pass.
+    heads: 'mean' over them, each counted by what it gives to tokens, or 'each'; form: 'weights' after the softmax, or
+    'scores' before it; layers: the 'last' one, or the 'rollout' over both of an encoder (Abnar & Zuidema 2020), which
+    averages over heads by its definition.
+
+    Averaged weights of the last layer were kept when the model predicted these patients. Everything else is read from
+    the kept model, which predicts them once more. Raises AttentionError where that prediction is not the record's
+    within 1e-6, and for what the variant does not have.
     """
+    for value, known in ((heads, Heads), (form, Form), (layers, Layers)):
+        if value not in known.__args__:
+            raise ValueError(f"{value!r} is not one of {', '.join(known.__args__)}")
+    if layers == "rollout" and (heads, form) != ("mean", "weights"):
+        raise ValueError("rollout is of weights averaged over heads: use heads='mean' and form='weights'")
     v = experiments.variant(name)
+    if v.fusion == "logistic":
+        raise AttentionError(f"{name} is logistic regression, which has no attention")
     folder = experiments.run(study, name, -1)
     predicted = record.read_parquet(folder / "predictions.parquet")
-    with np.load(folder / "attention.npz") as kept:
-        weights = dict(kept)
-    sets = study.gene_tokens(-1, v.genes).names if v.uses_genes else []
     ids, labels, prob = (predicted[column].to_numpy() for column in ("patient_id", "label", "prob"))
-    return Attention(name, list(ids), labels, prob, sets, weights)
+    if (heads, form, layers) == ("mean", "weights", "last"):
+        with np.load(folder / "attention.npz") as kept:
+            weights = dict(kept)
+    else:
+        weights, prob = _again(study, v, folder, ids, prob, heads, form, layers)
+    if heads == "mean":  # MCAT's has gene sets in place of heads, and their mean is cross_image
+        weights.pop("co_attention", None)
+    if form == "weights":
+        weights = {source: over_tokens(rows) for source, rows in weights.items()}
+    sets = study.gene_tokens(-1, v.genes).names if v.uses_genes else []
+    return Attention(name, list(ids), labels, prob, sets, weights, heads, form, layers)
 
 
-def compare(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
-    """Mann-Whitney U of attention between the classes, one row per gene set, Benjamini-Hochberg over the sets.
+def _again(study, v, folder: Path, ids, recorded, heads, form, layers) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Attention from the kept model, source -> (patients, [H,] N), and the probabilities of that pass."""
+    import torch
 
-    table: patients x sets; labels: (patients,) 0/1. effect is the rank-biserial correlation in [-1, 1], positive
-    where class 1 is attended more. Raises ValueError if a class has no patient.
-    """
-    zero, one = table[labels == 0], table[labels == 1]
-    if not len(zero) or not len(one):
-        raise ValueError(
-            f"attention of class {int(bool(len(zero)))} cannot be compared: no such patient in the test set"
+    from mmmil import attention_maps, training
+
+    fabric = training.make_fabric(study.p)
+    model, inputs = training.load_model(study, v, -1, folder, fabric)
+    which = [study.patients.index(patient) for patient in ids]
+    aggregator = model.module.aggregator
+    if layers == "rollout":
+        reading = attention_maps.reading_rollout(aggregator)
+    else:
+        reading = attention_maps.reading_scores(aggregator) if form == "scores" else nullcontext({})
+    with reading as kept:
+        prob, by_head = training.predict(fabric, model, inputs, which, study.p.batch_size, heads="each")
+    require_recorded(v.name, list(ids), prob, recorded, folder)
+    if not kept:
+        return by_head, prob
+    weights = {source: torch.cat(parts).numpy() for source, parts in kept.items()}
+    if form == "scores":
+        for source, scores in weights.items():
+            if inputs.mask is not None and source in ("self_image", "cross_image", "co_attention"):
+                scores[np.broadcast_to(~inputs.mask[which].numpy()[:, None], scores.shape)] = np.nan
+        if heads == "mean":
+            weights = {source: scores.mean(1) for source, scores in weights.items()}
+    return weights, prob
+
+
+def require_recorded(name: str, patients: list[str], prob: np.ndarray, recorded: np.ndarray, folder: Path) -> None:
+    """Raise AttentionError where probabilities (patients,) are not the record's within 1e-6."""
+    off = np.abs(prob - recorded)
+    worst = int(np.argmax(off))
+    if not off[worst] <= TOLERANCE:  # a NaN is no agreement either
+        raise AttentionError(
+            f"{name}: patient {patients[worst]} is predicted {prob[worst]:.6f} and recorded {recorded[worst]:.6f}: "
+            "this attention is not that of the record. Device, precision or versions differ from the training's; "
+            f"remove {folder} and train again"
         )
-    u, p = stats.mannwhitneyu(one, zero, axis=0)
-    return pd.DataFrame(
-        {
-            "mean_0": zero.mean(),
-            "mean_1": one.mean(),
-            "effect": 2 * u / (len(zero) * len(one)) - 1,
-            "p": p,
-            "fdr": stats.false_discovery_control(p),
-        },
-        index=table.columns,
-    ).sort_values("p", kind="stable")
-
-
-def permutation_p(table: pd.DataFrame, labels: np.ndarray, n: int = 1000, seed: int = 0) -> pd.Series:
-    """p of the difference of means under shuffled labels, the model fixed: (1 + hits) / (1 + n), never 0."""
-    values = table.to_numpy(float)
-    rng = np.random.default_rng(seed)
-    observed = np.abs(values[labels == 1].mean(0) - values[labels == 0].mean(0))
-    hits = np.zeros(values.shape[1])
-    for _ in range(n):
-        shuffled = rng.permutation(labels)
-        hits += np.abs(values[shuffled == 1].mean(0) - values[shuffled == 0].mean(0)) >= observed - 1e-12
-    return pd.Series((1 + hits) / (1 + n), index=table.columns, name="permutation_p")
-
-
-def analyse(study, name: str) -> tuple[Attention, dict[str, pd.DataFrame]]:
-    """Attention of a variant's final model, and per source over gene sets the comparison with its permutation p.
-
-    A set is `significant` where the adjusted p and the permutation p are both below `attention_fdr`.
-    """
-    p = study.p
-    attention = extract(study, name)
-    tables = {}
-    for source in attention.weights:
-        if source.endswith("_genes"):
-            over_sets = attention.over_sets(source)
-            table = compare(over_sets, attention.labels)
-            table["permutation_p"] = permutation_p(over_sets, attention.labels, p.n_permutations, p.seed)
-            table["significant"] = table[["fdr", "permutation_p"]].max(axis=1) < p.attention_fdr
-            tables[source] = table
-    return attention, tables
-
-
-def counts(study) -> pd.DataFrame:
-    """Significant gene sets of the proposed models: one row per library and source, as the section page shows them."""
-    rows = []
-    for name in ("dual_go", "dual_kegg"):
-        if name in experiments.variants(study.p):
-            for source, table in analyse(study, name)[1].items():
-                rows.append((experiments.variant(name).genes, source, len(table), int(table["significant"].sum())))
-    return pd.DataFrame(rows, columns=["library", "source", "n_sets", "n_significant"])
 
 
 def exemplars(attention: Attention, threshold: float = 0.5) -> list[int]:

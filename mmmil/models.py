@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmmil import backbone
-from mmmil.attention import CrossAttention, self_attention
+from mmmil.attention import CrossAttention, ReturnAtt, self_attention
 
 
 class TransLayer(nn.Module):
@@ -24,8 +24,8 @@ class TransLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attn = self_attention(width, heads, kind, landmarks, dropout)
 
-    def forward(self, x: Tensor, return_att: bool | str = False, mask: Tensor | None = None):
-        """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for; `mask` (B, N) is True for real tokens."""
+    def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
+        """(B, N, W) -> (B, N, W), and att as its attention gives it if asked for; `mask` (B, N): True for real."""
         if return_att:
             out, att = self.attn(self.norm(x), return_att=return_att, mask=mask)
             return x + out, att

@@ -63,6 +63,10 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
             raise ValueError(
                 f"n_permutations ({self.n_permutations}) cannot give a p below attention_fdr ({self.attention_fdr})"
             )
+        if 1 / (self.null_draws + 1) >= self.attention_fdr:
+            raise ValueError(
+                f"null_draws ({self.null_draws}) cannot give a p below attention_fdr ({self.attention_fdr})"
+            )
         if self.weights == "random" and not self.synthetic and self.inputs != "genes":
             raise ValueError("weights: random is for synthetic cohorts; use imagenet for real slides")
         return self

@@ -339,6 +339,12 @@ class Attention(Stage):
 
     attention_fdr: float = Field(0.01, gt=0, le=1, description="adjusted p of the Mann-Whitney U test (paper: 0.01)")
     n_permutations: int = Field(1000, ge=10, description="label permutations; unstated")
+    null_models: int = Field(
+        5, ge=1, description="models trained on permuted labels, each as long as the model itself; unstated"
+    )
+    null_draws: int = Field(
+        199, ge=1, description="untrained models, and draws of random genes in the place of the sets; unstated"
+    )
     top_tiles: int = Field(8, ge=1, description="tiles shown as most and least attended")
 
 

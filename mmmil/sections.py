@@ -123,7 +123,33 @@ def attention(tasks: Mapping[str, params.Params]) -> str:
     if not rows:
         return nothing("attention analysis (results/<task>/attention.csv)")
     head = ["cohort", "attention", "library", "sets", "differ between the classes"]
-    return markdown_table("Gene sets weighted differently in the two classes (Mann-Whitney U, adjusted p)", head, rows)
+    text = markdown_table("Gene sets weighted differently in the two classes (Mann-Whitney U, adjusted p)", head, rows)
+    return "\n".join([text, _attention_nulls(tasks), _attention_terms(tasks)])
+
+
+def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
+    """Which of these findings survive which null."""
+    rows = []
+    for task, p in tasks.items():
+        table = read_results(task, "attention_nulls", ["source", "library", "null", "differ", "survive"])
+        for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
+            left = own.set_index("null")["survive"]
+            rows.append([title(p), source, str(library).upper(), own["differ"].iloc[0], *left])
+    head = ["cohort", "attention", "library", "adjusted p below the limit", "labels permuted, model fixed"]
+    head += ["model trained on permuted labels", "random weights", "random genes of the set's size", "all four"]
+    return markdown_table("Findings that survive a null: its p is below the limit, too", head, rows) if rows else ""
+
+
+def _attention_terms(tasks: Mapping[str, params.Params]) -> str:
+    """How many of the terms that the paper reports were found here."""
+    rows, states = [], ["significant", "not significant", "not tested", "not selected", "absent"]
+    for task, p in tasks.items():
+        table = read_results(task, "attention_terms", ["library", "source", "state"])
+        for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
+            rows.append([title(p), source, str(library).upper(), *(int((own["state"] == s).sum()) for s in states)])
+    head = ["cohort", "attention", "library", "significant", "found, not significant", "no such attention in the model"]
+    head += ["in the GMT file, not selected", "not in the GMT file"]
+    return markdown_table("Terms that the paper reports, and what became of them here", head, rows) if rows else ""
 
 
 def gene_representation(tasks: Mapping[str, params.Params]) -> str:

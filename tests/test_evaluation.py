@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as skm
 
-from mmmil import evaluation, experiments, interpretation, params
+from mmmil import evaluation, experiments, params
 
 
 @pytest.fixture
@@ -127,34 +127,3 @@ def test_every_variant_of_the_table_is_possible_and_an_unknown_one_is_not():
         experiments.variants(params.load("lgg", "demo", variants=["duel_go"]))
     with pytest.raises(params.ParameterError, match="wsi needs"):
         experiments.variants(genes_only.override(variants=["wsi"]))
-
-
-def attention_table(seed=0, effect=0.0):
-    rng = np.random.default_rng(seed)
-    labels = np.repeat([0, 1], [12, 15])
-    values = rng.random((27, 6))
-    values[labels == 1, 2] += effect
-    return pd.DataFrame(values, columns=list("abcdef")), labels
-
-
-def test_comparison_of_attention_is_scipys():
-    table, labels = attention_table(effect=0.4)
-    got = interpretation.compare(table, labels)
-    for name in table:
-        u = stats.mannwhitneyu(table.loc[labels == 1, name], table.loc[labels == 0, name])
-        assert np.isclose(got.loc[name, "p"], u.pvalue)
-        assert np.isclose(got.loc[name, "effect"], 2 * u.statistic / (12 * 15) - 1)
-    assert np.allclose(got["fdr"], stats.false_discovery_control(got["p"]))
-    assert got.index[0] == "c" and got.loc["c", "effect"] > 0
-
-
-def test_permutation_p_is_never_zero_and_finds_the_difference():
-    table, labels = attention_table(effect=2.0)
-    p = interpretation.permutation_p(table, labels, n=99)
-    assert p["c"] == 0.01 and (p > 0).all() and (p.drop("c") > 0.01).all()
-
-
-def test_a_test_set_of_one_class_cannot_be_compared():
-    table, _ = attention_table()
-    with pytest.raises(ValueError, match="class 1 cannot be compared"):
-        interpretation.compare(table, np.zeros(27, int))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmmil import evaluation, experiments, genesets, interpretation, params, record, simulate, study
+from mmmil import evaluation, experiments, gene_attention, genesets, interpretation, params, record, simulate, study
 
 SMALL = {
     "sim_patients": 36,
@@ -120,12 +120,9 @@ def test_each_of_the_18_is_trained_kept_loaded_and_asked_for_its_attention(plant
         found = interpretation.extract(quick, name)
         assert found.weights, name
         for source, weights in found.weights.items():
-            over = quick.p.n_tiles if source.endswith("image") or source == "co_attention" else len(found.sets)
+            over = quick.p.n_tiles if source.endswith("image") else len(found.sets)
             assert weights.shape == (len(own), over), (name, source)
-            if source.startswith("self") and v.fusion not in ("clam", "co"):  # the class token keeps the rest
-                assert (weights.sum(1) < 1).all(), (name, source)
-            else:
-                assert np.allclose(weights.sum(1), 1, atol=1e-5), (name, source)
+            assert np.allclose(weights.sum(1), 1, atol=1e-5), (name, source)
 
 
 def test_epochs_are_chosen_on_an_inner_split(planted):
@@ -167,7 +164,7 @@ def test_a_single_gene_vector_has_no_encoder_to_train(planted):
 
 def test_attention_is_that_of_the_recorded_prediction(planted):
     s, predictions = planted
-    attention, tables = interpretation.analyse(s, "dual_go")
+    attention, tables = gene_attention.analyse(s, "dual_go")
     recorded = predictions.query("variant == 'dual_go' and split == 'test'").set_index("patient_id")["prob"]
     assert np.allclose(attention.prob, recorded[attention.patients], atol=1e-6)
     assert attention.weights["self_image"].shape == (len(attention.patients), s.p.n_tiles)

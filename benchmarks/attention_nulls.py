@@ -1,0 +1,186 @@
+"""Tests over attention where there is nothing to find, and where it is known what there is to find.
+
+    python benchmarks/attention_nulls.py              20 null studies and 3 planted cohorts: ten minutes on two cores
+    python benchmarks/attention_nulls.py --seeds 4 --planted 1
+
+Null: one cohort without signal (`sim_null`), whose labels, split, initial weights and batches are drawn anew for every
+seed; dual attention over gene sets and tiles, of frozen features, which makes a training take a second. A test at
+level α may call α of the sets significant. Planted: cohorts in which 15 % of the sets differ, and the proposed model.
+All sets are tokens here, so that attention could miss the planted ones. What a seed gave is kept under
+results/benchmarks/attention_nulls/ and found again, so a run that was cut goes on. Writes
+benchmarks/results/attention_nulls.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import platform
+import shutil
+import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.metrics import roc_auc_score
+
+from mmmil import attention_nulls, experiments, gene_attention, params, record, simulate, study
+from mmmil import cohort as cohorts
+
+SMALL = {
+    **{"sim_patients": 60, "sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "sim_image_share": 0.9},
+    **{"test_fraction": 0.4, "n_folds": 2, "n_tiles": 4, "tile_px": 64, "apoz_tiles": 32, "ae_epochs": 5},
+    **{"ae_hidden": 32, "latent_dim": 24, "width": 48, "null_models": 5, "null_draws": 199},
+}
+MODEL = {"null": "resnet50d_go", "planted": "dual_go"}
+# Every set is a token: none has an adjusted p below this, so that all are taken by rank.
+ALL_SETS = {"gene_set_fdr": 1e-300, "fallback_sets": 1000}
+TESTS = {"p": "Mann-Whitney U", **{f"p_{null}": shown for null, shown in attention_nulls.SHOWN_AS.items()}}
+HERE = params.root() / "results" / "benchmarks" / "attention_nulls"
+
+
+def settings(kind: str, seed: int) -> params.Params:
+    """Parameters of the null cohort, or of one planted cohort."""
+    place = HERE / (kind if kind == "null" else f"{kind}_{seed}")
+    own = {"sim_null": True, "epochs": 6} if kind == "null" else {"sim_effect": 1.5, "epochs": 20}
+    own |= {"variants": [MODEL[kind]], "data_dir": str(place / "data"), "results_dir": str(place / "results")}
+    return params.load("nsclc", "demo", **SMALL | ALL_SETS | own | {"seed": 0 if kind == "null" else seed})
+
+
+def null_study(seed: int) -> study.Study:
+    """The null cohort with labels and split of this seed; its labels tell nothing, so any others do as well."""
+    made = study.load(settings("null", seed))
+    p = made.p.override(seed=seed)
+    patients = made.cohort.patients.copy()
+    patients["label"] = np.random.default_rng(seed).permutation(patients["label"].to_numpy())
+    cohort = dataclasses.replace(made.cohort, patients=patients)
+    return study.Study(p, cohort, cohorts.folds_of(patients, p), made.tiles)
+
+
+def tested(kind: str, seed: int) -> pd.DataFrame:
+    """A row per source and gene set of one seed, found again or made now: its p under every null."""
+    p = settings(kind, seed)
+    kept = HERE / f"{kind}_{seed}_{record.digest([p.stage(*params.STAGES), _code()])}.csv"
+    if kept.is_file():
+        return pd.read_csv(kept)
+    if kind == "planted":
+        simulate.make(p, 1)
+    s = null_study(seed) if kind == "null" else study.load(p)
+    attention, _ = gene_attention.analyse(s, MODEL[kind])
+    tables = attention_nulls.against(s, MODEL[kind])
+    truth = gene_attention.planted_sets(p, "go")
+    found = pd.concat([t.assign(source=source, planted=truth[t.index]) for source, t in tables.items()])
+    found["mean"] = [attention.over_sets(row.source)[name].mean() for name, row in found.iterrows()]
+    found["auc"] = roc_auc_score(attention.labels, attention.prob)
+    found["seed"] = seed
+    record.write_atomically(kept, lambda path: found.to_csv(path, index_label="set"))
+    if kind == "planted":
+        shutil.rmtree(p.results.parent)  # slides and models of a cohort that is looked at once
+    return found.rename_axis("set").reset_index()
+
+
+def _code() -> str:
+    modules = [*attention_nulls.CODE, *experiments.CODE, "simulate", "simulate_genes", "simulate_slides", "genesets"]
+    return record.source_digest(*(f"mmmil.{module}" for module in modules))
+
+
+def rates(found: pd.DataFrame) -> list[str]:
+    """Share of the sets called significant, mean over seeds and its standard error: the seed is the unit."""
+    lines = ["| attention | test | p ≤ 0.05 | p ≤ 0.01 | smallest p |", "| --- | --- | --- | --- | --- |"]
+    for source, own in found.groupby("source", sort=False):
+        for column, shown in TESTS.items():
+            cells = []
+            for level in (0.05, 0.01):
+                share = (own[column] <= level).groupby(own["seed"]).mean()
+                cells.append(f"{share.mean():.3f} ± {share.std() / len(share) ** 0.5:.3f}")
+            lines.append(
+                f"| {gene_attention.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} | {own[column].min():.4f} |"
+            )
+    lines += ["", "| attention | rule | seeds with any set at 0.05 | at 0.01 |", "| --- | --- | --- | --- |"]
+    for source, own in found.groupby("source", sort=False):
+        rules = {"adjusted p (BH)": ["fdr"], "the paper's: adjusted p and permutation p": ["fdr", "p_labels"]}
+        for null in ("trained", "untrained", "size"):
+            rules[f"the paper's, and {attention_nulls.SHOWN_AS[null]}"] = ["fdr", "p_labels", f"p_{null}"]
+        for shown, columns in rules.items():
+            worst = own[columns].max(axis=1)
+            cells = [f"{int((worst <= level).groupby(own['seed']).any().sum())}" for level in (0.05, 0.01)]
+            lines.append(f"| {gene_attention.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
+    return lines
+
+
+def planted(found: pd.DataFrame) -> list[str]:
+    """AUROC of attention for planted sets, beside that of the prediction, and what survives the nulls, by cohort."""
+    head = [
+        "seed",
+        "ROC-AUC of the prediction",
+        "attention",
+        "sets (planted)",
+        "AUROC of abs. effect",
+        "AUROC of mean weight",
+    ]
+    head += ["adjusted p < 0.01 (planted)", *(f"and {null}" for null in attention_nulls.SHOWN_AS)]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for (seed, source), own in found.groupby(["seed", "source"], sort=False):
+        truth, differ = own["planted"].astype(bool), own["fdr"] < 0.01
+        cells = [seed, f"{own['auc'].iloc[0]:.3f}", gene_attention.SHOWN_AS[source], f"{len(own)} ({truth.sum()})"]
+        cells += [f"{roc_auc_score(truth, own[c].abs()):.3f}" for c in ("effect", "mean")]
+        survive = [differ, *(differ & (own[f"p_{null}"] < 0.01) for null in attention_nulls.SHOWN_AS)]
+        cells += [f"{mask.sum()} ({(mask & truth).sum()})" for mask in survive]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--planted", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    given = parser.parse_args()
+    tables = {}
+    simulate.make(settings("null", 0), given.workers)
+    study.load(settings("null", 0), given.workers)  # tiles, which every seed finds
+    for kind, n in (("null", given.seeds), ("planted", given.planted)):
+        jobs = Parallel(n_jobs=given.workers, return_as="generator")(delayed(tested)(kind, seed) for seed in range(n))
+        made = []
+        for seed, table in enumerate(jobs):
+            made.append(table)
+            print(f"{kind} {seed + 1}/{n}", file=sys.stderr, flush=True)
+        tables[kind] = pd.concat(made, ignore_index=True)
+    test = round(SMALL["test_fraction"] * SMALL["sim_patients"])
+    versions = ", ".join(f"{k} {v}" for k, v in record.versions("torch", "scipy", "numpy").items())
+    auc = tables["null"].groupby("seed")["auc"].first()
+    lines = [
+        "# Attention over gene sets: false positives, and planted truth",
+        "",
+        f"Made by `python benchmarks/attention_nulls.py`, {datetime.date.today()}, commit `{record.commit()}`, "
+        f"{platform.machine()}, {os.cpu_count()} cores, no GPU, Python {platform.python_version()}, {versions}. "
+        f"Synthetic cohorts of {SMALL['sim_patients']} patients, about {test} of them the test set; all "
+        f"{SMALL['sim_sets']} GO-like sets are tokens; {SMALL['null_models']} models trained on permuted labels, "
+        f"{SMALL['null_draws']} untrained ones, {SMALL['null_draws']} draws of random genes.",
+        "",
+        f"## No signal, {given.seeds} seeds",
+        "",
+        f"Variant `{MODEL['null']}` on one cohort without any difference between the classes; labels, split and "
+        "weights are drawn anew for every seed. Share of sets with a p at or below the level, mean over seeds ± standard "
+        f"error; the sets of a seed go together. Prediction: ROC-AUC {auc.mean():.3f} ± {auc.std() / np.sqrt(len(auc)):.3f}.",
+        "",
+        *rates(tables["null"]),
+        "",
+        f"## Planted sets, {given.planted} cohorts",
+        "",
+        f"Variant `{MODEL['planted']}`. Numbers in brackets count the planted sets. A set survives a null where its p "
+        "is below 0.01, too.",
+        "",
+        *planted(tables["planted"]),
+    ]
+    path = params.root() / "benchmarks" / "results" / "attention_nulls.md"
+    record.write_atomically(path, lambda temporary: temporary.write_text("\n".join([*lines, ""])))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

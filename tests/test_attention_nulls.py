@@ -1,0 +1,64 @@
+"""Nulls of attention over gene sets: what they change and what not, and p-values that are never zero."""
+
+import numpy as np
+import pytest
+from test_interpretation import make
+
+from mmmil import attention_nulls, experiments, gene_attention, params
+
+
+@pytest.fixture(scope="module")
+def genes_only(tmp_path_factory):
+    own = {"inputs": "genes", "variants": ["go"], "null_models": 2, "null_draws": 100, "epochs": 2}
+    return make(tmp_path_factory.mktemp("genes"), **own)
+
+
+def test_p_values_count_the_observed_one_and_are_never_zero():
+    effect, null = np.array([0.9, -0.2, 0.0]), np.array([[0.1, -0.2, 0.3], [-0.4, 0.1, 0.0]])
+    assert np.allclose(attention_nulls.own_p(effect, null), [1 / 3, 2 / 3, 1])
+    assert np.allclose(attention_nulls.pooled_p(effect, null), [1 / 7, 4 / 7, 1])
+
+
+def test_only_labels_of_the_development_patients_are_permuted(genes_only):
+    other = attention_nulls.PermutedLabels.of(genes_only, 0)
+    development, test = genes_only.fold_patients(-1)
+    assert (other.labels[test] == genes_only.labels[test]).all()
+    assert (other.labels[development] != genes_only.labels[development]).any()
+    assert sorted(other.labels[development]) == sorted(genes_only.labels[development])
+    assert other.labels.equals(attention_nulls.PermutedLabels.of(genes_only, 0).labels)
+    assert other.gene_tokens(-1, "go").folder == genes_only.gene_tokens(-1, "go").folder
+    assert experiments.run(other, "go", -1) != experiments.run(genes_only, "go", -1)
+
+
+def test_every_null_gives_a_p_and_the_survivors_are_counted(genes_only, monkeypatch):
+    tables = attention_nulls.against(genes_only, "go")
+    table = tables["self_genes"]
+    for null in attention_nulls.SHOWN_AS:
+        assert table[f"p_{null}"].between(0, 1).all() and (table[f"p_{null}"] > 0).all()
+    counted = attention_nulls.survival(tables, 0.5).set_index("null")
+    for null in attention_nulls.SHOWN_AS:
+        expected = ((table["fdr"] < 0.5) & (table[f"p_{null}"] < 0.5)).sum()
+        assert counted.loc[null, "survive"] == expected
+    assert counted.loc["all", "survive"] <= counted["survive"].min()
+    monkeypatch.setattr(attention_nulls, "_random_tokens", lambda *_: pytest.fail("drawn again"))
+    again = attention_nulls.against(genes_only, "go")["self_genes"]
+    assert again.equals(table), "found in the record"
+
+
+def test_random_genes_are_others_than_the_sets_own(genes_only):
+    draw = attention_nulls._random_tokens(genes_only, "go", None)
+    tokens, n_test = genes_only.gene_tokens(-1, "go"), len(genes_only.fold_patients(-1)[1])
+    first = draw(0)
+    assert first.shape == (n_test, *tokens.tokens.shape[1:]) and np.isfinite(first).all()
+    assert np.array_equal(first, draw(0)) and not np.allclose(first, draw(1))
+
+
+def test_too_few_draws_are_told_before_any_work():
+    with pytest.raises(params.ParameterError, match=r"null_draws .* cannot give a p below"):
+        params.load("nsclc", "demo", null_draws=50)
+
+
+def test_effects_of_a_separated_class_are_one():
+    labels = np.array([0, 0, 1, 1])
+    values = np.array([[1.0, 4], [2, 3], [3, 2], [4, 1]])
+    assert gene_attention.effects(values, labels).tolist() == [1, -1]
