@@ -227,8 +227,8 @@ def trained(tmp_path_factory):
     p = params.load(
         "nsclc",
         "demo",
-        **{"inputs": "slides", "variants": ["wsi"], "sim_patients": 24, "sim_slide_px": 512, "n_tiles": 4},
-        **{"incomplete": "exclude", "epochs": 1, "apoz_tiles": 16, "data_dir": str(folder / "data"), "results_dir": str(folder / "results")},
+        **{"variants": ["wsi"], "sim_patients": 24, "sim_slide_px": 512, "n_tiles": 4},
+        **{"epochs": 1, "apoz_tiles": 16, "data_dir": str(folder / "data"), "results_dir": str(folder / "results")},
     )
     simulate.make(p, 2)
     return study.load(p, workers=2)
