@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mmmil import attribution, experiments
+from mmmil import attribution
 from mmmil.faithfulness import interval
 from mmmil.study import Study
 

@@ -11,7 +11,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.ticker import MaxNLocator
 
 from mmmil.plots.slides import scale_bar, thumbnail
-from mmmil.plots.style import CLASSES, finish
+from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 if TYPE_CHECKING:
     from mmmil import heatmaps
@@ -72,37 +72,72 @@ def attention_on_slide(where: heatmaps.Place, maps: dict[str, np.ndarray], title
     n = len(where.coords)
     shown = min(top, max(n // 2, 1))
     across = min(4, shown)
-    rows = -(-shown // across)
-    width = 3.7
-    height = width * where.height / where.width
-    figure = plt.figure(figsize=(width * len(maps), 0.5 + height + 0.75 + 2 * (0.3 + rows * width / 4)))
-    figure.suptitle(title, fontsize=12, y=1 - 0.1 / figure.get_figheight(), va="top")
-    grid = figure.add_gridspec(
-        4, len(maps), height_ratios=[height, 0.12, rows * width / 4, rows * width / 4],
-        left=0.01, right=0.99, bottom=0.01, top=1 - 0.62 / figure.get_figheight(), hspace=0.3, wspace=0.08,
-    )  # fmt: skip
+    width, gap = 3.5, 0.2  # inches, as all lengths here
+    height, cell = width * where.height / where.width, width / across
+    of_tiles = -(-shown // across) * cell
+    rows = [0.75, height + 0.12, 0.12 + 0.75, of_tiles + 0.35, of_tiles + 0.08]  # titles, slide, bar, most, least
+    figure = plt.figure(figsize=((width + gap) * len(maps) + gap, sum(rows)))
+
+    def axes_at(left: float, below: float, wide: float, high: float):
+        """Axes whose upper edge is `below` inches under the figure's."""
+        w, h = figure.get_size_inches()
+        return figure.add_axes([left / w, 1 - (below + high) / h, wide / w, high / h])
+
+    figure.suptitle(title, fontsize=12, y=1 - 0.1 / sum(rows), va="top")
+    tops = np.cumsum(rows)
     for column, (name, weights) in enumerate(maps.items()):
+        left = gap + column * (width + gap)
         relative = weights * n
         shade = plt.Normalize(relative.min(), relative.max())
-        axes = figure.add_subplot(grid[0, column])
+        axes = axes_at(left, tops[0], width, height)
         draw_tiles(axes, where, relative, shade)
         if where.mpp:
             scale_bar(axes, where.mpp, 1.0, where.width, where.height)
         axes.set_title(name, fontsize=11)
-        bar = figure.add_subplot(grid[1, column].subgridspec(1, 3, width_ratios=[1, 8, 1])[1])
+        bar = axes_at(left + 0.3, tops[1], width - 0.6, 0.12)
         figure.colorbar(plt.cm.ScalarMappable(shade, "inferno"), cax=bar, orientation="horizontal")
-        bar.tick_params(labelsize=9)
+        bar.tick_params(labelsize=9, length=3, pad=2)
         bar.xaxis.set_major_locator(MaxNLocator(4))
-        bar.set_xlabel("attention × number of tiles", fontsize=9)
+        bar.set_xlabel("attention × number of tiles", fontsize=9, labelpad=2)
         order = np.argsort(-weights, kind="stable")
-        ends = {"most attended": order[:shown], "least attended": order[::-1][:shown]}
-        for row, (said, which) in enumerate(ends.items(), start=2):
-            cells = grid[row, column].subgridspec(rows, across, wspace=0.06, hspace=0.06)
+        ends = {"most attended": (tops[2], order[:shown]), "least attended": (tops[3], order[::-1][:shown])}
+        for said, (below, which) in ends.items():
             for k, i in enumerate(which):
-                small = figure.add_subplot(cells[k // across, k % across])
+                small = axes_at(left + k % across * cell, below + k // across * cell, 0.96 * cell, 0.96 * cell)
                 small.imshow(where.pixels[i])
                 small.axis("off")
                 if k == 0:
                     small.set_title(said, fontsize=9, loc="left", pad=3)
     plt.close(figure)
     return figure
+
+
+RANKINGS = {  # how a ranking is called in a legend, and its line
+    "self_image": ("self-attention", CLASSES[0], "-"),
+    "self_genes": ("self-attention", CLASSES[0], "-"),
+    "cross_image": ("cross-attention", CLASSES[1], "-"),
+    "cross_genes": ("cross-attention", CLASSES[1], "-"),
+    "gradient": ("input × gradient", "black", "--"),
+    "random": ("random order", NEUTRAL, ":"),
+}
+
+
+def removal_curves(curves: pd.DataFrame):
+    """Deletion and insertion curves, mean over patients: one row per kind of token, one line per ranking."""
+    kinds, ways = curves["over"].unique(), ["deletion", "insertion"]
+    figure, grid = plt.subplots(len(kinds), 2, figsize=(9.5, 3.3 * len(kinds)), squeeze=False, sharey="row")
+    mean = curves.groupby(["over", "direction", "ranking", "fraction"], sort=False)["prob"].mean()
+    called = {"tiles": "tiles", "sets": "gene sets"}
+    for (over, way), axes in zip(((k, w) for k in kinds for w in ways), grid.flat, strict=True):
+        for ranking, line in mean[over][way].groupby(level="ranking", sort=False):
+            label, colour, style = RANKINGS.get(ranking, (ranking, CLASSES[0], "-."))
+            axes.plot(line.index.get_level_values("fraction"), line, color=colour, ls=style, lw=1.8, label=label)
+        done = {"deletion": "taken away, first in rank first", "insertion": "put in, first in rank first"}[way]
+        axes.set(xlabel=f"share of {called[over]} {done}", title=f"{way}, {called[over]}")
+        axes.title.set_fontsize(11)
+        axes.xaxis.label.set_fontsize(10)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("probability of the class called", fontsize=10)
+    for axes in grid[:, 1]:
+        axes.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return finish(figure)
