@@ -165,8 +165,9 @@ def main() -> None:
         f"## No signal, {given.seeds} seeds",
         "",
         f"Variant `{MODEL['null']}` on one cohort without any difference between the classes; labels, split and "
-        "weights are drawn anew for every seed. Share of sets with a p at or below the level, mean over seeds ± standard "
-        f"error; the sets of a seed go together. Prediction: ROC-AUC {auc.mean():.3f} ± {auc.std() / np.sqrt(len(auc)):.3f}.",
+        "weights are drawn anew for every seed. Share of sets with a p at or below the level, mean over seeds ± "
+        "standard error; the sets of a seed go together. "
+        f"Prediction: ROC-AUC {auc.mean():.3f} ± {auc.std() / np.sqrt(len(auc)):.3f}.",
         "",
         *rates(tables["null"]),
         "",

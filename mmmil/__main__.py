@@ -125,11 +125,14 @@ def collect(task: Task, overlay: Overlay = ""):
 
 @app.command()
 def attention(task: Task, overlay: Overlay = ""):
-    """Test attention over gene sets between the classes, beside the nulls and the paper's terms: attention*.csv."""
-    from mmmil import attention_nulls, gene_attention, paper_terms, study
+    """Heatmaps, and attention over gene sets beside the nulls and the paper's terms: heatmaps/, attention*.csv."""
+    from mmmil import attention_nulls, attribution, gene_attention, heatmaps, paper_terms, stability, study
 
     p = params.load(task, overlay)
     s = study.load(p)
+    heatmaps.write_all(s)
+    for name in attribution.variants(p)[:1]:
+        stability.across_seeds(s, name, p.further_seeds)  # trains, and the notebook finds it
     tables = {
         "attention_nulls": attention_nulls.summary(s),
         "attention_terms": paper_terms.of_study(s),

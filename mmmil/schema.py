@@ -346,6 +346,9 @@ class Attention(Stage):
         199, ge=1, description="untrained models, and draws of random genes in the place of the sets; unstated"
     )
     top_tiles: int = Field(8, ge=1, description="tiles shown as most and least attended")
+    further_seeds: int = Field(
+        2, ge=1, description="further trainings of one model, to see whether its attention comes out again; unstated"
+    )
 
 
 STAGES: dict[str, type[Stage]] = {
@@ -385,5 +388,5 @@ UNSTATED = {
     *("ae_epochs", "ae_lr", "ae_batch", "token_scaling", "apoz_tiles", "width", "heads", "attention", "landmarks"),
     *("set_embedding", "dropout", "epochs", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
     *("batch_norm", "mil_features", "epoch_choice", "colour_jitter"),
-    *("augment", "precision", "threshold", "confidence", "n_permutations"),
+    *("augment", "precision", "threshold", "confidence", "n_permutations", "further_seeds"),
 }

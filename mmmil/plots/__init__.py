@@ -1,6 +1,6 @@
 """Figures of the book: each function draws one and returns it; captions and sentences stand in the notebooks."""
 
-from mmmil.plots.attention import attended_sets, attention_on_slide
+from mmmil.plots.attention import attended_sets, attention_on_slide, removal_curves
 from mmmil.plots.backbone import activations, apoz, balance, channel_activation
 from mmmil.plots.cohort import flow, labels_by_site, split
 from mmmil.plots.comparisons import differences

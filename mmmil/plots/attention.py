@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.patches import Rectangle
+from matplotlib.collections import PolyCollection
+from matplotlib.ticker import MaxNLocator
 
-from mmmil import bags
 from mmmil.plots.slides import scale_bar, thumbnail
-from mmmil.plots.style import CLASSES, finish
+from mmmil.plots.style import CLASSES, NEUTRAL, finish
+
+if TYPE_CHECKING:
+    from mmmil import heatmaps
+
+SPECK = 4.0  # points; a tile that is drawn smaller gets a dot of this size
 
 
 def attended_sets(table: pd.DataFrame, class_names: list[str], n: int = 15):
@@ -35,29 +42,102 @@ def attended_sets(table: pd.DataFrame, class_names: list[str], n: int = 15):
     return finish(figure)
 
 
-def attention_on_slide(slide_path: str, bag_path: str, maps: dict[str, np.ndarray], title: str, top: int = 8):
-    """Figs 9-11: attention over the chosen tiles of one slide, one panel per source, with its most attended tiles."""
-    image, scale = thumbnail(slide_path)
-    coords, a = bags.load_coords(bag_path)
-    side = a["patch_size_level0"] * scale
-    bag = bags.load_bags([bag_path])[0]
-    figure = plt.figure(figsize=(3.7 * len(maps), 5.4))
-    panels = figure.subfigures(1, len(maps), squeeze=False)[0]
-    for panel, (name, weights) in zip(panels, maps.items(), strict=True):
-        spec = panel.add_gridspec(3, 4, height_ratios=[4.2, 1, 1], hspace=0.12, wspace=0.06)
-        axes = panel.add_subplot(spec[0, :])
-        axes.imshow(image, alpha=0.75)
-        weights = weights[: len(coords)]  # padding stands last and has no place on the slide
-        shade = plt.Normalize(weights.min(), weights.max())
-        for (x, y), w in zip(coords * scale, weights, strict=True):
-            axes.add_patch(Rectangle((x, y), side, side, color=plt.cm.inferno(shade(w)), alpha=0.75, lw=0))
-        scale_bar(axes, a["mpp"] * a["patch_size"] / a["patch_size_level0"], scale, image.shape[1], image.shape[0])
-        axes.axis("off")
-        axes.set_title(f"{title}\n{name}", fontsize=10)
-        panel.colorbar(plt.cm.ScalarMappable(shade, "inferno"), ax=axes, shrink=0.75, label="attention")
-        for k, i in enumerate(np.argsort(-weights)[: min(top, 8)]):
-            small = panel.add_subplot(spec[1 + k // 4, k % 4])
-            small.imshow(bag[i])
-            small.axis("off")
+def draw_tiles(axes, where: heatmaps.Place, weights: np.ndarray, shade, longest: int = 900) -> None:
+    """A slide's thumbnail with its tiles filled by attention; `shade` maps weights to [0, 1].
+
+    The axes count level-0 px, and thumbnail and tiles are both laid out in them, so that no factor between the two can
+    be wrong or rounded. Where a tile would be a speck, a dot around its centre lies under it.
+    """
+    image, _ = thumbnail(str(where.slide_path), longest)
+    axes.imshow(image, extent=(0, where.width, where.height, 0), interpolation="nearest")
+    colours = plt.cm.inferno(shade(weights))
+    x, y = where.coords.T
+    corners = np.stack([(x, y), (x + where.size, y), (x + where.size, y + where.size), (x, y + where.size)])
+    axes.add_collection(PolyCollection(corners.transpose(2, 0, 1), facecolors=colours, alpha=0.85, lw=0, zorder=3))
+    box = axes.get_window_extent()
+    points = 72 / axes.figure.dpi * min(box.width / where.width, box.height / where.height) * where.size
+    if points < SPECK:
+        centre = where.coords + where.size / 2
+        axes.scatter(*centre.T, s=SPECK**2, c=colours, alpha=0.85, lw=0, zorder=2)
+    axes.set(xlim=(0, where.width), ylim=(where.height, 0))
+    axes.axis("off")
+
+
+def attention_on_slide(where: heatmaps.Place, maps: dict[str, np.ndarray], title: str, top: int = 8):
+    """Figs 9-11: attention over the tiles of one slide, one column per source, with its most and least attended tiles.
+
+    maps: source -> (N,) weights in the order of `where.coords`. Colours are weights times N, so that 1 is even
+    attention; each column has its own colour bar.
+    """
+    n = len(where.coords)
+    shown = min(top, max(n // 2, 1))
+    across = min(4, shown)
+    width, gap = 3.5, 0.2  # inches, as all lengths here
+    height, cell = width * where.height / where.width, width / across
+    of_tiles = -(-shown // across) * cell
+    rows = [0.75, height + 0.12, 0.12 + 0.75, of_tiles + 0.35, of_tiles + 0.08]  # titles, slide, bar, most, least
+    figure = plt.figure(figsize=((width + gap) * len(maps) + gap, sum(rows)))
+
+    def axes_at(left: float, below: float, wide: float, high: float):
+        """Axes whose upper edge is `below` inches under the figure's."""
+        w, h = figure.get_size_inches()
+        return figure.add_axes([left / w, 1 - (below + high) / h, wide / w, high / h])
+
+    figure.suptitle(title, fontsize=12, y=1 - 0.1 / sum(rows), va="top")
+    tops = np.cumsum(rows)
+    for column, (name, weights) in enumerate(maps.items()):
+        left = gap + column * (width + gap)
+        relative = weights * n
+        shade = plt.Normalize(relative.min(), relative.max())
+        axes = axes_at(left, tops[0], width, height)
+        draw_tiles(axes, where, relative, shade)
+        if where.mpp:
+            scale_bar(axes, where.mpp, 1.0, where.width, where.height)
+        axes.set_title(name, fontsize=11)
+        bar = axes_at(left + 0.3, tops[1], width - 0.6, 0.12)
+        figure.colorbar(plt.cm.ScalarMappable(shade, "inferno"), cax=bar, orientation="horizontal")
+        bar.tick_params(labelsize=9, length=3, pad=2)
+        bar.xaxis.set_major_locator(MaxNLocator(4))
+        bar.set_xlabel("attention × number of tiles", fontsize=9, labelpad=2)
+        order = np.argsort(-weights, kind="stable")
+        ends = {"most attended": (tops[2], order[:shown]), "least attended": (tops[3], order[::-1][:shown])}
+        for said, (below, which) in ends.items():
+            for k, i in enumerate(which):
+                small = axes_at(left + k % across * cell, below + k // across * cell, 0.96 * cell, 0.96 * cell)
+                small.imshow(where.pixels[i])
+                small.axis("off")
+                if k == 0:
+                    small.set_title(said, fontsize=9, loc="left", pad=3)
     plt.close(figure)
     return figure
+
+
+RANKINGS = {  # how a ranking is called in a legend, and its line
+    "self_image": ("self-attention", CLASSES[0], "-"),
+    "self_genes": ("self-attention", CLASSES[0], "-"),
+    "cross_image": ("cross-attention", CLASSES[1], "-"),
+    "cross_genes": ("cross-attention", CLASSES[1], "-"),
+    "gradient": ("input × gradient", "black", "--"),
+    "random": ("random order", NEUTRAL, ":"),
+}
+
+
+def removal_curves(curves: pd.DataFrame):
+    """Deletion and insertion curves, mean over patients: one row per kind of token, one line per ranking."""
+    kinds, ways = curves["over"].unique(), ["deletion", "insertion"]
+    figure, grid = plt.subplots(len(kinds), 2, figsize=(9.5, 3.3 * len(kinds)), squeeze=False, sharey="row")
+    mean = curves.groupby(["over", "direction", "ranking", "fraction"], sort=False)["prob"].mean()
+    called = {"tiles": "tiles", "sets": "gene sets"}
+    for (over, way), axes in zip(((k, w) for k in kinds for w in ways), grid.flat, strict=True):
+        for ranking, line in mean[over][way].groupby(level="ranking", sort=False):
+            label, colour, style = RANKINGS.get(ranking, (ranking, CLASSES[0], "-."))
+            axes.plot(line.index.get_level_values("fraction"), line, color=colour, ls=style, lw=1.8, label=label)
+        done = {"deletion": "taken away, first in rank first", "insertion": "put in, first in rank first"}[way]
+        axes.set(xlabel=f"share of {called[over]} {done}", title=f"{way}, {called[over]}")
+        axes.title.set_fontsize(11)
+        axes.xaxis.label.set_fontsize(10)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("probability of the class called", fontsize=10)
+    for axes in grid[:, 1]:
+        axes.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return finish(figure)
