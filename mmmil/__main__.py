@@ -136,6 +136,7 @@ def attention(task: Task, overlay: Overlay = ""):
     tables = {
         "attention_nulls": attention_nulls.summary(s),
         "attention_terms": paper_terms.of_study(s),
+        "attention_sets": gene_attention.every_set(s),
         "attention": gene_attention.counts(s),  # last: the workflow takes it as the sign that all are there
     }
     for name, table in tables.items():

@@ -191,3 +191,13 @@ def counts(study) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["library", "source", "variant", "n_sets", "n_significant", "n_patients", "smallest_p"]
     )
+
+
+def every_set(study) -> pd.DataFrame:
+    """The tests of every analysed model, one row per gene set: columns library, source, set, then `analyse`'s."""
+    found = {
+        (library, source): table
+        for library, name in models(study.p).items()
+        for source, table in analyse(study, name)[1].items()
+    }
+    return pd.concat(found, names=["library", "source", "set"]).reset_index() if found else pd.DataFrame()
