@@ -113,11 +113,15 @@ def collect(task: Task, overlay: Overlay = ""):
 
 @app.command()
 def attention(task: Task, overlay: Overlay = ""):
-    """Count the gene sets that the proposed models attend to differently in the two classes: attention.csv."""
-    from mmmil import interpretation, study
+    """Draw heatmaps, and count the gene sets attended to differently in the two classes: heatmaps/, attention.csv."""
+    from mmmil import attribution, heatmaps, interpretation, stability, study
 
     p = params.load(task, overlay)
-    counts = interpretation.counts(study.load(p))
+    s = study.load(p)
+    heatmaps.write_all(s)
+    for name in attribution.variants(p)[:1]:
+        stability.across_seeds(s, name, p.further_seeds)  # trains, and the notebook finds it
+    counts = interpretation.counts(s)
     record.write_atomically(p.results / "attention.csv", lambda t: counts.to_csv(t, index=False))
 
 

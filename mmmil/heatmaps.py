@@ -58,7 +58,7 @@ class Recomputed:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """One patient's attention over tiles: maps, title -> (N,); prob: variant -> probability of class 1."""
+    """One patient's attention over tiles: maps, title -> (N,) shares that sum to 1; prob: variant -> of class 1."""
 
     patient: str
     label: int
@@ -162,10 +162,20 @@ def of_each_class(study) -> list[Heatmap]:
         patient = first.patients[i]
         at = {name: model.patients.index(patient) for name, model in models.items()}
         n = len(bags.load_coords(study.bag_paths[patient])[0])  # padding stands last and has no place on the slide
-        maps = {title: models[name].weights[source][at[name]][:n] for title, (name, source) in shown.items()}
+        maps = {title: _shares(models[name].weights[source][at[name]][:n]) for title, (name, source) in shown.items()}
         prob = {name: float(model.prob[at[name]]) for name, model in models.items()}
         found.append(Heatmap(patient, int(first.labels[i]), prob, maps))
     return found
+
+
+def _shares(weights: np.ndarray) -> np.ndarray:
+    """Weights by their sum: what the class token gives to itself is left out, and the tiles share the rest."""
+    if not weights.sum() > 0:
+        raise HeatmapError(
+            f"attention over the tiles sums to {weights.sum():.3g}: Nyström's approximation fails here; raise "
+            "landmarks, or train with attention: exact"
+        )
+    return weights / weights.sum()
 
 
 def require_both_classes(p: Params, labels: np.ndarray) -> None:

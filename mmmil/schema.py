@@ -335,6 +335,9 @@ class Attention(Stage):
     attention_fdr: float = Field(0.01, gt=0, le=1, description="adjusted p of the Mann-Whitney U test (paper: 0.01)")
     n_permutations: int = Field(1000, ge=10, description="label permutations; unstated")
     top_tiles: int = Field(8, ge=1, description="tiles shown as most and least attended")
+    further_seeds: int = Field(
+        2, ge=1, description="further trainings of one model, to see whether its attention comes out again; unstated"
+    )
 
 
 STAGES: dict[str, type[Stage]] = {
@@ -374,5 +377,5 @@ UNSTATED = {
     *("ae_epochs", "ae_lr", "ae_batch", "token_scaling", "apoz_tiles", "width", "heads", "attention", "landmarks"),
     *("set_embedding", "dropout", "epochs", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
     *("batch_norm", "mil_features", "epoch_choice", "colour_jitter"),
-    *("augment", "precision", "threshold", "confidence", "n_permutations"),
+    *("augment", "precision", "threshold", "confidence", "n_permutations", "further_seeds"),
 }
