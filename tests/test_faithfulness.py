@@ -85,7 +85,7 @@ def test_curves_are_those_computed_by_hand(over):
     for i, values in enumerate(VALUES):
         ranked = np.sort(values)[::-1]
         for way in ("deletion", "insertion"):
-            own = table.query("ranking == 'gradient' and direction == @way and patient_id == @f'P{i}'")
+            own = table.query(f"ranking == 'gradient' and direction == @way and patient_id == 'P{i}'")
             k = np.rint(np.linspace(0, 1, 11) * 5).astype(int)
             if over == "tiles":  # one always stays
                 k = np.minimum(k, 4) if way == "deletion" else np.maximum(k, 1)
@@ -119,8 +119,8 @@ def test_areas_are_paired_differences_with_scipys_interval():
     found = faithfulness.areas(table, 0.9).loc[("tiles", "deletion", "self_image")]
     area = {
         r: table.query("ranking == @r and direction == 'deletion'")
-        .groupby("patient_id")
-        .apply(lambda g: 0.25 * g["prob"].iloc[0] + 0.5 * g["prob"].iloc[1] + 0.25 * g["prob"].iloc[2])
+        .groupby("patient_id")["prob"]
+        .apply(lambda prob: 0.25 * prob.iloc[0] + 0.5 * prob.iloc[1] + 0.25 * prob.iloc[2])
         for r in ("self_image", "random")
     }
     gain = (area["random"] - area["self_image"]).to_numpy()
@@ -207,7 +207,8 @@ def test_what_a_model_or_cohort_lacks_is_said(trained):
         faithfulness.curves(trained, "go", "tiles")
     with pytest.raises(AttributionError, match="go reads no tiles"):
         faithfulness.planted_tiles(trained, "go")
-    real = study.Study(trained.p.override(synthetic=False, weights="imagenet"), *vars(trained).values().__iter__())
+    p = trained.p.override(synthetic=False, weights="imagenet")
+    real = study.Study(p, trained.cohort, trained.folds, trained.tiles)
     with pytest.raises(FaithfulnessError, match="no synthetic cohort: nobody knows"):
         faithfulness.planted_tiles(real, "dual_go")
 
@@ -271,7 +272,7 @@ def test_set_scores_are_of_training_statistics_and_compared_as_sklearn_says(trai
         assert found.loc[name, "auroc"] == pytest.approx(roc_auc_score(table["label"], table[name]))
     assert found.loc[setscores.PLAIN, "over_plain"] == 0 and found.loc[setscores.PLAIN, "auroc"] > 0.6
     scores, sign = setscores.of_patients(trained, 0, "go")
-    train, held = trained.fold_patients(0)
+    train, _ = trained.fold_patients(0)
     assert abs(scores.loc[train].to_numpy().mean()) < 0.02 and set(np.unique(sign)) <= {-1, 1}
     # Of a set's sign, class 1 is higher in the training patients, on average over the sets.
     labels = trained.labels.loc[train].to_numpy()
