@@ -58,22 +58,25 @@ def curves(predictions: pd.DataFrame, names: list[str]):
     return finish(figure)
 
 
-def confusion(predictions: pd.DataFrame, name: str, class_names: list[str], threshold: float = 0.5):
-    """Fig. 8: confusion matrix over all validation folds, each development patient once; rows are true classes."""
-    own = predictions[(predictions["variant"] == name) & (predictions["split"] == "val")]
-    counts = skm.confusion_matrix(own["label"], own["prob"] >= threshold, labels=[0, 1])
-    figure, axes = plt.subplots(figsize=(4.2, 3.5))
-    sns.heatmap(
-        counts / counts.sum(1, keepdims=True),
-        annot=counts,
-        fmt="d",
-        cmap="Blues",
-        vmin=0,
-        vmax=1,
-        ax=axes,
-        xticklabels=class_names,
-        yticklabels=class_names,
-        cbar_kws={"label": "share of the true class"},
-    )
-    axes.set(xlabel="called", ylabel="true", title=experiments.variant(name).shown_as)
+def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = 0.5):
+    """Fig. 8: a confusion matrix per model over all validation folds, each development patient once; rows are true."""
+    val = predictions[predictions["split"] == "val"]
+    trained = [name for name in names if name in set(val["variant"])]  # nothing is drawn of a model that failed
+    figure, grid = plt.subplots(1, max(len(trained), 1), figsize=(4.8 * max(len(trained), 1), 3.5), squeeze=False)
+    for axes, name in zip(grid[0], trained, strict=False):
+        own = val[val["variant"] == name]
+        counts = skm.confusion_matrix(own["label"], own["prob"] >= threshold, labels=[0, 1])
+        sns.heatmap(
+            counts / counts.sum(1, keepdims=True),
+            annot=counts,
+            fmt="d",
+            cmap="Blues",
+            vmin=0,
+            vmax=1,
+            ax=axes,
+            xticklabels=class_names,
+            yticklabels=class_names,
+            cbar_kws={"label": "share of the true class"},
+        )
+        axes.set(xlabel="called", ylabel="true", title=experiments.variant(name).shown_as)
     return finish(figure)
