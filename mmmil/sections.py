@@ -19,6 +19,7 @@ from mmmil import (
     section_backbone,
     section_cohorts,
     section_ledger,
+    section_overview,
     section_status,
     section_unsaid,
 )
@@ -202,6 +203,7 @@ def write() -> list[Path]:
     parts = {number: section(number, tasks) for number in PARTS}
     parts |= {"03_costs": section_backbone.table_2(), "03_benchmarks": section_backbone.benchmarks(folder)}
     parts |= {"unsaid": section_unsaid.unsaid(), "real": real()}
+    parts["overview"] = section_overview.overview(tasks, folder)
     judged = ledger.Ledger(tasks)
     parts |= {"ledger": section_ledger.page(judged), "glance": section_ledger.glance(judged)}
     parts["status"] = section_status.status(tasks)  # last: the workflow takes it as the sign that all are there

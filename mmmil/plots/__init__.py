@@ -18,5 +18,6 @@ from mmmil.plots.genes import (
     volcano_and_ma,
 )
 from mmmil.plots.models import confusion, curves, intervals
+from mmmil.plots.overview import all_variants
 from mmmil.plots.quality import contact_sheet, in_words, stain_before_after
 from mmmil.plots.slides import chosen_tiles, thumbnail, tissue_filter, valid_tiles
