@@ -113,11 +113,13 @@ def collect(task: Task, overlay: Overlay = ""):
 
 @app.command()
 def attention(task: Task, overlay: Overlay = ""):
-    """Count the gene sets that the proposed models attend to differently in the two classes: attention.csv."""
+    """Count the gene sets that the proposed models attend to differently in the two classes, and name them."""
     from mmmil import interpretation, study
 
     p = params.load(task, overlay)
-    counts = interpretation.counts(study.load(p))
+    s = study.load(p)
+    counts, sets = interpretation.counts(s), interpretation.compared_sets(s)
+    record.write_atomically(p.results / "attention_sets.csv", lambda t: sets.to_csv(t, index=False))
     record.write_atomically(p.results / "attention.csv", lambda t: counts.to_csv(t, index=False))
 
 

@@ -110,6 +110,17 @@ def counts(study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["library", "source", "n_sets", "n_significant"])
 
 
+def compared_sets(study) -> pd.DataFrame:
+    """Every gene set of the proposed models by name: columns library, source, set, and those of `analyse`'s tables."""
+    tables = [
+        table.rename_axis("set").reset_index().assign(library=experiments.variant(name).genes, source=source)
+        for name in ("dual_go", "dual_kegg")
+        if name in experiments.variants(study.p)
+        for source, table in analyse(study, name)[1].items()
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["library", "source", "set"])
+
+
 def exemplars(attention: Attention, threshold: float = 0.5) -> list[int]:
     """Index of one patient per class, by rule: of those called rightly, the nearest to the median probability."""
     chosen = []

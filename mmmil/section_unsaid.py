@@ -16,8 +16,8 @@ TOPICS: dict[str, tuple[str, list[str]]] = {
     ),
     "What the choice of genes and sets has seen": (
         "Differential expression, enrichment and the autoencoder come before training. If they see the patients on "
-        "whom the model is evaluated, the result is too good, on labels without any signal too; section 6 measures by how "
-        "much. The paper does not say which patients they saw.",
+        "whom the model is evaluated, the result is too good, on labels without any signal too; section 6 measures by "
+        "how much. The paper does not say which patients they saw.",
         ["selection", "min_class_patients", "null_repeats"],
     ),
     "Tiles": (
