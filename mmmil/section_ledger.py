@@ -81,7 +81,7 @@ def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
     return rows
 
 
-HEAD = ["claim (kind)", "paper", "cohort", "here", "synthetic value: no reproduction", "verdict", "behind it"]
+HEAD = ["claim (kind)", "paper", "cohort", "here", "synthetic value (decides nothing)", "verdict", "behind it"]
 
 
 def counts(ledger: Ledger) -> str:
