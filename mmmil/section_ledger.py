@@ -81,8 +81,7 @@ def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
     return rows
 
 
-HEAD = ["claim (kind)", "paper", "cohort", "here", "synthetic value: no reproduction", "verdict", "behind it"]
-WIDTHS = [24, 8, 14, 13, 13, 14, 14]
+HEAD = ["claim (kind)", "paper", "cohort", "here", "synthetic value (decides nothing)", "verdict", "behind it"]
 
 
 def counts(ledger: Ledger) -> str:
@@ -108,8 +107,8 @@ def page(ledger: Ledger) -> str:
         # A column that is empty in the whole table is left out.
         shown = [i for i in range(len(HEAD)) if i not in (3, 4) or any(row[i] != "–" for row in rows)]
         kept = [[row[i] for i in shown] for row in rows]
-        head, widths = [HEAD[i] for i in shown], [WIDTHS[i] for i in shown]
-        text += f"### {section}\n\n{wide_table(section, head, kept, widths)}\n"
+        head = [HEAD[i] for i in shown]
+        text += f"### {section}\n\n{wide_table(section, head, kept, 'claims')}\n"
     return text
 
 
@@ -129,4 +128,4 @@ def glance(ledger: Ledger) -> str:
             told = "; ".join(f"{', '.join(of)}: {verdict}" if named else verdict for verdict, of in alike.items())
             rows.append([claim.id, claim.claim, _all_of_paper(claim), f"[{claim.page[:2]}]({claim.page}.md)", told])
     head = ["#", "claim", "paper", "section", "verdict of this copy"]
-    return f"{wide_table('The claim ledger at a glance', head, rows, [7, 43, 15, 8, 27])}\n{counts(ledger)}"
+    return f"{wide_table('The claim ledger at a glance', head, rows, 'glance')}\n{counts(ledger)}"

@@ -18,10 +18,10 @@ def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
     return "\n".join([f"```{{table}} {caption}", *lines, "```", ""])
 
 
-def wide_table(caption: str, head: list[str], rows: list[list[Any]], widths: list[int]) -> str:
-    """The same in smaller print, its columns as wide as told (per cent), so that long texts do not squeeze the rest."""
+def wide_table(caption: str, head: list[str], rows: list[list[Any]], kind: str) -> str:
+    """The same in smaller print; kind: claims, glance or settings, whose column widths are in book/_static/book.css."""
     first, *rest = markdown_table(caption, head, rows).split("\n")
-    return "\n".join([first, f":widths: {' '.join(map(str, widths))}", ":class: ledger", "", *rest])
+    return "\n".join([first, f":class: wide {kind}", "", *rest])
 
 
 def estimate(mean: float, low: float, high: float) -> str:

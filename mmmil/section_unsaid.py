@@ -103,5 +103,5 @@ def unsaid() -> str:
     text = measured(table)
     for topic, (gap, settings) in TOPICS.items():
         rows = [[f"`{n}`", f"`{fields[n].default!r}`", fields[n].description, changes(table, n)] for n in settings]
-        text += f"\n## {topic}\n\n{gap}\n\n{wide_table(topic, head, rows, [16, 11, 40, 33])}"
+        text += f"\n## {topic}\n\n{gap}\n\n{wide_table(topic, head, rows, 'settings')}"
     return text
