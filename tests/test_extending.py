@@ -11,9 +11,15 @@ import sys
 from pathlib import Path
 
 import book_stubs
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
+from scipy import stats
+from sklearn import metrics
+
+from mmmil import experiments, params
 
 ROWS = """        Variant("self_genes", "single genes, self-attention", "reduced", "genes", "self", ("11",)),
         Variant("broken", "WSI, an encoder that is none", "resnet9", "", "image", ("3",)),
@@ -87,3 +93,48 @@ def test_what_failed_is_told_and_the_other_rows_stand(built):
     assert re.search(
         r"failed-trainings[^>]*>(<[^>]+>)*failed", (folder / "_build/html/book/09_summary.html").read_text()
     )
+
+
+def recomputed(predictions, variant, metric, split, p):
+    """A metric's mean over folds and its Student interval, or its one value on the test set: scikit-learn alone."""
+    compute = {
+        "accuracy": lambda y, q: metrics.accuracy_score(y, q >= p.threshold),
+        "f1": lambda y, q: metrics.f1_score(y, q >= p.threshold, zero_division=0),
+        "sensitivity": lambda y, q: metrics.recall_score(y, q >= p.threshold, zero_division=0),
+        "specificity": lambda y, q: metrics.recall_score(y, q >= p.threshold, pos_label=0, zero_division=0),
+        "pr_auc": metrics.average_precision_score,
+        "roc_auc": metrics.roc_auc_score,
+    }[metric]
+    own = predictions[(predictions["variant"] == variant) & (predictions["split"] == split)]
+    values = np.array([compute(fold["label"], fold["prob"]) for _, fold in own.groupby("fold")])
+    if split == "test":
+        return values.mean(), None
+    low, high = stats.t.interval(p.confidence, len(values) - 1, values.mean(), stats.sem(values))
+    return values.mean(), (max(low, 0), min(high, 1))
+
+
+def test_twenty_random_cells_of_the_book_are_recomputed_from_the_predictions(built):
+    folder, _ = built
+    p = params.check(TASK)
+    predictions = pd.read_parquet(folder / "results/fourth/predictions.parquet")
+    page = (folder / "_build/html/book/executed/fourth/09_summary.html").read_text()
+    names = {v.shown_as: v.name for v in experiments.VARIANTS.values()} | {"single genes, self-attention": "self_genes"}
+    cells = []
+    tables = [t for t in BeautifulSoup(page, "html.parser").find_all("table") if "roc_auc" in t.get_text()]
+    for table, split in zip(tables[:2], ("val", "test"), strict=True):
+        columns = [th.get_text(strip=True) for th in table.find("thead").find_all("th")][1:]
+        for row in table.find("tbody").find_all("tr"):
+            variant = names.get(row.find("th").get_text(strip=True))
+            shown = [td.get_text(strip=True) for td in row.find_all("td")]
+            cells += [(variant, metric, split, text) for metric, text in zip(columns, shown, strict=True)]
+    cells = [cell for cell in cells if cell[3] != "failed"]
+    assert len(cells) == 3 * 6 * 2
+    for at in np.random.default_rng().choice(len(cells), 20, replace=False):
+        variant, metric, split, text = cells[at]
+        mean, *interval = map(float, re.findall(r"\d\.\d+", text))
+        value, expected = recomputed(predictions, variant, metric, split, p)
+        assert abs(mean - value) <= 0.0005 + 1e-9, cells[at]
+        if expected:
+            assert np.allclose(interval, expected, atol=0.0005 + 1e-9), cells[at]
+        else:
+            assert interval[0] <= mean <= interval[1], cells[at]
