@@ -144,8 +144,8 @@ def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confi
     folds: of `per_fold`. Columns: means of sensitivity and specificity; difference, of these two means, and the class
     it favours; |sensitivity - specificity|, the mean of the folds' own absolute differences with its interval.
     """
-    rows = {}
-    for name in [n for n in names if (n, "val") in folds.droplevel(["seed", "fold"]).index]:  # the others failed
+    rows, there = {}, set(folds.xs("val", level="split").index.get_level_values("variant"))
+    for name in [name for name in names if name in there]:  # the others failed
         own = folds.xs((name, "val"), level=("variant", "split"))
         sensitivity, specificity = own["sensitivity"].mean(), own["specificity"].mean()
         gap, low, high = mean_interval((own["sensitivity"] - own["specificity"]).abs(), confidence)

@@ -17,7 +17,6 @@ import pandas as pd
 from mmmil import bags, experiments, interpretation, record, slides, tiling
 from mmmil.params import Params
 
-SAME_PROB = 1e-6  # between a prediction repeated for a heatmap and the recorded one
 SAME_PIXELS = 2.0  # grey values, mean over a tile, by which builds of a JPEG decoder may differ
 FILES = ["patient_id", "label", "variant", "prob", "png", "geojson"]
 
@@ -46,17 +45,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Recomputed:
-    """Test patients of a final model, predicted once more: prob (P,), and attention, source -> (P, N)."""
-
-    variant: str
-    patients: list[str]
-    labels: np.ndarray
-    prob: np.ndarray
-    weights: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
 class Heatmap:
     """One patient's attention over tiles: maps, title -> (N,) shares that sum to 1; prob: variant -> of class 1."""
 
@@ -78,30 +66,6 @@ def sources(p: Params) -> dict[str, tuple[str, str]]:
 
 
 # -- checks ------------------------------------------------------------------------------------------------------
-def recomputed(study, name: str) -> Recomputed:
-    """The kept final model of a variant on the test patients, batch by batch as when it was recorded.
-
-    Raises HeatmapError where a probability is not the record's.
-    """
-    from mmmil import training
-
-    v, folder = experiments.variant(name), experiments.run(study, name, -1)
-    kept = record.read_parquet(folder / "predictions.parquet")
-    fabric = training.make_fabric(study.p)
-    model, inputs = training.load_model(study, v, -1, folder, fabric)
-    which = [study.patients.index(patient) for patient in kept["patient_id"]]
-    prob, weights = training.predict(fabric, model, inputs, which, study.p.batch_size)
-    off = np.abs(prob - kept["prob"].to_numpy())
-    if not off.max() <= SAME_PROB:
-        worst = int(np.nanargmax(off))
-        raise HeatmapError(
-            f"{name}, {kept['patient_id'][worst]}: the model in {folder} now predicts {prob[worst]:.6f}, the record "
-            f"says {kept['prob'][worst]:.6f} (made on {record.run(folder)['facts'].get('device')}): draw the heatmap "
-            "on such a device, or remove that folder and train again"
-        )
-    return Recomputed(name, list(kept["patient_id"]), kept["label"].to_numpy(), prob, weights)
-
-
 def place(study, patient: str) -> Place:
     """Where a patient's tiles lie, read from the bag and checked against the slide as it is now.
 
@@ -152,7 +116,7 @@ def of_each_class(study) -> list[Heatmap]:
     to the class's median probability. Raises HeatmapError where the test set has no patient of a class.
     """
     shown = sources(study.p)
-    models = {name: recomputed(study, name) for name in dict.fromkeys(name for name, _ in shown.values())}
+    models = {n: interpretation.extract(study, n, anew=True) for n in dict.fromkeys(n for n, _ in shown.values())}
     if not models:
         return []
     first = next(iter(models.values()))
@@ -162,20 +126,10 @@ def of_each_class(study) -> list[Heatmap]:
         patient = first.patients[i]
         at = {name: model.patients.index(patient) for name, model in models.items()}
         n = len(bags.load_coords(study.bag_paths[patient])[0])  # padding stands last and has no place on the slide
-        maps = {title: _shares(models[name].weights[source][at[name]][:n]) for title, (name, source) in shown.items()}
+        maps = {title: models[name].weights[source][at[name]][:n] for title, (name, source) in shown.items()}
         prob = {name: float(model.prob[at[name]]) for name, model in models.items()}
         found.append(Heatmap(patient, int(first.labels[i]), prob, maps))
     return found
-
-
-def _shares(weights: np.ndarray) -> np.ndarray:
-    """Weights by their sum: what the class token gives to itself is left out, and the tiles share the rest."""
-    if not weights.sum() > 0:
-        raise HeatmapError(
-            f"attention over the tiles sums to {weights.sum():.3g}: Nyström's approximation fails here; raise "
-            "landmarks, or train with attention: exact"
-        )
-    return weights / weights.sum()
 
 
 def require_both_classes(p: Params, labels: np.ndarray) -> None:

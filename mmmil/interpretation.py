@@ -73,16 +73,18 @@ def over_tokens(rows: np.ndarray) -> np.ndarray:
     return rows / total
 
 
-def extract(study, name: str, heads: Heads = "mean", form: Form = "weights", layers: Layers = "last") -> Attention:
+def extract(
+    study, name: str, heads: Heads = "mean", form: Form = "weights", layers: Layers = "last", anew: bool = False
+) -> Attention:
     """Attention of a variant's final model over the held-out test patients.
 
     heads: 'mean' over them, each counted by what it gives to tokens, or 'each'; form: 'weights' after the softmax, or
     'scores' before it; layers: the 'last' one, or the 'rollout' over both of an encoder (Abnar & Zuidema 2020), which
     averages over heads by its definition.
 
-    Averaged weights of the last layer were kept when the model predicted these patients. Everything else is read from
-    the kept model, which predicts them once more. Raises AttentionError where that prediction is not the record's
-    within 1e-6, and for what the variant does not have.
+    Averaged weights of the last layer were kept when the model predicted these patients. Everything else, and these
+    too with `anew`, is read from the kept model, which predicts them once more. Raises AttentionError where that
+    prediction is not the record's within 1e-6, and for what the variant does not have.
     """
     for value, known in ((heads, Heads), (form, Form), (layers, Layers)):
         if value not in known.__args__:
@@ -95,7 +97,7 @@ def extract(study, name: str, heads: Heads = "mean", form: Form = "weights", lay
     folder = experiments.run(study, name, -1)
     predicted = record.read_parquet(folder / "predictions.parquet")
     ids, labels, prob = (predicted[column].to_numpy() for column in ("patient_id", "label", "prob"))
-    if (heads, form, layers) == ("mean", "weights", "last"):
+    if (heads, form, layers) == ("mean", "weights", "last") and not anew:
         with np.load(folder / "attention.npz") as kept:
             weights = dict(kept)
     else:
@@ -126,7 +128,7 @@ def _again(study, v, folder: Path, ids, recorded, heads, form, layers) -> tuple[
         prob, by_head = training.predict(fabric, model, inputs, which, study.p.batch_size, heads="each")
     require_recorded(v.name, list(ids), prob, recorded, folder)
     if not kept:
-        return by_head, prob
+        return {k: rows.mean(1) for k, rows in by_head.items()} if heads == "mean" else by_head, prob
     weights = {source: torch.cat(parts).numpy() for source, parts in kept.items()}
     if form == "scores":
         for source, scores in weights.items():

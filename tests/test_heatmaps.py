@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from mmmil import coordinates, experiments, heatmaps, params, simulate, slides, study, tiling
+from mmmil import coordinates, experiments, heatmaps, interpretation, params, simulate, slides, study, tiling
 from mmmil.heatmaps import HeatmapError
 from mmmil.plots import attention as plots
 
@@ -254,11 +254,17 @@ def test_one_patient_of_each_class_is_shown_as_predicted(trained):
 def test_a_prediction_that_is_not_the_records_stops_it(trained, monkeypatch):
     from mmmil import training
 
-    heatmaps.recomputed(trained, "wsi")
+    assert len(heatmaps.of_each_class(trained)) == 2
     exact = training.predict
-    monkeypatch.setattr(training, "predict", lambda *a: (exact(*a)[0] + 2e-6, exact(*a)[1]))
-    with pytest.raises(HeatmapError, match=r"wsi, .*: the model in .* now predicts .*, the record says"):
-        heatmaps.recomputed(trained, "wsi")
+    monkeypatch.setattr(training, "predict", lambda *a, **k: (exact(*a, **k)[0] + 2e-6, exact(*a, **k)[1]))
+    with pytest.raises(interpretation.AttentionError, match="this attention is not that of the record"):
+        heatmaps.of_each_class(trained)
+
+
+def test_attention_read_anew_is_what_was_kept(trained):
+    kept, anew = (interpretation.extract(trained, "wsi", anew=again) for again in (False, True))
+    assert kept.weights.keys() == anew.weights.keys()
+    assert all(np.allclose(kept.weights[k], anew.weights[k], atol=1e-6) for k in kept.weights)
 
 
 def test_a_test_set_of_one_class_is_refused_before_drawing(trained):

@@ -31,6 +31,8 @@ def test_every_part_is_written_and_synthetic_is_labelled(project):
     assert "baseline: logistic regression, all genes | ROC-AUC | 0.700 |" in written["04"]
     assert "held-out test patients" in written["04"]
     assert "no result for the tables of this section" in written["05"]
+    assert "not a reproduction" in written["overview"] and 'TASKS="lgg nsclc" OVERLAY=demo' in written["overview"]
+    assert (project / "book/generated/overview_synthetic.png").stat().st_size > 5000
     assert "`lr`" in written["unsaid"] and "`n_tiles`" not in written["unsaid"]
     assert not list((project / "book" / "generated").glob(".*"))
 
