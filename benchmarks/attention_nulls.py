@@ -5,7 +5,8 @@
 
 Null: one cohort without signal (`sim_null`), whose labels, split, initial weights and batches are drawn anew for every
 seed; dual attention over gene sets and tiles, of frozen features, which makes a training take a second. A test at
-level α may call α of the sets significant. Planted: cohorts in which 15 % of the sets differ, and the proposed model. All sets are tokens here, so that attention could miss the planted ones. What a seed gave is kept under
+level α may call α of the sets significant. Planted: cohorts in which 15 % of the sets differ, and the proposed model.
+All sets are tokens here, so that attention could miss the planted ones. What a seed gave is kept under
 results/benchmarks/attention_nulls/ and found again, so a run that was cut goes on. Writes
 benchmarks/results/attention_nulls.md.
 """
@@ -158,13 +159,15 @@ def main() -> None:
         f"Made by `python benchmarks/attention_nulls.py`, {datetime.date.today()}, commit `{record.commit()}`, "
         f"{platform.machine()}, {os.cpu_count()} cores, no GPU, Python {platform.python_version()}, {versions}. "
         f"Synthetic cohorts of {SMALL['sim_patients']} patients, about {test} of them the test set; all "
-        f"{SMALL['sim_sets']} GO-like sets are tokens; {SMALL['null_models']} models trained on permuted labels, {SMALL['null_draws']} untrained "
+        f"{SMALL['sim_sets']} GO-like sets are tokens; {SMALL['null_models']} models trained on permuted labels, "
+        f"{SMALL['null_draws']} untrained "
         f"ones, {SMALL['null_draws']} draws of random genes.",
         "",
         f"## No signal, {given.seeds} seeds",
         "",
-        f"Variant `{MODEL['null']}` on one cohort without any difference between the classes; labels, split and weights "
-        "are drawn anew for every seed. Share of sets with a p at or below the level, mean over seeds ± standard error; "
+        f"Variant `{MODEL['null']}` on one cohort without any difference between the classes; labels, split and "
+        "weights are drawn anew for every seed. Share of sets with a p at or below the level, mean over seeds ± "
+        "standard error; "
         f"the sets of a seed go together. Prediction: ROC-AUC {auc.mean():.3f} ± {auc.std() / np.sqrt(len(auc)):.3f}.",
         "",
         *rates(tables["null"]),

@@ -54,7 +54,7 @@ def test_random_genes_are_others_than_the_sets_own(genes_only):
 
 
 def test_too_few_draws_are_told_before_any_work():
-    with pytest.raises(params.ParameterError, match="null_draws .* cannot give a p below"):
+    with pytest.raises(params.ParameterError, match=r"null_draws .* cannot give a p below"):
         params.load("nsclc", "demo", null_draws=50)
 
 

@@ -44,7 +44,7 @@ def test_rows_become_shares_of_the_tokens_and_negative_ones_stay():
     shares = interpretation.over_tokens(rows)
     assert np.allclose(shares.sum(-1), 1) and np.allclose(shares[0], [0.4, 0.4, 0.2])
     assert np.allclose(shares[1], [0.8, -0.2, 0.4])
-    with pytest.raises(AttentionError, match="1 rows of attention .* attention: exact"):
+    with pytest.raises(AttentionError, match=r"1 rows of attention .* attention: exact"):
         interpretation.over_tokens(np.array([[0.2, 0.8], [0.1, -0.3]]))
 
 
@@ -112,7 +112,7 @@ def test_rollout_needs_layers_of_self_attention():
 SMALL = {
     **{"sim_patients": 30, "sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "n_folds": 2, "test_fraction": 0.4},
     **{"n_tiles": 4, "tile_px": 64, "apoz_tiles": 16, "epochs": 1, "ae_epochs": 2, "ae_hidden": 16, "latent_dim": 8},
-    **{"width": 16, "heads": 2, "gene_set_fdr": 1e-300, "fallback_sets": 9},
+    **{"width": 16, "heads": 2, "single_genes": 64, "gene_set_fdr": 1e-300, "fallback_sets": 9},
 }
 
 
