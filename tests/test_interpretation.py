@@ -112,7 +112,7 @@ def test_rollout_needs_layers_of_self_attention():
 SMALL = {
     **{"sim_patients": 30, "sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "n_folds": 2, "test_fraction": 0.4},
     **{"n_tiles": 4, "tile_px": 64, "apoz_tiles": 16, "epochs": 1, "ae_epochs": 2, "ae_hidden": 16, "latent_dim": 8},
-    **{"width": 16, "heads": 2, "gene_set_fdr": 1e-300, "fallback_sets": 9},
+    **{"width": 16, "heads": 2, "single_genes": 64, "gene_set_fdr": 1e-300, "fallback_sets": 9},
 }
 
 
