@@ -118,7 +118,8 @@ def collect(task: Task, overlay: Overlay = ""):
     p = params.load(task, overlay)
     table, failures = batch.read(p)
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
-    made = {"metrics": evaluation.summarise(table, p), "comparisons": statistics.compare(table, p)}
+    summary = evaluation.summarise(table, p, experiments.variants(p))
+    made = {"metrics": summary, "comparisons": statistics.compare(table, p)}
     for name, content in (made | {"failures": failures}).items():
         record.write_atomically(p.results / f"{name}.csv", lambda t, c=content: c.to_csv(t, index=False))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -97,13 +100,16 @@ def bootstrap_interval(
     return drawn.quantile([tail, 1 - tail]).T.set_axis(["low", "high"], axis=1)
 
 
-def summarise(predictions: pd.DataFrame, p: Params) -> pd.DataFrame:
+def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str] = ()) -> pd.DataFrame:
     """metrics.csv: one row per table, variant, metric and split with mean, interval and number of folds.
 
     Validation: mean and t interval over folds. Test: the final model's one value and its bootstrap interval. Where a
-    training failed there is no mean: over fewer folds it would be another quantity than in the other rows.
+    training failed there is no mean: over fewer folds it would be another quantity than in the other rows. names:
+    variants that have a row in any case.
     """
     folds = per_fold(predictions, p.threshold)
+    there = set(folds.droplevel(["seed", "fold"]).index)
+    lacking = [key for key in itertools.product(names, ("val", "test")) if key not in there]
     seeds, rows = predictions["seed"].nunique(), []
     for (name, split), values in folds.groupby(level=["variant", "split"], sort=False):
         if len(values) < seeds * (p.n_folds if split == "val" else 1):
@@ -118,10 +124,18 @@ def summarise(predictions: pd.DataFrame, p: Params) -> pd.DataFrame:
             if drawn is not None:
                 low, high = drawn.loc[metric, ["low", "high"]]
             for table in tables:
-                shown = f"S{int(table) - 2}" if split == "test" and table.isdigit() else table
+                shown = shown_table(table, split)
                 if table != "2":  # Table 2 counts parameters
                     rows.append((shown, name, metric, split, mean, low, high, len(values)))
+    for name, split in lacking:
+        tables = [t for t in experiments.variant(name).tables or ("baseline",) if t != "2"]
+        rows += [(shown_table(t, split), name, m, split, *[np.nan] * 3, 0) for t in tables for m in METRICS]
     return pd.DataFrame(rows, columns=SUMMARY)
+
+
+def shown_table(table: str, split: str) -> str:
+    """The paper's number of a table: S1 to S9 repeat 3 to 11 on the held-out test set."""
+    return f"S{int(table) - 2}" if split == "test" and table.isdigit() else table
 
 
 def table(summary: pd.DataFrame, names: list[str], split: str = "val", digits: int = 3) -> Styler:

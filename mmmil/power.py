@@ -84,7 +84,7 @@ def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = 
         found = np.nan
         if np.isfinite(correlation):
             found = detectable_difference(label, aucs[1], correlation, 1 - p.confidence, power, folds)
-        shown = statistics.shown_table(table, split)
+        shown = evaluation.shown_table(table, split)
         rows.append((shown, a, b, split, aucs[1], aucs[0] - aucs[1], correlation, found, len(label)))
     return pd.DataFrame(rows, columns=DETECTABLE)
 

@@ -99,15 +99,12 @@ def compare(
     rows = []
     for split, patients, here in _groups(predictions, p, tables):
         for (table, a, b), metric, method, found in _tests(patients, here, split, metrics, p, draws):
-            rows.append((shown_table(table, split), a, b, metric, split, method, *found[:4], np.nan, found.n))
+            rows.append(
+                (evaluation.shown_table(table, split), a, b, metric, split, method, *found[:4], np.nan, found.n)
+            )
     result = pd.DataFrame(rows, columns=COMPARISON)
     family = result.groupby(["table", "metric", "split", "method"], sort=False)["p"]
     return result.assign(p_holm=family.transform(lambda p: holm(p.to_numpy())))
-
-
-def shown_table(table: str, split: str) -> str:
-    """The paper's number of a table: the supplementary tables S1-S9 repeat 3-11 on the held-out test set."""
-    return f"S{int(table) - 2}" if split == "test" and table.isdigit() else table
 
 
 def each_pair(predictions: pd.DataFrame, p: Params, tables: list[str] | None = None):

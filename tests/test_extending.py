@@ -109,7 +109,8 @@ def recomputed(predictions, variant, metric, split, p):
     values = np.array([compute(fold["label"], fold["prob"]) for _, fold in own.groupby("fold")])
     if split == "test":
         return values.mean(), None
-    low, high = stats.t.interval(p.confidence, len(values) - 1, values.mean(), stats.sem(values))
+    half = stats.t.ppf((1 + p.confidence) / 2, len(values) - 1) * stats.sem(values)
+    low, high = values.mean() - half, values.mean() + half
     return values.mean(), (max(low, 0), min(high, 1))
 
 
