@@ -42,7 +42,8 @@ def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     """One row per variant, split, seed and fold, one column per metric."""
     groups = predictions.groupby(["variant", "split", "seed", "fold"], sort=False)
     rows = {key: scores(g["label"].to_numpy(), g["prob"].to_numpy(), threshold) for key, g in groups}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["variant", "split", "seed", "fold"])
+    index = pd.MultiIndex.from_tuples(rows, names=["variant", "split", "seed", "fold"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=METRICS)
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:

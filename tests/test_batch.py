@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmmil import batch, evaluation, experiments, params, record, section_status, training
+from mmmil import batch, evaluation, experiments, params, record, section_status, statistics, training
 
 NAMES = ["wsi", "go", "baseline_genes"]
 
@@ -88,6 +88,15 @@ def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
     assert batch.run(study, batch.trainings(study.p)) == 0 and study.made == [("go", 1), ("go", -1)]
     assert not batch.failed(study.p) and experiments.failures(study).empty
     assert len(experiments.predictions(study, NAMES)) == 9 * 12
+
+
+def test_a_task_of_which_every_training_failed_still_has_its_rows(study):
+    study.broken = {(name, fold) for name in NAMES for fold in study.fold_numbers}
+    assert batch.run(study, batch.trainings(study.p)) == 9
+    predictions, failures = batch.read(study.p)
+    summary = evaluation.summarise(predictions, study.p, NAMES)
+    assert len(failures) == 9 and set(summary["variant"]) == set(NAMES) and summary["mean"].isna().all()
+    assert statistics.compare(predictions, study.p).empty
 
 
 def test_a_job_that_died_leaves_receipts_that_say_why(study):
