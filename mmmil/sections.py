@@ -24,7 +24,7 @@ from mmmil import (
     section_unsaid,
 )
 from mmmil.pages import entries_of, executed_pages, executed_tasks, read_toc
-from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title
+from mmmil.section_text import estimate, made_on, markdown_table, nothing, read_results, title, wide_table
 
 TABLES = {"03": (3, 4), "04": (5, 6, 7, 8), "05": (9, 10), "06": (11,)}  # the paper's tables, by section
 CAPTIONS = {
@@ -138,7 +138,8 @@ def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
             rows.append([title(p), source, str(library).upper(), own["differ"].iloc[0], *left])
     head = ["cohort", "attention", "library", "adjusted p below the limit", "labels permuted, model fixed"]
     head += ["model trained on permuted labels", "random weights", "random genes of the set's size", "all four"]
-    return markdown_table("Findings that survive a null: its p is below the limit, too", head, rows) if rows else ""
+    caption = "Findings that survive a null: its p is below the limit, too"
+    return wide_table(caption, head, rows, "attention") if rows else ""
 
 
 def _attention_terms(tasks: Mapping[str, params.Params]) -> str:
@@ -150,7 +151,8 @@ def _attention_terms(tasks: Mapping[str, params.Params]) -> str:
             rows.append([title(p), source, str(library).upper(), *(int((own["state"] == s).sum()) for s in states)])
     head = ["cohort", "attention", "library", "significant", "found, not significant", "no such attention in the model"]
     head += ["in the GMT file, not selected", "not in the GMT file"]
-    return markdown_table("Terms that the paper reports, and what became of them here", head, rows) if rows else ""
+    caption = "Terms that the paper reports, and what became of them here"
+    return wide_table(caption, head, rows, "attention") if rows else ""
 
 
 def gene_representation(tasks: Mapping[str, params.Params]) -> str:

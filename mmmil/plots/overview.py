@@ -20,7 +20,7 @@ def all_variants(metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc"):
     named = {name for table in val.values() for name in table["variant"]}
     names = [name for name in experiments.VARIANTS if name in named]
     figure, grid = plt.subplots(
-        1, len(val), figsize=(3.2 + 2.6 * len(val), 0.3 * len(names) + 1.2), sharex=True, sharey=True, squeeze=False
+        1, len(val), figsize=(2.7 + 1.7 * len(val), 0.27 * len(names) + 1.2), sharex=True, sharey=True, squeeze=False
     )
     for axes, (task, table) in zip(grid[0], val.items(), strict=True):
         own = table.drop_duplicates("variant").set_index("variant").reindex(names)
