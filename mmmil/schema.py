@@ -388,5 +388,14 @@ UNSTATED = {
     *("ae_epochs", "ae_lr", "ae_batch", "token_scaling", "apoz_tiles", "width", "heads", "attention", "landmarks"),
     *("set_embedding", "dropout", "epochs", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
     *("batch_norm", "mil_features", "epoch_choice", "colour_jitter"),
-    *("augment", "precision", "threshold", "confidence", "n_permutations", "further_seeds"),
+    *(
+        "augment",
+        "precision",
+        "threshold",
+        "confidence",
+        "n_permutations",
+        "null_models",
+        "null_draws",
+        "further_seeds",
+    ),
 }

@@ -57,7 +57,7 @@ TOPICS: dict[str, tuple[str, list[str]]] = {
     "Evaluation": (
         "How a probability becomes a class, how the confidence intervals were made and how many permutations were "
         "drawn is not said. None of these changes a ROC-AUC.",
-        ["threshold", "confidence", "n_permutations"],
+        ["threshold", "confidence", "n_permutations", "null_models", "null_draws", "further_seeds"],
     ),
 }
 

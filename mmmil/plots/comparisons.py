@@ -23,8 +23,14 @@ METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 def differences(table: pd.DataFrame, alpha: float = 0.05):
     """Forest plot: difference with its interval per pair and test, one panel per metric, filled where p_holm < alpha.
 
-    table: rows of `statistics.compare` of one split. Raises ValueError where there are none, or of several splits.
+    table: rows of `statistics.compare` of one split; where there are none, since no two of the models were trained, the
+    figure says so. Raises ValueError for rows of several splits.
     """
+    if table.empty:
+        figure, axes = plt.subplots(figsize=(6, 0.8))
+        axes.text(0.5, 0.5, "no two models of these tables were trained here", ha="center", va="center", fontsize=10)
+        axes.axis("off")
+        return finish(figure)
     splits = sorted(set(table["split"]))
     if len(splits) != 1:
         raise ValueError(f"a forest plot shows the rows of one split, not of {splits}; choose val or test")
