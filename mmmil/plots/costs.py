@@ -56,16 +56,16 @@ def memory(table: pd.DataFrame, fusion: str = "dual"):
         raise ValueError(f"memory.csv has no batches of fusion {fusion!r}; it has {sorted(table['fusion'].unique())}")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.4))
     looks = _looks(table["way"])
-    for way, own in batches.sort_values("bags").groupby("way", sort=False):
+    for way, own in batches.sort_values("bags", kind="stable").groupby("way", sort=False):
         left.plot(own["bags"], own["memory_mib"] / 1024, **looks[way], label=way)
     left.axhline(PAPER_GIB, color=NEUTRAL, lw=0.9)
     place = ("axes fraction", "data")
-    left.annotate(f"{PAPER_GIB} GiB", (0.01, PAPER_GIB), place, va="bottom", fontsize=8, color=NEUTRAL)
+    left.annotate(f"{PAPER_GIB} GiB", (0.01, PAPER_GIB), xycoords=place, va="bottom", fontsize=8, color=NEUTRAL)
     counted = (table["device"] != "cuda").all()
     left.set(xlabel="bags per step", ylabel="memory, GiB" + (" (counted)" if counted else ""))
     _logarithmic(left, sorted(batches["bags"].unique()))
 
-    bags = table[table["part"] == "bag"].sort_values("tiles")
+    bags = table[table["part"] == "bag"].sort_values("tiles", kind="stable")
     for way, own in bags.groupby("way", sort=False):
         right.plot(own["tiles"], own["peak_mib"] / 1024, **looks[way], label=way)
     pixels = bags.drop_duplicates("tiles")
@@ -94,7 +94,7 @@ def _logarithmic(axes, sizes: list[int]) -> None:
     axes.set(xscale="log", yscale="log")
     apart = [sizes[0]]
     for size in sizes[1:]:
-        if np.log2(size / apart[-1]) > 0.75:  # closer ones would be written over each other
+        if np.log2(size / apart[-1]) > 1.1:  # closer ones would be written over each other
             apart.append(size)
     axes.set_xticks(apart, [f"{size:,}" for size in apart])
     axes.xaxis.set_minor_formatter(NullFormatter())
