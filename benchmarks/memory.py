@@ -1,6 +1,6 @@
 """Memory of a training step: the Original and the reduced backbone under the reference recipe, and ours.
 
-    python benchmarks/memory.py                   on a GPU where there is one, else counted: about two minutes
+    python benchmarks/memory.py                   on a GPU where there is one, else counted: a minute
     python benchmarks/memory.py --device cpu      counted, on any machine
     python benchmarks/memory.py --quick           a few small bags, for a test
 
