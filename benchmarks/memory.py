@@ -1,6 +1,6 @@
 """Memory of a training step: the Original and the reduced backbone under the reference recipe, and ours.
 
-    python benchmarks/memory.py                   on a GPU where there is one, else counted: about two minutes
+    python benchmarks/memory.py                   on a GPU where there is one, else counted: a minute
     python benchmarks/memory.py --device cpu      counted, on any machine
     python benchmarks/memory.py --quick           a few small bags, for a test
 
@@ -372,7 +372,7 @@ def arguments(text: list[str] | None = None) -> argparse.Namespace:
     if given.quick:
         given.px, given.bag_tiles, given.sets, given.width, given.landmarks = 64, 4, 10, 64, 8
         given.gib, given.fusions, given.bags = 0.02, ["dual"], [1, 2]
-        given.tiles, given.chunk, given.chunks = [4, 32], 4, [4]
+        given.tiles, given.chunk, given.chunks = [4, 16], 4, [4]
     return given
 
 

@@ -1,6 +1,6 @@
 """Exact against Nyström attention over the size of a bag: seconds and memory of a training step of the aggregator.
 
-    python benchmarks/scaling.py                   16 to 4,096 tiles, 50 to 2,000 gene sets: some five minutes
+    python benchmarks/scaling.py                   16 to 4,096 tiles, 50 to 2,000 gene sets: two minutes
     python benchmarks/scaling.py --device cuda     the same on a GPU, in bf16 by autocast
     python benchmarks/scaling.py --no-transmil     without TransMIL's sizes
     python benchmarks/scaling.py --quick           two small sizes, for a test
