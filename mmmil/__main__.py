@@ -93,7 +93,7 @@ def train(
     task: Task,
     training: Annotated[list[str], typer.Option(help="<variant>/<fold>, or <variant>/final; may be given repeatedly")],
     overlay: Overlay = "",
-    give_up: Annotated[str, typer.Option(help="train nothing; what has no receipt gets one with this text")] = "",
+    killed: Annotated[str, typer.Option(help="how this call was killed, at the first without a receipt")] = "",
 ):
     """Train variants on single folds, or on the development set (final): trainings/<variant>/<fold>.json.
 
@@ -104,9 +104,10 @@ def train(
     p = params.load(task, overlay)
     for name in training:
         batch.parse(name)
-    if give_up:
-        return batch.give_up(p, training, give_up)
-    failed = batch.run(study.load(p), training)
+    s = study.load(p)
+    if killed:
+        training = batch.give_up(s, training, killed)
+    failed = batch.run(s, training)
     print(f"{len(training) - failed} of {len(training)} trainings are there, {failed} failed")
 
 
@@ -132,7 +133,7 @@ def attention(task: Task, overlay: Overlay = ""):
     p = params.load(task, overlay)
     s = study.load(p)
     heatmaps.write_all(s)
-    for name in attribution.variants(p)[:1]:
+    for name in attribution.variants(s)[:1]:
         stability.across_seeds(s, name, p.further_seeds)  # trains, and the notebook finds it
     tables = {
         "attention_nulls": attention_nulls.summary(s),

@@ -251,9 +251,10 @@ def summary(study: Study) -> pd.DataFrame:
     """`survival` of every analysed model, with its library: attention_nulls.csv."""
     found = [
         survival(against(study, name), study.p.attention_fdr).assign(library=library, variant=name)
-        for library, name in gene_attention.models(study.p).items()
+        for library, name in gene_attention.models(study).items()
     ]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    nothing = survival({}, study.p.attention_fdr).assign(library=[], variant=[])
+    return pd.concat(found, ignore_index=True) if found else nothing
 
 
 def _positions(study: Study, ids: list[str]) -> list[int]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mmmil import experiments, training
 from mmmil.engine import Inputs
-from mmmil.params import Params
 
 OVER = {"tiles": "_image", "sets": "_genes"}  # tokens, and how the names of attention over them end
 AT_ONCE = 64  # bags in one pass
@@ -24,9 +23,13 @@ class AttributionError(ValueError):
     """A model has no such tokens; says what it reads."""
 
 
-def variants(p: Params) -> list[str]:
-    """The proposed models that a task trains: multimodal where it has both modalities, else of the one it has."""
-    trained = experiments.variants(p)
+def variants(study) -> list[str]:
+    """The proposed models that a task has trained: multimodal where it has both modalities, else of the one it has.
+
+    Left out are those of which a training failed in the batch.
+    """
+    proposed = ("dual_go", "dual_kegg", "go", "kegg", "wsi")
+    trained = experiments.standing(study, [name for name in experiments.variants(study.p) if name in proposed])
     kinds = (("dual_go", "dual_kegg"), ("go", "kegg"), ("wsi",))
     return next((own for kind in kinds if (own := [name for name in kind if name in trained])), [])
 

@@ -57,11 +57,16 @@ def run(study, names: Iterable[str]) -> int:
     return failed
 
 
-def give_up(p: Params, names: Iterable[str], why: str) -> None:
-    """A receipt that says `why` for every one of the trainings that has none: their job ended before its end."""
-    for training in names:
-        if not receipt(p, training).is_file():
-            _write(p, training, error="the job ended before the training did", log=why)
+def give_up(study, names: Iterable[str], why: str) -> list[str]:
+    """Note that the first training without a receipt failed, for its process was killed; returns those after it.
+
+    Without this, the next attempt would die at the same training, and the others would never have their turn.
+    """
+    first, *rest = [training for training in names if not receipt(study.p, training).is_file()]
+    error = "the process was killed while it trained; out of memory is the usual reason"
+    experiments.note_failure(study, *parse(first), error, why)
+    _write(study.p, first, error=error, log=why)
+    return rest
 
 
 def _write(p: Params, training: str, folder: str = "", error: str = "", log: str = "") -> None:

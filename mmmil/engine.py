@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import logging
 import os
 import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +27,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from mmmil import augmentation, record
+from mmmil import augmentation, params, record
 from mmmil.bags import BagFiles
 from mmmil.clam import BAG_WEIGHT
 from mmmil.params import Params
@@ -51,10 +53,34 @@ def make_fabric(p: Params) -> Fabric:
         precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
     processes, of_a_node = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     several = {"strategy": "ddp", "devices": of_a_node, "num_nodes": processes // of_a_node} if processes > 1 else {}
-    fabric = Fabric(accelerator="cuda" if cuda else "cpu", precision=precision, **{"devices": 1, **several})
+    one = {"devices": [free_gpu(tuple(map(gpu_name, range(torch.cuda.device_count()))))] if cuda else 1}
+    fabric = Fabric(accelerator="cuda" if cuda else "cpu", precision=precision, **(several or one))
     fabric.launch()
     torch.use_deterministic_algorithms(not cuda)
     return fabric
+
+
+def gpu_name(index: int) -> str:
+    """Name of a GPU that is the same to every process, whatever part of the machine's GPUs each may see."""
+    return str(getattr(torch.cuda.get_device_properties(index), "uuid", index))
+
+
+@lru_cache  # one per process, however often it asks
+def free_gpu(names: tuple[str, ...], folder: Path | None = None) -> int:
+    """Index of a GPU that no other training of this project holds, 0 where all are held; held until the process ends.
+
+    names: of the GPUs that the process sees. The operating system drops the lock with the process.
+    """
+    folder = folder or params.root() / ".snakemake"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(names):
+        lock = os.open(folder / f"gpu-{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return index
+        except OSError:
+            os.close(lock)
+    return 0
 
 
 @dataclass(frozen=True)

@@ -155,17 +155,21 @@ def attempt(study, name: str, fold: int) -> Path | None:
     try:
         return run(study, name, fold)
     except Exception as error:  # whatever it is, it is this training's alone, and the note says it in full
-        parent, inputs = _place(study, name, fold)
-        note = {"variant": name, "fold": fold, "error": f"{type(error).__name__}: {error}"}
-        note |= {"log": traceback.format_exc(), "commit": record.commit()}
-        record.write_atomically(
-            parent / f"{record.digest(inputs)}.failed.json", lambda path: path.write_text(json.dumps(note, indent=1))
-        )
+        note_failure(study, name, fold, f"{type(error).__name__}: {error}", traceback.format_exc())
         return None
 
 
+def note_failure(study, name: str, fold: int, error: str, log: str) -> None:
+    """Keep a note beside a result's place that its training failed, and how."""
+    parent, inputs = _place(study, name, fold)
+    note = {"variant": name, "fold": fold, "error": error, "log": log, "commit": record.commit()}
+    record.write_atomically(
+        parent / f"{record.digest(inputs)}.failed.json", lambda path: path.write_text(json.dumps(note, indent=1))
+    )
+
+
 def failure(study, name: str, fold: int) -> dict | None:
-    """The note of a training that an `attempt` could not make: variant, fold, error, log; None where there is none."""
+    """The note of a training that failed in the batch: variant, fold, error, log; None where there is none."""
     parent, inputs = _place(study, name, fold)
     try:
         return json.loads((parent / f"{record.digest(inputs)}.failed.json").read_text())
@@ -242,6 +246,12 @@ def predictions(study, names: list[str] | None = None) -> pd.DataFrame:
         for name, fold in tqdm(jobs, desc="models", unit="training", mininterval=5)
     ]
     return pd.concat(frames, ignore_index=True)[PREDICTIONS] if frames else pd.DataFrame(columns=PREDICTIONS)
+
+
+def standing(study, names: list[str], folds: list[int] | None = None) -> list[str]:
+    """Those of the variants of which the batch has noted no failure; folds: all and the final model if not given."""
+    folds = study.fold_numbers if folds is None else folds
+    return [name for name in names if all(failure(study, name, fold) is None for fold in folds)]
 
 
 def failures(study, names: list[str] | None = None) -> pd.DataFrame:

@@ -11,18 +11,19 @@ from scipy import stats
 from mmmil import experiments
 from mmmil.interpretation import Attention, extract
 
+NAMES = ["library", "source", "set"]
 SHOWN_AS = {"self_genes": "self-attention", "cross_genes": "cross-attention"}
 
 
-def models(p) -> dict[str, str]:
-    """library -> the model whose attention over its sets is analysed: the proposed one, or without slides the sets'."""
-    trained = experiments.variants(p)
-    found = {}
-    for library in ("go", "kegg"):
-        name = f"dual_{library}" if p.has_slides else library
-        if name in trained:
-            found[library] = name
-    return found
+def models(study) -> dict[str, str]:
+    """library -> the model whose attention over its sets is analysed: the proposed one, or without slides the sets'.
+
+    A library is left out where the batch could not train its final model.
+    """
+    names = {library: f"dual_{library}" if study.p.has_slides else library for library in ("go", "kegg")}
+    trained = [name for name in experiments.variants(study.p) if name in names.values()]
+    there = experiments.standing(study, trained, [-1])
+    return {library: name for library, name in names.items() if name in there}
 
 
 def set_id(name: str) -> str:
@@ -181,7 +182,7 @@ def counts(study) -> pd.DataFrame:
     smallest_p: what the test can give at best with so many test patients.
     """
     rows = []
-    for library, name in models(study.p).items():
+    for library, name in models(study).items():
         attention, tables = analyse(study, name)
         best = smallest_p(attention.labels)
         for source, table in tables.items():
@@ -197,7 +198,7 @@ def every_set(study) -> pd.DataFrame:
     """The tests of every analysed model, one row per gene set: columns library, source, set, then `analyse`'s."""
     found = {
         (library, source): table
-        for library, name in models(study.p).items()
+        for library, name in models(study).items()
         for source, table in analyse(study, name)[1].items()
     }
-    return pd.concat(found, names=["library", "source", "set"]).reset_index() if found else pd.DataFrame()
+    return pd.concat(found, names=NAMES).reset_index() if found else pd.DataFrame(columns=NAMES)

@@ -54,11 +54,14 @@ class Heatmap:
     maps: dict[str, np.ndarray]
 
 
-def sources(p: Params) -> dict[str, tuple[str, str]]:
-    """The maps of Figs 9-11 that a task can have: title -> (variant, source of attention); none without slides."""
-    trained = experiments.variants(p)
-    dual = [name for name in ("dual_go", "dual_kegg") if name in trained]
-    whole = next((name for name in (*dual, "wsi") if name in trained), None)
+def sources(study) -> dict[str, tuple[str, str]]:
+    """The maps of Figs 9-11 that a task can have: title -> (variant, source of attention); none without slides.
+
+    Models that the batch could not train have none.
+    """
+    readers = [name for name in ("dual_go", "dual_kegg", "wsi") if name in experiments.variants(study.p)]
+    there = experiments.standing(study, readers, [-1])
+    dual, whole = [name for name in there if name != "wsi"], next(iter(there), None)
     found = {"self-attention": (whole, "self_image")} if whole else {}
     for name in dual:
         found[f"cross-attention, {experiments.variant(name).genes.upper()}"] = (name, "cross_image")
@@ -115,7 +118,7 @@ def of_each_class(study) -> list[Heatmap]:
     The patient is chosen by `interpretation.exemplars` of the first map's model: of those called rightly, the nearest
     to the class's median probability. Raises HeatmapError where the test set has no patient of a class.
     """
-    shown = sources(study.p)
+    shown = sources(study)
     models = {n: interpretation.extract(study, n, anew=True) for n in dict.fromkeys(n for n, _ in shown.values())}
     if not models:
         return []

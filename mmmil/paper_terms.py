@@ -76,7 +76,7 @@ def receipts(
 def of_study(study) -> pd.DataFrame:
     """`receipts` of every analysed model of a task: attention_terms.csv."""
     p, found = study.p, []
-    for library, name in gene_attention.models(p).items():
+    for library, name in gene_attention.models(study).items():
         _, tables = gene_attention.analyse(study, name)
         chosen = study.gene_tokens(-1, experiments.variant(name).genes).names
         found.append(receipts(p.class_names, library, tables, chosen, list(enrichment.read_gmt(gmt(p, library)))))

@@ -5,7 +5,6 @@ Read from finished trainings (`apoz.csv`) and from the encoders they started wit
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from itertools import combinations
 
@@ -18,8 +17,12 @@ from mmmil import backbone, experiments, training
 
 
 def kept_channels(study, name: str = "wsi") -> pd.DataFrame:
-    """Whether each channel was kept by each training of a variant: (channels, folds) bool, -1 the final model."""
-    tables = {fold: experiments.run(study, name, fold) / "apoz.csv" for fold in study.fold_numbers}
+    """Whether each channel was kept by each training of a variant: (channels, folds) bool, -1 the final model.
+
+    Trainings that failed in the batch have no column.
+    """
+    folds = [fold for fold in study.fold_numbers if experiments.failure(study, name, fold) is None]
+    tables = {fold: experiments.run(study, name, fold) / "apoz.csv" for fold in folds}
     kept = {fold: pd.read_csv(path, index_col="channel")["kept"] for fold, path in tables.items()}
     return pd.DataFrame(kept).rename_axis(columns="fold")
 
@@ -46,28 +49,23 @@ def agreement(kept: pd.DataFrame) -> pd.DataFrame:
 
 
 def before_and_after(study, fold: int = -1) -> tuple[nn.Module, nn.Module, pd.DataFrame]:
-    """The encoder of `wsi` as a fold's training started with it, whole and pruned, both in evaluation mode on the CPU.
+    """The encoder of `wsi` as a fold's training starts with it, whole and pruned, both in evaluation mode on the CPU.
 
-    The third is the training's own record of every channel (columns apoz, kept). Batch norm is measured as in the
-    training, so the whole encoder's APoZ is the recorded one.
+    The third has every channel's apoz and whether it is kept, as the training records them in `apoz.csv`. Both are
+    made again by the same steps, so that they are there where the training itself failed.
     """
     v = experiments.variant("wsi")
-    table = pd.read_csv(experiments.run(study, v.name, fold) / "apoz.csv", index_col="channel")
     train = [study.patients.index(patient) for patient in study.fold_patients(fold)[0]]
-    fabric = training.make_fabric(study.p)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.start_seed(study.p, fold))
-        whole, _ = training.tile_encoder(
-            study.p.override(batch_norm="fixed"),  # "batch" would leave the statistics of an unpruned one as they came
-            replace(v, backbone="uib"),
-            study.bags(fold),
-            study.tile_masks,
-            train,
-            fabric,
-        )
-    whole = whole.cpu().eval()
-    kept = torch.from_numpy(np.flatnonzero(table["kept"]))
-    return whole, backbone.prune(copy.deepcopy(whole), kept), table
+    p = study.p.override(batch_norm="fixed")  # "batch" would leave the statistics of an unpruned one as they came
+    made = []
+    for kind in ("uib", "reduced"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.start_seed(p, fold))
+            encoder, table = training.tile_encoder(
+                p, replace(v, backbone=kind), study.bags(fold), study.tile_masks, train, training.make_fabric(p)
+            )
+        made.append(encoder.cpu().eval())
+    return *made, table.rename_axis("channel")
 
 
 def training_tiles(study, fold: int, number: int) -> np.ndarray:

@@ -106,6 +106,8 @@ def commit() -> str:
 def find(parent: Path, inputs: Mapping[str, Any]) -> Path | None:
     """The finished folder for these inputs, or None. A damaged one is removed, so that it is made again."""
     folder = parent / digest(inputs)
+    if not folder.exists():  # nothing to remove, not even what another process is about to put there
+        return None
     try:
         files = json.loads((folder / RUN).read_text())["files"]
         if all(file_digest(folder / name) == checksum for name, checksum in files.items()):

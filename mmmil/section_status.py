@@ -29,7 +29,7 @@ def status(tasks: Mapping[str, params.Params]) -> str:
             commits = sorted({str(run.get("commit", "unknown")) for run in made})
             seconds, memory = (
                 sum(r.get("seconds", 0) for r in made),
-                max(r.get("peak_memory_mib", 0) for r in made),
+                max(r.get("peak_memory_mib") or 0 for r in made),  # not every system tells it
             )
             last = max(run.get("finished", "") for run in made)
             rows.append(

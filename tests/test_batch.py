@@ -99,12 +99,19 @@ def test_a_task_of_which_every_training_failed_still_has_its_rows(study):
     assert statistics.compare(predictions, study.p).empty
 
 
-def test_a_job_that_died_leaves_receipts_that_say_why(study):
-    batch.run(study, ["wsi/0"])
-    batch.give_up(study.p, ["wsi/0", "wsi/1"], "ended by signal 9")
+def test_a_killed_job_fails_the_training_it_died_at_and_the_others_go_on(study):
+    job = ["wsi/0", "wsi/1", "wsi/final"]
+    batch.run(study, job[:1])
+    rest = batch.give_up(study, job, "ended by signal 9")
+    assert rest == ["wsi/final"] and not batch.receipt(study.p, "wsi/final").is_file()
     assert json.loads(batch.receipt(study.p, "wsi/0").read_text())["error"] == ""
     told = json.loads(batch.receipt(study.p, "wsi/1").read_text())
-    assert "ended before" in told["error"] and told["log"] == "ended by signal 9"
+    assert "was killed" in told["error"] and told["log"] == "ended by signal 9"
+    study.made.clear()
+    assert len(experiments.predictions(study, ["wsi"])) == 2 * 12  # pages do not train it, and so do not die of it
+    assert study.made == [("wsi", -1)]
+    assert experiments.standing(study, NAMES) == ["go", "baseline_genes"]
+    assert experiments.standing(study, NAMES, [0, -1]) == NAMES
 
 
 def test_the_status_page_shows_the_end_of_the_log(tmp_path, monkeypatch):

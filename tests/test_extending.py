@@ -24,6 +24,7 @@ from mmmil import experiments, params
 ROWS = """        Variant("self_genes", "single genes, self-attention", "reduced", "genes", "self", ("11",)),
         Variant("broken", "WSI, an encoder that is none", "resnet9", "", "image", ("3",)),
 """
+BREAKS = ('"dual_go", "WSI + GO, dual-attention", "reduced"', '"dual_go", "WSI + GO, dual-attention", "resnet9"')
 TASK = {
     "task": "fourth",
     "title": "A fourth task",
@@ -37,8 +38,9 @@ TASK = {
     "clinical": ["clinical.tsv"],
     "mpp_table": "mpp.csv",
     "incomplete": "exclude",
-    "notebooks": ["06_gene_representation", "09_summary"],
-    "variants": ["wsi", "self_genes", "broken", "baseline_genes"],
+    # The model of page 07 fails, and one of page 03.
+    "notebooks": ["03_backbone_pruning", "06_gene_representation", "07_attention_analysis", "09_summary"],
+    "variants": ["wsi", "dual_go", "self_genes", "broken", "baseline_genes"],
     "weights": "random",
     **{"sim_patients": 24, "sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "n_tiles": 4, "tile_px": 64},
     **{"n_folds": 2, "epochs": 2, "ae_epochs": 2, "ae_hidden": 16, "latent_dim": 24, "width": 24, "apoz_tiles": 16},
@@ -54,8 +56,8 @@ def built(tmp_path_factory):
     shutil.copytree(book_stubs.ROOT, folder, ignore=shutil.ignore_patterns(*ignored))
     experiments = folder / "mmmil" / "experiments.py"
     text, mark = experiments.read_text(), "        # Not in the paper: what trivial models reach"
-    assert mark in text
-    experiments.write_text(text.replace(mark, ROWS + mark))
+    assert mark in text and BREAKS[0] in text
+    experiments.write_text(text.replace(mark, ROWS + mark).replace(*BREAKS))
     (folder / "params" / "fourth.yaml").write_text(yaml.safe_dump(TASK))
     toc = yaml.safe_load((folder / "_toc.yml").read_text())
     for part in toc["parts"]:
@@ -75,7 +77,7 @@ def test_the_new_variant_and_the_new_task_are_in_the_book(built):
     predictions = pd.read_parquet(folder / "results/fourth/predictions.parquet")
     assert set(predictions["variant"]) == {"wsi", "self_genes", "baseline_genes"}
     assert predictions.groupby("variant")["fold"].nunique().eq(3).all()
-    for page in PAGES:
+    for page in (PAGES[1], PAGES[3]):
         assert "self-attention" in (folder / "_build/html" / f"{page}.html").read_text()
     assert "A fourth task" in (folder / "_build/html/book/09_summary.html").read_text()
 
@@ -83,9 +85,9 @@ def test_the_new_variant_and_the_new_task_are_in_the_book(built):
 def test_what_failed_is_told_and_the_other_rows_stand(built):
     folder, done = built
     assert done.returncode == 1  # the book is there, and whoever started it is told
-    assert "3 trainings failed" in done.stderr and "fourth broken/0: " in done.stderr
+    assert "6 trainings failed" in done.stderr and "fourth broken/0: " in done.stderr
     failures = pd.read_csv(folder / "results/fourth/failures.csv")
-    assert failures["variant"].tolist() == ["broken"] * 3 and failures["log"].str.contains("Traceback").all()
+    assert failures["variant"].value_counts().to_dict() == {"broken": 3, "dual_go": 3} and failures["log"].str.contains("Traceback").all()
     page = (folder / "_build/html/book/executed/fourth/09_summary.html").read_text()
     link = re.search(r'<a[^>]+href="([^"#]+)#failed-trainings"[^>]*>failed</a>', page)
     target = (folder / "_build/html/book/executed/fourth" / link[1]).resolve()
@@ -93,6 +95,12 @@ def test_what_failed_is_told_and_the_other_rows_stand(built):
     assert re.search(
         r"failed-trainings[^>]*>(<[^>]+>)*failed", (folder / "_build/html/book/09_summary.html").read_text()
     )
+
+
+def test_a_page_whose_model_failed_says_so_and_shows_the_rest(built):
+    folder, _ = built
+    page = {name: (folder / "_build/html" / f"{name}.html").read_text() for name in PAGES}
+    assert "there is no proposed model" in page[PAGES[2]] and "WSI, UIB-reduced + APoZ" in page[PAGES[0]]
 
 
 def recomputed(predictions, variant, metric, split, p):

@@ -1,6 +1,7 @@
 """Curves, gradients and truths are right where the answer is known, and hold on trained models."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -213,14 +214,23 @@ def test_what_a_model_or_cohort_lacks_is_said(trained):
         faithfulness.planted_tiles(real, "dual_go")
 
 
-def test_the_models_of_a_task_follow_its_inputs():
-    assert attribution.variants(params.load("lgg", "demo")) == ["dual_go", "dual_kegg"]
-    genes = params.load("lgg", "demo", inputs="genes", variants=["go", "kegg", "baseline_genes"])
+def test_the_models_of_a_task_follow_its_inputs_and_what_was_trained(monkeypatch):
+    failed = set()
+    monkeypatch.setattr(experiments, "failure", lambda study, name, fold: (name, fold) in failed or None)
+
+    def task(**changes):
+        return SimpleNamespace(p=params.load("lgg", "demo", **changes), fold_numbers=[0, 1, -1])
+
+    genes = task(inputs="genes", variants=["go", "kegg", "baseline_genes"])
+    slides = task(inputs="slides", variants=["wsi", "clam"])
+    assert attribution.variants(task()) == ["dual_go", "dual_kegg"]
     assert attribution.variants(genes) == ["go", "kegg"]
-    slides = params.load("lgg", "demo", inputs="slides", variants=["wsi", "clam"])
     assert attribution.variants(slides) == ["wsi"]
     assert attribution.kinds("dual_go") == ["tiles", "sets"] and attribution.kinds("dual_genes") == ["tiles"]
     assert list(heatmaps.sources(slides)) == ["self-attention"] and heatmaps.sources(genes) == {}
+    failed |= {("dual_go", -1), ("dual_kegg", 1), ("wsi", 0)}
+    assert attribution.variants(task()) == ["go", "kegg"] and attribution.variants(slides) == []
+    assert heatmaps.sources(task())["self-attention"] == ("dual_kegg", "self_image")
 
 
 def test_heatmaps_of_a_multimodal_model_show_self_and_cross_side_by_side(trained):

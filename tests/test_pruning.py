@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mmmil import backbone, evaluation, params, plots, pruning
+from mmmil import backbone, evaluation, experiments, params, plots, pruning
 
 
 def noise_study(folder, **values):
@@ -73,6 +73,8 @@ def test_the_encoder_before_pruning_is_the_one_whose_apoz_is_on_record(tmp_path,
     tiles = study.bags(1)[rows].reshape(-1, 64, 64, 3)  # all of them: apoz_tiles asks for more than there are
     x = backbone.to_input(torch.from_numpy(tiles), whole.mean, whole.std)
     assert np.allclose(backbone.apoz(whole, [x]), table["apoz"], atol=1e-3)
+    recorded = pd.read_csv(experiments.run(study, "wsi", 1) / "apoz.csv", index_col="channel")
+    pd.testing.assert_frame_equal(table, recorded, check_exact=False, atol=1e-6)
     kept = np.flatnonzero(table["kept"])
     assert kept.tolist() == backbone.lowest_apoz(torch.tensor(table["apoz"].to_numpy()), 96).tolist()
     with torch.no_grad():

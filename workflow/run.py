@@ -76,7 +76,12 @@ def environment() -> dict[str, str]:
 
 
 def gpus() -> int:
-    """NVIDIA devices of this machine: as many trainings at a time, where there are any."""
+    """NVIDIA devices that this run may use: as many trainings at a time, where there are any.
+
+    Each training takes one that no other holds (`engine.free_gpu`).
+    """
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
     return len([device for device in Path("/dev").glob("nvidia*") if device.name[6:].isdigit()])
 
 
