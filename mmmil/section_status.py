@@ -16,7 +16,10 @@ LOG_LINES = 12  # of a failed training's log, shown from its end
 
 
 def status(tasks: Mapping[str, params.Params]) -> str:
-    """Run times, memory, commit and device from every run.json, and the versions of this environment."""
+    """Run times, memory, commit and device from every run.json, and the versions of this environment.
+
+    Results of earlier parameters count too, as long as they lie there; a dash where a step notes no device.
+    """
     rows = []
     for task, p in tasks.items():
         runs: dict[str, list[dict]] = {}
@@ -25,7 +28,7 @@ def status(tasks: Mapping[str, params.Params]) -> str:
                 json.loads(path.read_text())
             )
         for step, made in runs.items():
-            devices = sorted({str(run.get("facts", {}).get("device", "cpu")) for run in made})
+            devices = sorted({run["facts"]["device"] for run in made if "device" in run.get("facts", {})})
             commits = sorted({str(run.get("commit", "unknown")) for run in made})
             seconds, memory = (
                 sum(r.get("seconds", 0) for r in made),
@@ -39,7 +42,7 @@ def status(tasks: Mapping[str, params.Params]) -> str:
                     len(made),
                     f"{seconds:.0f}",
                     memory,
-                    ", ".join(devices),
+                    ", ".join(devices) or "–",
                     ", ".join(commits),
                     last,
                 ]
@@ -54,7 +57,7 @@ def status(tasks: Mapping[str, params.Params]) -> str:
         "commit",
         "last finished (UTC)",
     ]
-    text = markdown_table("Results and what they cost", head, rows) if rows else nothing("result")
+    text = markdown_table("Results that lie here, and what they cost", head, rows) if rows else nothing("result")
     times = []
     for page in executed_pages():
         about = check_executed(params.root() / page)["metadata"]["papermill"]

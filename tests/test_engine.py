@@ -250,3 +250,23 @@ def test_draws_are_those_of_the_batch_whatever_the_share():
     views = augmentation.turned(tiles, torch.arange(8))
     assert len({view.numpy().tobytes() for view in views}) == 8
     assert torch.equal(views[0], tiles[0]) and torch.equal(views[1], torch.rot90(tiles[0], 1, (1, 2)))
+
+
+HOLD = (
+    "from mmmil import engine; print(engine.free_gpu(('a', 'b'), __import__('pathlib').Path('.')), flush=True); input()"
+)
+
+
+def test_each_training_of_a_machine_takes_a_gpu_of_its_own(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": tmp_path, "env": environment}
+    first = subprocess.Popen([sys.executable, "-c", HOLD], **pipes)
+    try:
+        assert first.stdout.readline() == "0\n"
+        engine.free_gpu.cache_clear()
+        assert engine.free_gpu(("a", "b"), tmp_path) == 1
+        assert engine.free_gpu(("a", "b"), tmp_path) == 1  # the same for every model of a process
+        assert engine.free_gpu(("b", "a"), tmp_path) == 0  # all are held: they share
+    finally:
+        first.communicate("\n")
+    assert engine.free_gpu(("c", "a"), tmp_path) == 0 and engine.free_gpu(("b", "a", "c"), tmp_path) == 1
