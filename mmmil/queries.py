@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ def _setting(query: Query, results: Results) -> Answer:
 
 def _metric(query: Query, results: Results) -> Answer:
     asked = query.metric
-    results.require(asked.variant)
+    results.require(asked.variant, split=asked.split)
     table = results.table("metrics", ["variant", "metric", "split", "mean", "ci_low", "ci_high"])
     same = (table["variant"] == asked.variant) & (table["metric"] == asked.metric) & (table["split"] == asked.split)
     if not same.any() or pd.isna(table[same].iloc[0]["mean"]):
@@ -127,7 +128,7 @@ def _genes(results: Results) -> Answer:
 
 def _attention(query: Query, results: Results) -> Answer:
     asked = query.attention
-    results.require(f"dual_{asked.library}")
+    results.require(f"dual_{asked.library}", split="test")  # the attention is that of the final model
     if not asked.sets:
         table = results.table("attention", ["library", "source", "n_sets", "n_significant"])
         own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
@@ -180,4 +181,5 @@ ANSWERS: dict[str, Callable[[Query, Results], Answer]] = {
 
 def answer(claim: Claim, results: Results) -> Answer:
     """What the claim's query finds on a cohort. Raises NotTestable with the reason where it finds nothing."""
-    return ANSWERS[claim.query.name](claim.query, results)
+    found = ANSWERS[claim.query.name](claim.query, results)
+    return replace(found, tolerance=claim.tolerance, alike=claim.query.name == "equal")

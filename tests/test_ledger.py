@@ -205,10 +205,24 @@ def test_ordering_and_equality():
 
 def test_the_difference_shown_is_the_one_that_decides():
     clear, unsure, wrong = (
-        Difference(v, v - w, v + w, of) for v, w, of in ((0.2, 0.01, "a"), (0.3, 0.4, "b"), (-0.1, 0.01, "c"))
+        Difference(v, v - w, v + w, of) for v, w, of in ((0.2, 0.01, "a"), (0.3, 0.5, "b"), (-0.1, 0.01, "c"))
     )
     assert "(b, least of 2)" in Answer(differences=[clear, unsure]).text
     assert Answer(differences=[clear, unsure, wrong]).text.startswith("-0.100 [-0.110, -0.090] (c")
+    assert "(b, least of 3)" in Answer(differences=[clear, unsure, wrong], tolerance=0.2).text
+
+
+def test_the_difference_shown_of_an_equality_is_the_one_farthest_from_zero():
+    near, wide, far = (
+        Difference(v, v - w, v + w, of) for v, w, of in ((-0.015, 0.001, "a"), (0.01, 0.03, "b"), (0.05, 0.01, "c"))
+    )
+    assert "(b, farthest from zero of 2)" in Answer(differences=[near, wide], tolerance=0.02, alike=True).text
+    assert "(c, farthest from zero of 3)" in Answer(differences=[near, wide, far], tolerance=0.02, alike=True).text
+
+
+def test_an_equality_is_shown_by_what_it_hangs_on(rows):
+    assert "farthest from zero of 2" in rows["C079", "nsclc"].value
+    assert "least of 4" in rows["C071", "nsclc"].value
 
 
 # -- cohorts -----------------------------------------------------------------------------------------------------
@@ -242,6 +256,21 @@ def test_the_papers_cohort_is_judged(rows):
 def test_a_failed_training_decides_nothing(rows):
     assert rows["C065", "nsclc"].verdict == UNTESTABLE
     assert rows["C065", "nsclc"].reason.startswith("failed: the training of clam")
+
+
+def test_a_training_of_one_fold_that_failed_decides_nothing_either(project):
+    by_id = {c.id: c for c in claims.load()}
+    results = evidence.Results(params.load("nsclc"))
+    lost = (results.predictions["variant"] == "dual_go") & (results.predictions["fold"] == 3)
+    results.predictions = results.predictions[~lost]
+    for name in ("C001", "C003", "C071", "C091"):
+        row = ledger.judge(by_id[name], results, "nsclc")
+        assert (row.value, row.verdict) == ("–", UNTESTABLE)
+        assert row.reason == "failed: the training of dual_go left no predictions of fold 3"
+    assert ledger.judge(by_id["C103"], results, "nsclc").verdict != UNTESTABLE  # the final models are all there
+    results.predictions = results.predictions[results.predictions["split"] == "val"]
+    with pytest.raises(evidence.NotTestable, match="failed: the training of wsi left"):
+        results.difference("wsi", "go", "roc_auc", "test")
 
 
 def test_a_real_cohort_that_is_not_the_papers_decides_nothing(project):
