@@ -11,12 +11,18 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
+from mmmil import schema
 from mmmil.claims import Claim, Query
 from mmmil.evidence import Answer, Difference, NotTestable, Results, shown_metric
 
 
 def _setting(query: Query, results: Results) -> Answer:
-    return Answer(getattr(results.p, query.setting))
+    p, name = results.p, query.setting
+    if name in schema.Tiles.model_fields and not p.has_slides:
+        raise NotTestable("this cohort has no slides")
+    if (name in schema.Genes.model_fields or name in schema.Attention.model_fields) and not p.has_genes:
+        raise NotTestable("this cohort has no genes")
+    return Answer(getattr(p, name))
 
 
 def _metric(query: Query, results: Results) -> Answer:

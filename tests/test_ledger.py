@@ -286,6 +286,44 @@ def test_a_real_cohort_that_is_not_the_papers_decides_nothing(project):
     assert {row.reason for row in lgg} == {"no cohort of this task is here"}
 
 
+def test_an_own_table_of_patients_is_not_the_papers_cohort(project):
+    (own,) = [c for c in claims.load() if c.id == "C071"]
+    for changes in ({"cohort_table": "own.csv"}, {"sample_sheets": []}):
+        row = ledger.judge(own, evidence.Results(params.load("nsclc", **changes)), "nsclc")
+        assert row.verdict == UNTESTABLE and row.reason.startswith("an own table of patients")
+    path = project / "results" / "nsclc" / "cohort.csv"
+    before = path.read_text()
+    path.write_text(before.replace("TCGA-AA-0003", "H-3"))
+    row = ledger.judge(own, evidence.Results(params.load("nsclc")), "nsclc")
+    path.write_text(before)
+    assert row.verdict == UNTESTABLE and row.reason == "not TCGA's patients: 1 of 12 names are no barcodes"
+
+
+def test_models_whose_gene_sets_were_chosen_on_all_patients_reproduce_nothing(project):
+    by_id, results = {c.id: c for c in claims.load()}, evidence.Results(params.load("nsclc", selection="all_patients"))
+    for name in ("C001", "C004", "C071", "C030"):
+        row = ledger.judge(by_id[name], results, "nsclc")
+        assert (row.verdict, row.reason) == (UNTESTABLE, "gene sets chosen on all patients") and row.value != "–"
+    for name in ("C050", "C022"):  # images alone, and a setting
+        assert ledger.judge(by_id[name], results, "nsclc").verdict != UNTESTABLE
+    (row,) = [
+        r
+        for r in ledger.Ledger({"lgg": params.load("lgg", "demo", selection="all_patients")}).rows
+        if (r.claim.id, r.of) == ("C071", "lgg")
+    ]
+    assert row.reason == "synthetic cohort; gene sets chosen on all patients"
+
+
+def test_a_setting_of_a_modality_that_is_not_there_decides_nothing(project):
+    by_id = {c.id: c for c in claims.load()}
+    genes = evidence.Results(params.load("real_lgg"))
+    slides = evidence.Results(params.load("nsclc", inputs="slides"))
+    assert ledger.judge(by_id["C023"], genes, "lgg").reason == "this cohort has no slides"
+    assert ledger.judge(by_id["C028"], slides, "nsclc").reason == "this cohort has no genes"
+    assert ledger.judge(by_id["C028"], genes, "lgg").verdict == REPRODUCED
+    assert ledger.judge(by_id["C023"], slides, "nsclc").verdict == REPRODUCED
+
+
 def test_a_cohort_of_other_classes_stands_for_none(project):
     assert ledger.stands_for(params.load("nsclc", class_names=["a", "b"])) == ""
 
