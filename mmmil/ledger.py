@@ -4,7 +4,8 @@ Exact: equal, to the tolerance, is reproduced. A number: within the tolerance of
 paper's value inside our 95 % interval is within interval. A difference (ordering): reproduced where the interval of
 every one lies above zero (above minus the tolerance, where as good is enough), within interval where all point the
 claimed way and some interval does not. Equality: reproduced where every interval lies within the tolerance, within
-interval where every difference does. Anything else is not reproduced.
+interval where every difference does. Intervals that overlap, differences that are significant or not, and gene sets
+named by the paper are as it says or not. Anything else is not reproduced.
 
 Differences over folds have the interval of the corrected resampled t-test (Nadeau and Bengio 2003); on the test
 patients that of the paired bootstrap. Only the paper's own cohorts at its scale are judged: of any other cohort the

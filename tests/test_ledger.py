@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import book_stubs
@@ -111,6 +112,14 @@ def test_every_claim_is_valid_and_all_of_the_paper_appears():
 def test_no_claim_is_a_sentence_of_another():
     texts = [c.claim for c in claims.load()]
     assert len(set(texts)) >= len(texts) - 1  # "None of these four differences is significant" stands twice
+
+
+def test_where_the_direction_alone_is_judged_the_claim_says_no_more():
+    for c in claims.load():
+        if c.query.name in ("ordering", "contrast", "balance"):
+            said, _, aside = c.claim.partition("(the paper: ")
+            assert not re.search(r"\b(far|much|clear|marked|slight|notabl|substantial)", said), c.id
+            assert "direction is judged" in aside or not re.search("marked|slight|notabl|substantial", aside), c.id
 
 
 @pytest.mark.parametrize(
