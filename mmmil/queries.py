@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from mmmil import schema
+from mmmil import paper_terms, schema
 from mmmil.claims import Claim, Query
 from mmmil.evidence import Answer, Difference, NotTestable, Results, shown_metric
 
@@ -146,7 +145,7 @@ def _attention(query: Query, results: Results) -> Answer:
     own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
     found, absent = [], []
     for identifier, name in asked.sets.items():
-        same = own[[_same_set(shown, identifier, name) for shown in own["set"]]]
+        same = own[[paper_terms.is_set(shown, identifier, name) for shown in own["set"]]]
         if same.empty:
             absent.append(identifier)
         elif same["significant"].any():
@@ -155,18 +154,6 @@ def _attention(query: Query, results: Results) -> Answer:
         f"; not among the chosen: {', '.join(absent)}" if absent else ""
     )
     return Answer(holds=len(found) == len(asked.sets), shown=told)
-
-
-def _same_set(shown: str, identifier: str, name: str) -> bool:
-    """'GOBP_SKIN_DEVELOPMENT', 'skin development (GO:0043588)' and 'hsa04110 Cell cycle' are these sets."""
-    if identifier.lower() in shown.lower():
-        return True
-    plain = re.sub(r"^(GO(BP|MF|CC)|KEGG(_MEDICUS)?)_|\(GO:\d+\)|^hsa\d+", "", shown)
-    return _letters(plain) == _letters(name)
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 ANSWERS: dict[str, Callable[[Query, Results], Answer]] = {
