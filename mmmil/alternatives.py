@@ -128,9 +128,14 @@ def read() -> pd.DataFrame:
 
 
 def effect(table: pd.DataFrame, setting: str) -> str:
-    """'`gmt`: go +0.010 [-0.020, +0.040], dual_go ...' of every value tried of a setting; '' where none was."""
-    told = []
-    for value, own in table[table["setting"] == setting].groupby("value", sort=False):
+    """'`gmt`: go +0.010 [-0.020, +0.040], dual_go ...' of every value tried of a setting; '' where none was.
+
+    '`256` instead of `64`: ...' where it was set against another value than the schema's default, such as an overlay's.
+    """
+    told, default = [], str(Params.model_fields[setting].default)
+    own_setting = table[table["setting"] == setting]
+    for (value, before), own in own_setting.groupby(["value", "default_value"], sort=False):
         cells = [f"{r.variant} {r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in own.itertuples()]
-        told.append(f"`{value}`: {', '.join(cells)}")
+        against = "" if before == default else f" instead of `{before}`"
+        told.append(f"`{value}`{against}: {', '.join(cells)}")
     return "; ".join(told)

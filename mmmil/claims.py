@@ -161,6 +161,13 @@ class Query(Strict):
     def name(self) -> str:
         return next(iter(self.model_fields_set))
 
+    @property
+    def variants(self) -> set[str]:
+        """The models whose predictions it reads."""
+        asked = getattr(self, self.name)
+        named = {getattr(asked, field, None) for field in ("variant", "a", "b")} - {None}
+        return named.union(*getattr(asked, "pairs", []))
+
 
 KINDS = {
     "exact": {"receipt", "setting", "count"},

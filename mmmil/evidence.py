@@ -47,25 +47,41 @@ class Answer:
     shown: str = ""
     note: str = ""
     undecided: str = ""  # why it is shown and decides nothing
+    tolerance: float = 0.0  # the claim's, of differences
+    alike: bool = False  # the differences are claimed to lie within the tolerance, not above zero
 
     @property
     def text(self) -> str:
         if self.shown:
             return self.shown
         if self.differences:
-            return _deciding(self.differences)
+            return (
+                _farthest(self.differences, self.tolerance) if self.alike else _least(self.differences, self.tolerance)
+            )
         if isinstance(self.value, int):
             return f"{self.value:,}"
         return str(self.value) if isinstance(self.value, str) else estimate(self.value, self.low, self.high)
 
 
-def _deciding(differences: list[Difference]) -> str:
-    """The difference that the verdict hangs on: the smallest, by its estimate if that is negative."""
-    least = min(differences, key=lambda d: d.value)
-    if least.value > 0:
-        least = min(differences, key=lambda d: d.low)
-    of = f", least of {len(differences)}" if len(differences) > 1 else ""
-    return f"{least.value:+.3f} [{least.low:+.3f}, {least.high:+.3f}] ({least.of}{of})"
+def _least(differences: list[Difference], tolerance: float) -> str:
+    """The difference on which an ordering hangs: the smallest, by its estimate where that alone decides."""
+    found = min(differences, key=lambda d: d.value)
+    if found.value > -tolerance:
+        found = min(differences, key=lambda d: d.low)
+    return _told(found, "least", len(differences))
+
+
+def _farthest(differences: list[Difference], tolerance: float) -> str:
+    """The difference on which an equality hangs: the largest either way, by its estimate where that alone decides."""
+    found = max(differences, key=lambda d: abs(d.value))
+    if abs(found.value) <= tolerance:
+        found = max(differences, key=lambda d: max(-d.low, d.high))
+    return _told(found, "farthest from zero", len(differences))
+
+
+def _told(found: Difference, which: str, number: int) -> str:
+    of = f", {which} of {number}" if number > 1 else ""
+    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] ({found.of}{of})"
 
 
 def shown_metric(metric: str) -> str:
@@ -101,28 +117,32 @@ class Results:
         val = self.predictions[self.predictions["split"] == "val"]
         return evaluation.per_fold(val, self.p.threshold).droplevel(["split", "seed"])
 
-    def require(self, *variants: str) -> None:
-        """Raises NotTestable for a variant that was not to be trained here, or whose training failed."""
+    def require(self, *variants: str, split: str = "val") -> None:
+        """Raises NotTestable for a variant that was not to be trained here, or of which a training failed.
+
+        split: val reads every fold, test the final model; a mean over four folds of five is that of other patients.
+        """
         for name in variants:
             if name not in experiments.variants(self.p):
                 raise NotTestable(f"{name} is not trained on this cohort")
-        have = set(self.predictions["variant"])
+        have = self.predictions[self.predictions["split"] == split]
+        needed = {-1} if split == "test" else set(range(self.p.n_folds))
         for name in variants:
-            if name not in have:
+            missing = needed - set(have.loc[have["variant"] == name, "fold"])
+            if missing == needed:
                 raise NotTestable(f"failed: the training of {name} left no predictions")
+            if missing:
+                folds = ", ".join(str(fold) for fold in sorted(missing))
+                raise NotTestable(f"failed: the training of {name} left no predictions of fold {folds}")
 
     def folds(self, *variants: str) -> list[pd.DataFrame]:
-        """Metrics of each variant by fold, on the folds that all of them have."""
+        """Metrics of each variant by fold, all of them."""
         self.require(*variants)
-        found = [self.per_fold.loc[name].sort_index() for name in variants if name in self.per_fold.index]
-        common = sorted(set.intersection(*(set(f.index) for f in found))) if len(found) == len(variants) else []
-        if len(common) < 2:
-            raise NotTestable("failed: fewer than two folds have predictions of " + " and ".join(variants))
-        return [f.loc[common] for f in found]
+        return [self.per_fold.loc[name].loc[list(range(self.p.n_folds))] for name in variants]
 
     def difference(self, a: str, b: str, metric: str, split: str) -> Difference:
         """Metric of a less that of b: corrected t-test over the folds, or paired bootstrap of the test patients."""
-        self.require(a, b)
+        self.require(a, b, split=split)
         of = f"{a} − {b}, {shown_metric(metric)}"
         found = self.compared(a, b, metric, split, "corrected_t" if split == "val" else "bootstrap")
         if found is None:
@@ -173,8 +193,8 @@ class Results:
             return paired_tests.corrected_t(left, right, 1 / self.p.n_folds, self.p.confidence)
         test = self.predictions[self.predictions["split"] == "test"]
         wide = test.pivot(index="patient_id", columns="variant", values="prob")
-        if a not in wide or b not in wide or wide[[a, b]].isna().any(axis=None):
-            raise NotTestable(f"failed: {a} and {b} did not both predict the test patients")
+        if wide[[a, b]].isna().any(axis=None):
+            raise NotTestable(f"failed: {a} and {b} did not predict the same test patients")
         label = test.drop_duplicates("patient_id").set_index("patient_id")["label"].reindex(wide.index)
         one, other = wide[a].to_numpy(), wide[b].to_numpy()
         settings = {"threshold": self.p.threshold, "confidence": self.p.confidence, "seed": self.p.seed}

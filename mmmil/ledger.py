@@ -4,11 +4,14 @@ Exact: equal, to the tolerance, is reproduced. A number: within the tolerance of
 paper's value inside our 95 % interval is within interval. A difference (ordering): reproduced where the interval of
 every one lies above zero (above minus the tolerance, where as good is enough), within interval where all point the
 claimed way and some interval does not. Equality: reproduced where every interval lies within the tolerance, within
-interval where every difference does. Anything else is not reproduced.
+interval where every difference does. Intervals that overlap, differences that are significant or not, and gene sets
+named by the paper are as it says or not. Anything else is not reproduced.
 
 Differences over folds have the interval of the corrected resampled t-test (Nadeau and Bengio 2003); on the test
 patients that of the paired bootstrap. Only the paper's own cohorts at its scale are judged: of any other cohort the
-value is shown, and the verdict is that it cannot be tested there.
+value is shown, and the verdict is that it cannot be tested there. So it is of models whose gene sets were chosen on all
+patients. A setting is a fact of the parameters: it is judged on every cohort that has what it is about, but where it is
+not the paper's on another cohort, or by an overlay, that refutes nothing and cannot be tested there.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from mmmil import claims, evidence, params, queries, receipts
+from mmmil import claims, evidence, experiments, params, queries, receipts, tcga
 from mmmil.claims import Claim
 from mmmil.evidence import Answer, Difference, NotTestable, Results
+from mmmil.section_text import read_results
 
 REPRODUCED, WITHIN, NOT, UNTESTABLE = VERDICTS = (
     "reproduced",
@@ -61,7 +65,20 @@ def why_not_judged(p: params.Params) -> str:
         return "synthetic cohort"
     if p.task not in claims.TASKS:
         return f"not the paper's cohort but {p.title or p.task}"
+    if p.cohort_table or not p.sample_sheets:
+        return "an own table of patients, not TCGA's sample sheets"
+    cohort = read_results(p.task, "cohort", ["patient_id"])
+    foreign = 0 if cohort is None else sum(not tcga.site_of(patient) for patient in cohort["patient_id"])
+    if foreign:
+        return f"not TCGA's patients: {foreign} of {len(cohort)} names are no barcodes"
     return f"not at the paper's scale (overlay {p.overlay})" if p.overlay else ""
+
+
+def _leaked(query: claims.Query, p: params.Params) -> str:
+    """Why what a query finds on a cohort with leaking gene sets reproduces nothing, or ''."""
+    reads_sets = query.attention or (query.count and query.count.what == "sets")
+    chosen = any(experiments.VARIANTS[name].genes in ("go", "kegg", "genes") for name in query.variants)
+    return "gene sets chosen on all patients" if p.leaks and (reads_sets or chosen) else ""
 
 
 def exact(value: float | int | str, paper: float | int | str, tolerance: float = 0.0) -> str:
@@ -138,7 +155,8 @@ def judge(claim: Claim, results: Results | None = None, of: str = "") -> Row:
         return row("–", UNTESTABLE, str(reason))
     if found.undecided:
         return row(found.text, UNTESTABLE, found.undecided)
-    verdict, why_not = rule(claim, of, found), why_not_judged(p) if p else ""
+    verdict = rule(claim, of, found)
+    why_not = "; ".join(filter(None, (why_not_judged(p), _leaked(query, p)))) if p else ""
     if query.setting:  # a fact of the parameters; what an overlay or another cohort's file changed refutes nothing
         if why_not and verdict == NOT:
             return row(found.text, UNTESTABLE, f"set to {found.text} here; {why_not}")

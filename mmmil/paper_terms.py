@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -35,13 +36,23 @@ def reported(class_names: list[str], library: str, path: Path | None = None) -> 
     return pd.DataFrame(rows, columns=["source", "id", "term"])
 
 
+def is_set(name: str, number: str, term: str) -> bool:
+    """Whether `name` is this set: by the id where it states one, else by its letters.
+
+    'skin development (GO:0043588)', 'hsa04110 Cell cycle', MSigDB's 'GOBP_SKIN_DEVELOPMENT' and plain 'Cell cycle' are.
+    """
+    if stated := gene_attention.set_id(name):
+        return stated == number
+    return _letters(re.sub(r"^(GO(BP|MF|CC)|KEGG(_MEDICUS)?)_", "", name)) == _letters(term)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
 def find(number: str, term: str, names: list[str]) -> str | None:
-    """The set of this id among `names`; by name, whatever its case, where the names state no ids."""
-    for name in names:
-        stated = gene_attention.set_id(name)
-        if stated == number or (not stated and name.casefold() == term.casefold()):
-            return name
-    return None
+    """The set of this id or name among `names`."""
+    return next((name for name in names if is_set(name, number, term)), None)
 
 
 def receipts(

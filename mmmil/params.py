@@ -92,6 +92,11 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
     def has_genes(self) -> bool:
         return self.inputs in ("both", "genes")
 
+    @property
+    def leaks(self) -> bool:
+        """Whether genes and gene sets are chosen on the very patients on whom models are evaluated."""
+        return self.has_genes and self.selection == "all_patients"
+
     # -- views -----------------------------------------------------------------------------------------------
     def stage(self, *names: str) -> dict[str, Any]:
         """Values that the named stages' results depend on, for hashing and for Snakemake's `params`."""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from scipy import stats
 
+from mmmil import paper_terms, schema
 from mmmil.claims import Claim, Query
 from mmmil.evidence import Answer, Difference, NotTestable, Results, shown_metric
 
 
 def _setting(query: Query, results: Results) -> Answer:
-    return Answer(getattr(results.p, query.setting))
+    p, name = results.p, query.setting
+    if name in schema.Tiles.model_fields and not p.has_slides:
+        raise NotTestable("this cohort has no slides")
+    if (name in schema.Genes.model_fields or name in schema.Attention.model_fields) and not p.has_genes:
+        raise NotTestable("this cohort has no genes")
+    return Answer(getattr(p, name))
 
 
 def _metric(query: Query, results: Results) -> Answer:
     asked = query.metric
-    results.require(asked.variant)
+    results.require(asked.variant, split=asked.split)
     table = results.table("metrics", ["variant", "metric", "split", "mean", "ci_low", "ci_high"])
     same = (table["variant"] == asked.variant) & (table["metric"] == asked.metric) & (table["split"] == asked.split)
     if not same.any() or pd.isna(table[same].iloc[0]["mean"]):
@@ -127,7 +133,7 @@ def _genes(results: Results) -> Answer:
 
 def _attention(query: Query, results: Results) -> Answer:
     asked = query.attention
-    results.require(f"dual_{asked.library}")
+    results.require(f"dual_{asked.library}", split="test")  # the attention is that of the final model
     if not asked.sets:
         table = results.table("attention", ["library", "source", "n_sets", "n_significant"])
         own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
@@ -139,7 +145,7 @@ def _attention(query: Query, results: Results) -> Answer:
     own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
     found, absent = [], []
     for identifier, name in asked.sets.items():
-        same = own[[_same_set(shown, identifier, name) for shown in own["set"]]]
+        same = own[[paper_terms.is_set(shown, identifier, name) for shown in own["set"]]]
         if same.empty:
             absent.append(identifier)
         elif same["significant"].any():
@@ -148,18 +154,6 @@ def _attention(query: Query, results: Results) -> Answer:
         f"; not among the chosen: {', '.join(absent)}" if absent else ""
     )
     return Answer(holds=len(found) == len(asked.sets), shown=told)
-
-
-def _same_set(shown: str, identifier: str, name: str) -> bool:
-    """'GOBP_SKIN_DEVELOPMENT', 'skin development (GO:0043588)' and 'hsa04110 Cell cycle' are these sets."""
-    if identifier.lower() in shown.lower():
-        return True
-    plain = re.sub(r"^(GO(BP|MF|CC)|KEGG(_MEDICUS)?)_|\(GO:\d+\)|^hsa\d+", "", shown)
-    return _letters(plain) == _letters(name)
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 ANSWERS: dict[str, Callable[[Query, Results], Answer]] = {
@@ -180,4 +174,5 @@ ANSWERS: dict[str, Callable[[Query, Results], Answer]] = {
 
 def answer(claim: Claim, results: Results) -> Answer:
     """What the claim's query finds on a cohort. Raises NotTestable with the reason where it finds nothing."""
-    return ANSWERS[claim.query.name](claim.query, results)
+    found = ANSWERS[claim.query.name](claim.query, results)
+    return replace(found, tolerance=claim.tolerance, alike=claim.query.name == "equal")

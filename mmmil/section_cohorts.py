@@ -87,7 +87,7 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
     ]
     caption = "Table 1. Significant gene sets, each fit on its own training patients"
     text += "\n" + (markdown_table(caption, head, sets) if sets else nothing("table of gene sets"))
-    return text + _leaks(tasks)
+    return text
 
 
 def gene_representation(tasks: Mapping[str, params.Params]) -> str:
@@ -111,14 +111,7 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
     if truths:
         head = ["cohort", "library", "planted", "found", "other sets found"]
         text += "\n" + markdown_table("Planted sets found in the development patients (synthetic)", head, truths)
-    return f"{text}{_leaks(tasks)}\n"
-
-
-def _leaks(tasks: Mapping[str, params.Params]) -> str:
-    """A warning that names the cohorts whose gene sets were chosen on all patients."""
-    names = [title(p) for p in tasks.values() if p.has_genes and p.selection == "all_patients"]
-    told = f"The gene sets of {', '.join(names)} were chosen on all patients, those that are evaluated included."
-    return f"\n```{{warning}}\n{told} Their ROC-AUC is no result.\n```\n" if names else ""
+    return f"{text}\n"
 
 
 def _planted(task: str, p: params.Params) -> list[list]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmmil import params, record
-from mmmil.section_text import nothing, read_results, title
+from mmmil.section_text import LEAKS, nothing, read_results, title
 
 COLUMNS = ["variant", "metric", "split", "mean", "ci_low", "ci_high"]
 
@@ -19,6 +19,7 @@ def overview(tasks: Mapping[str, params.Params], folder: Path) -> str:
         found = {t: table for t, table in found.items() if table is not None and table["mean"].notna().any()}
         if found:
             text += _figure({title(tasks[t]): table for t, table in found.items()}, kind, folder)
+            text += "".join(f"{title(tasks[t])}: {LEAKS}.\n\n" for t in found if tasks[t].leaks)
             text += _commands(tasks, list(found))
     return text or nothing("figure of all models")
 

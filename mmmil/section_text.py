@@ -35,6 +35,12 @@ def title(p: params.Params) -> str:
     return p.title or p.task
 
 
+LEAKS = (
+    "**The selection leaks** (`selection: all_patients`): gene sets were chosen on all patients, those that are "
+    "evaluated included, so no score of a model that reads them is a result"
+)
+
+
 def made_on(tasks: Mapping[str, params.Params]) -> str:
     """The note that opens every generated part: cohorts, number of patients, parameter files and commit."""
     lines = []
@@ -44,7 +50,8 @@ def made_on(tasks: Mapping[str, params.Params]) -> str:
         null = " **without any signal (null mode)**" if p.sim_null else ""
         kind = f"synthetic cohort{null}" if p.synthetic else "real cohort"
         files = " + ".join(f"`params/{name}.yaml`" for name in (task, p.overlay) if name)
-        lines.append(f"- {title(p)}: {kind}{number}; {files}")
+        leaks = f". {LEAKS}" if p.leaks else ""
+        lines.append(f"- {title(p)}: {kind}{number}; {files}{leaks}")
     synthetic = any(p.synthetic for p in tasks.values())
     warning = (
         "\nThe synthetic cohorts have a planted, known truth. Their numbers show that the code does what it "

@@ -80,7 +80,8 @@ def measured(table) -> str:
         text += f"- **{task}**: {own['cohort'].iloc[0]}, {own['patients'].iloc[0]} patients, {kind}.{_noise(own)}\n"
     return (
         "The last column gives the change of ROC-AUC over the validation folds when this setting alone is chosen "
-        "otherwise, with a 95 % interval (paired bootstrap of the patients, the folds the same). Measured by "
+        "otherwise, with a 95 % interval (paired bootstrap of the patients, the folds the same). Where the cohort's "
+        "parameter files set another value than the default, it says instead of which. Measured by "
         f"`{command}` on\n\n{text}\n"
     )
 

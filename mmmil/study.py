@@ -17,6 +17,7 @@ from mmmil import bags, coordinates, flow, record, tiling
 from mmmil import cohort as cohorts
 from mmmil import expression as expressions
 from mmmil.params import Params
+from mmmil.section_text import LEAKS
 
 
 @dataclass
@@ -163,7 +164,7 @@ def without(cohort: cohorts.Cohort, reasons: pd.Series) -> cohorts.Cohort:
 
 
 def provenance(study: Study) -> str:
-    """One paragraph for the head of a page: which cohort, how many patients, which parameters and commit."""
+    """The paragraph at the head of a page: cohort, number of patients, parameters, commit, and whether it leaks."""
     p = study.p
     if p.synthetic:
         kind = (
@@ -176,4 +177,7 @@ def provenance(study: Study) -> str:
     classes = ", ".join(f"{counts.get(i, 0)} {name}" for i, name in enumerate(p.class_names))
     classes = "no labels" if -1 in counts else classes
     files = f"`params/{p.task}.yaml`" + (f" and `params/{p.overlay}.yaml`" if p.overlay else "")
-    return f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`."
+    leaks = f" {LEAKS}." if p.leaks else ""
+    return (
+        f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`.{leaks}"
+    )

@@ -56,7 +56,7 @@ def write_results(folder: Path, task: str, variants=("wsi", "dual_go"), inputs: 
     """Results of one task with 12 patients, in the columns that the stages write."""
     results = folder / "results" / task
     results.mkdir(parents=True, exist_ok=True)
-    patients = [f"P{i:02d}" for i in range(12)]
+    patients = [f"TCGA-AA-{i:04d}" for i in range(12)]
     pd.DataFrame(
         {
             "patient_id": patients,

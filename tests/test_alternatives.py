@@ -43,6 +43,16 @@ def test_rows_are_replaced_and_others_kept(project):
     assert "`0.3`: dual_go +0.200 [+0.100, +0.000], go +0.300" in told and "`0.0`: go +0.500" in told
 
 
+def test_a_change_is_set_against_what_it_was_measured_against(project):
+    rows = measured({"go": 0.1}, value="256") + measured({"go": 0.2}, value="512")
+    alternatives.add([row | {"setting": "ae_hidden", "default_value": "64"} for row in rows])
+    alternatives.add(measured({"go": 0.3}))
+    text = section_unsaid.unsaid()
+    line = next(x for x in text.split("\n") if x.startswith("| `ae_hidden`"))
+    assert "| `256` |" in line and "`256` instead of `64`: go +0.100" in line and "`512` instead of `64`" in line
+    assert "`0.3`: go +0.300" in text  # against the default itself
+
+
 def test_the_page_says_what_was_measured_on_which_cohort_or_how_to(project):
     assert "has not been measured here" in section_unsaid.unsaid()
     alternatives.add(measured({"go": 0.1}))

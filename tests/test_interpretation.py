@@ -340,6 +340,16 @@ def test_every_reported_term_has_a_state(tmp_path):
     assert paper_terms.receipts(["cats", "dogs"], "go", {}, [], names).empty
 
 
+def test_a_set_is_known_by_its_id_or_by_any_spelling_of_its_name():
+    from mmmil import paper_terms
+
+    skin = ("GO:0043588", "skin development")
+    names = ["GOBP_SKIN_DEVELOPMENT", "skin development (GO:0043588)", "Skin Development", "other name (GO:0043588)"]
+    assert [paper_terms.find(*skin, [name]) for name in names] == names
+    assert paper_terms.find(*skin, ["skin development (GO:0000001)", "GOBP_SKIN_EPIDERMIS_DEVELOPMENT"]) is None
+    assert paper_terms.find("hsa04110", "Cell cycle", ["KEGG_CELL_CYCLE"]) == "KEGG_CELL_CYCLE"
+
+
 def test_reported_terms_are_those_of_the_paper():
     from mmmil import paper_terms
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import book_stubs
@@ -113,6 +114,14 @@ def test_no_claim_is_a_sentence_of_another():
     assert len(set(texts)) >= len(texts) - 1  # "None of these four differences is significant" stands twice
 
 
+def test_where_the_direction_alone_is_judged_the_claim_says_no_more():
+    for c in claims.load():
+        if c.query.name in ("ordering", "contrast", "balance"):
+            said, _, aside = c.claim.partition("(the paper: ")
+            assert not re.search(r"\b(far|much|clear|marked|slight|notabl|substantial)", said), c.id
+            assert "direction is judged" in aside or not re.search("marked|slight|notabl|substantial", aside), c.id
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -205,10 +214,24 @@ def test_ordering_and_equality():
 
 def test_the_difference_shown_is_the_one_that_decides():
     clear, unsure, wrong = (
-        Difference(v, v - w, v + w, of) for v, w, of in ((0.2, 0.01, "a"), (0.3, 0.4, "b"), (-0.1, 0.01, "c"))
+        Difference(v, v - w, v + w, of) for v, w, of in ((0.2, 0.01, "a"), (0.3, 0.5, "b"), (-0.1, 0.01, "c"))
     )
     assert "(b, least of 2)" in Answer(differences=[clear, unsure]).text
     assert Answer(differences=[clear, unsure, wrong]).text.startswith("-0.100 [-0.110, -0.090] (c")
+    assert "(b, least of 3)" in Answer(differences=[clear, unsure, wrong], tolerance=0.2).text
+
+
+def test_the_difference_shown_of_an_equality_is_the_one_farthest_from_zero():
+    near, wide, far = (
+        Difference(v, v - w, v + w, of) for v, w, of in ((-0.015, 0.001, "a"), (0.01, 0.03, "b"), (0.05, 0.01, "c"))
+    )
+    assert "(b, farthest from zero of 2)" in Answer(differences=[near, wide], tolerance=0.02, alike=True).text
+    assert "(c, farthest from zero of 3)" in Answer(differences=[near, wide, far], tolerance=0.02, alike=True).text
+
+
+def test_an_equality_is_shown_by_what_it_hangs_on(rows):
+    assert "farthest from zero of 2" in rows["C079", "nsclc"].value
+    assert "least of 4" in rows["C071", "nsclc"].value
 
 
 # -- cohorts -----------------------------------------------------------------------------------------------------
@@ -244,6 +267,21 @@ def test_a_failed_training_decides_nothing(rows):
     assert rows["C065", "nsclc"].reason.startswith("failed: the training of clam")
 
 
+def test_a_training_of_one_fold_that_failed_decides_nothing_either(project):
+    by_id = {c.id: c for c in claims.load()}
+    results = evidence.Results(params.load("nsclc"))
+    lost = (results.predictions["variant"] == "dual_go") & (results.predictions["fold"] == 3)
+    results.predictions = results.predictions[~lost]
+    for name in ("C001", "C003", "C071", "C091"):
+        row = ledger.judge(by_id[name], results, "nsclc")
+        assert (row.value, row.verdict) == ("–", UNTESTABLE)
+        assert row.reason == "failed: the training of dual_go left no predictions of fold 3"
+    assert ledger.judge(by_id["C103"], results, "nsclc").verdict != UNTESTABLE  # the final models are all there
+    results.predictions = results.predictions[results.predictions["split"] == "val"]
+    with pytest.raises(evidence.NotTestable, match="failed: the training of wsi left"):
+        results.difference("wsi", "go", "roc_auc", "test")
+
+
 def test_a_real_cohort_that_is_not_the_papers_decides_nothing(project):
     p = params.load("real_nsclc")
     write(project, p, predict(p, {}, without=[n for n in PAPER if n not in ("go", "kegg")]))
@@ -255,6 +293,44 @@ def test_a_real_cohort_that_is_not_the_papers_decides_nothing(project):
     assert ledger.stands_for(params.load("real_lgg")) == "lgg"
     lgg = [row for row in own.rows if row.of == "lgg" and row.claim.query.none is None]
     assert {row.reason for row in lgg} == {"no cohort of this task is here"}
+
+
+def test_an_own_table_of_patients_is_not_the_papers_cohort(project):
+    (own,) = [c for c in claims.load() if c.id == "C071"]
+    for changes in ({"cohort_table": "own.csv"}, {"sample_sheets": []}):
+        row = ledger.judge(own, evidence.Results(params.load("nsclc", **changes)), "nsclc")
+        assert row.verdict == UNTESTABLE and row.reason.startswith("an own table of patients")
+    path = project / "results" / "nsclc" / "cohort.csv"
+    before = path.read_text()
+    path.write_text(before.replace("TCGA-AA-0003", "H-3"))
+    row = ledger.judge(own, evidence.Results(params.load("nsclc")), "nsclc")
+    path.write_text(before)
+    assert row.verdict == UNTESTABLE and row.reason == "not TCGA's patients: 1 of 12 names are no barcodes"
+
+
+def test_models_whose_gene_sets_were_chosen_on_all_patients_reproduce_nothing(project):
+    by_id, results = {c.id: c for c in claims.load()}, evidence.Results(params.load("nsclc", selection="all_patients"))
+    for name in ("C001", "C004", "C071", "C030"):
+        row = ledger.judge(by_id[name], results, "nsclc")
+        assert (row.verdict, row.reason) == (UNTESTABLE, "gene sets chosen on all patients") and row.value != "–"
+    for name in ("C050", "C022"):  # images alone, and a setting
+        assert ledger.judge(by_id[name], results, "nsclc").verdict != UNTESTABLE
+    (row,) = [
+        r
+        for r in ledger.Ledger({"lgg": params.load("lgg", "demo", selection="all_patients")}).rows
+        if (r.claim.id, r.of) == ("C071", "lgg")
+    ]
+    assert row.reason == "synthetic cohort; gene sets chosen on all patients"
+
+
+def test_a_setting_of_a_modality_that_is_not_there_decides_nothing(project):
+    by_id = {c.id: c for c in claims.load()}
+    genes = evidence.Results(params.load("real_lgg"))
+    slides = evidence.Results(params.load("nsclc", inputs="slides"))
+    assert ledger.judge(by_id["C023"], genes, "lgg").reason == "this cohort has no slides"
+    assert ledger.judge(by_id["C028"], slides, "nsclc").reason == "this cohort has no genes"
+    assert ledger.judge(by_id["C028"], genes, "lgg").verdict == REPRODUCED
+    assert ledger.judge(by_id["C023"], slides, "nsclc").verdict == REPRODUCED
 
 
 def test_a_cohort_of_other_classes_stands_for_none(project):

@@ -3,10 +3,11 @@
 import json
 
 import book_stubs
+import pandas as pd
 import pytest
 import yaml
 
-from mmmil import pages, params, section_text, sections
+from mmmil import cohort, pages, params, section_overview, section_text, sections, study
 
 
 @pytest.fixture
@@ -46,6 +47,19 @@ def test_real_and_synthetic_never_share_a_table(project):
     synthetic, real = part.split("### Real cohorts")
     assert "NSCLC" not in synthetic and "LGG" not in real.split("## The notebooks")[0]
     assert "not a reproduction" not in real
+
+
+def test_a_selection_that_leaks_is_told_of_its_cohort_alone(project):
+    tasks = {"lgg": params.load("lgg", "demo", selection="all_patients"), "nsclc": params.load("nsclc", "demo")}
+    for text in (sections.section("04", tasks), sections.section("09", tasks)):
+        told = [line for line in text.split("\n") if "The selection leaks" in line]
+        assert len(told) == 1 and "LGG grade II / III" in told[0]
+    told = section_overview.overview(tasks, project).split("\n")
+    assert [line[:3] for line in told if "The selection leaks" in line] == ["LGG"]
+    assert "leaks" not in section_text.made_on({"nsclc": tasks["nsclc"]})
+    patients = cohort.Cohort(pd.DataFrame({"label": [0, 1]}), pd.DataFrame(), [])
+    heads = {task: study.provenance(study.Study(p, patients, pd.Series(), None)) for task, p in tasks.items()}
+    assert "The selection leaks" in heads["lgg"] and "leaks" not in heads["nsclc"]
 
 
 def test_toc_leaves_out_what_others_have_not_made(project):
