@@ -6,7 +6,8 @@
 Null: one cohort without signal (`sim_null`), whose labels, split, initial weights and batches are drawn anew for every
 seed; dual attention over gene sets and tiles, of frozen features, which makes a training take a second. A test at
 level α may call α of the sets significant. Planted: cohorts in which 15 % of the sets differ, and the proposed model.
-All sets are tokens here, so that attention could miss the planted ones. What a seed gave is kept under
+All sets are tokens here, so that attention could miss the planted ones. A null that can give no p at a level, being
+too small, "cannot decide" there: nothing is counted. What a seed gave is kept under
 results/benchmarks/attention_nulls/ and found again, so a run that was cut goes on. Writes
 benchmarks/results/attention_nulls.md.
 """
@@ -90,16 +91,17 @@ def _code() -> str:
 
 def rates(found: pd.DataFrame) -> list[str]:
     """Share of the sets called significant, mean over seeds and its standard error: the seed is the unit."""
-    lines = ["| attention | test | p ≤ 0.05 | p ≤ 0.01 | smallest p |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| attention | test | p ≤ 0.05 | p ≤ 0.01 | smallest p found | least p possible |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
     for source, own in found.groupby("source", sort=False):
         for column, shown in TESTS.items():
-            cells = []
+            cells, least = [], least_p(own, column)
             for level in (0.05, 0.01):
                 share = (own[column] <= level).groupby(own["seed"]).mean()
-                cells.append(f"{share.mean():.3f} ± {share.std() / len(share) ** 0.5:.3f}")
-            lines.append(
-                f"| {gene_attention.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} | {own[column].min():.4f} |"
-            )
+                told = f"{share.mean():.3f} ± {share.std() / len(share) ** 0.5:.3f}"
+                cells.append(told if least <= level else "cannot decide")
+            cells += [f"{own[column].min():.4f}", f"{least:.4f}" if least else "–"]
+            lines.append(f"| {gene_attention.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
     lines += ["", "| attention | rule | seeds with any set at 0.05 | at 0.01 |", "| --- | --- | --- | --- |"]
     for source, own in found.groupby("source", sort=False):
         rules = {"adjusted p (BH)": ["fdr"], "the paper's: adjusted p and permutation p": ["fdr", "p_labels"]}
@@ -107,9 +109,18 @@ def rates(found: pd.DataFrame) -> list[str]:
             rules[f"the paper's, and {attention_nulls.SHOWN_AS[null]}"] = ["fdr", "p_labels", f"p_{null}"]
         for shown, columns in rules.items():
             worst = own[columns].max(axis=1)
-            cells = [f"{int((worst <= level).groupby(own['seed']).any().sum())}" for level in (0.05, 0.01)]
+            least = max(least_p(own, column) for column in columns)
+            cells = [
+                f"{int((worst <= level).groupby(own['seed']).any().sum())}" if least <= level else "cannot decide"
+                for level in (0.05, 0.01)
+            ]
             lines.append(f"| {gene_attention.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
     return lines
+
+
+def least_p(own: pd.DataFrame, column: str) -> float:
+    """The least p that a null of this size can give; 0 for tests that are no null."""
+    return own[column.replace("p_", "least_")].max() if column.startswith("p_") else 0.0
 
 
 def planted(found: pd.DataFrame) -> list[str]:
@@ -129,7 +140,11 @@ def planted(found: pd.DataFrame) -> list[str]:
         cells = [seed, f"{own['auc'].iloc[0]:.3f}", gene_attention.SHOWN_AS[source], f"{len(own)} ({truth.sum()})"]
         cells += [f"{roc_auc_score(truth, own[c].abs()):.3f}" for c in ("effect", "mean")]
         survive = [differ, *(differ & (own[f"p_{null}"] < 0.01) for null in attention_nulls.SHOWN_AS)]
-        cells += [f"{mask.sum()} ({(mask & truth).sum()})" for mask in survive]
+        least = [0.0, *(least_p(own, f"p_{null}") for null in attention_nulls.SHOWN_AS)]
+        cells += [
+            f"{mask.sum()} ({(mask & truth).sum()})" if p < 0.01 else "cannot decide"
+            for mask, p in zip(survive, least, strict=True)
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
 
@@ -160,7 +175,9 @@ def main() -> None:
         f"{platform.machine()}, {os.cpu_count()} cores, no GPU, Python {platform.python_version()}, {versions}. "
         f"Synthetic cohorts of {SMALL['sim_patients']} patients, about {test} of them the test set; all "
         f"{SMALL['sim_sets']} GO-like sets are tokens; {SMALL['null_models']} models trained on permuted labels, "
-        f"{SMALL['null_draws']} untrained ones, {SMALL['null_draws']} draws of random genes.",
+        f"{SMALL['null_draws']} untrained ones, {SMALL['null_draws']} draws of random genes. The least p that a null "
+        "can give is 1 / (1 + its size); the null of permuted trainings is pooled over the sets and barely decides at "
+        f"0.01, where none of its {SMALL['null_models'] * SMALL['sim_sets']} effects may reach that of the set.",
         "",
         f"## No signal, {given.seeds} seeds",
         "",

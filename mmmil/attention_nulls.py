@@ -9,7 +9,8 @@ attention at all. They do wherever the tokens differ, whatever the model has lea
 - size: every set's genes replaced by as many others, drawn from those that were tested and put in the same order; the
   trained model reads them in the set's place.
 
-The statistic is |rank-biserial effect| between the true classes of the test patients. No p is ever zero.
+The statistic is |rank-biserial effect| between the true classes of the test patients. No p is ever zero: the least
+that a null can give is 1 / (1 + its size), and one whose least p is not below the limit cannot decide.
 """
 
 from __future__ import annotations
@@ -210,7 +211,8 @@ def own_p(effect: np.ndarray, null: np.ndarray) -> np.ndarray:
 def against(study: Study, name: str) -> dict[str, pd.DataFrame]:
     """`gene_attention.analyse`'s tables with a p of every null, one table per source.
 
-    Columns p_labels (of the difference of means), p_trained (pooled), p_untrained and p_size (own).
+    Columns p_labels (of the difference of means), p_trained (pooled), p_untrained and p_size (own), and for each the
+    least p that it could have, least_labels and so on: 1 / (1 + the null's size).
     """
     p = study.p
     attention, tables = gene_attention.analyse(study, name)
@@ -220,10 +222,11 @@ def against(study: Study, name: str) -> dict[str, pd.DataFrame]:
         "size": (own_p, size_matched(study, name, p.null_draws)),
     }
     for source, table in tables.items():
-        table["p_labels"] = table["permutation_p"]
+        table["p_labels"], table["least_labels"] = table["permutation_p"], 1 / (1 + p.n_permutations)
         for null, (p_of, found) in nulls.items():
             own = pd.DataFrame(found[source], columns=attention.sets)[table.index].to_numpy()
             table[f"p_{null}"] = p_of(table["effect"].to_numpy(), own)
+            table[f"least_{null}"] = p_of(np.full(own.shape[1], np.inf), own)  # no repetition reaches it
     return tables
 
 
@@ -231,20 +234,25 @@ def survival(tables: dict[str, pd.DataFrame], fdr: float) -> pd.DataFrame:
     """How many sets with an adjusted p below `fdr` survive each null, and all of them; one row per source and null.
 
     tables: as `against` returns them. A set survives a null where its p is below `fdr`, too. alone: sets with a p
-    below `fdr` whatever their adjusted p; smallest_p: the smallest one found.
+    below `fdr` whatever their adjusted p; found_p: the smallest p found; least_p: the smallest that the null can give.
+    Where least_p is not below `fdr` the null cannot decide: that nothing survives it is no finding, so that survive
+    and alone are missing, and "all" leaves it out.
     """
     rows = []
     for source, table in tables.items():
-        differ = table["fdr"] < fdr
-        below = {null: table[f"p_{null}"] < fdr for null in SHOWN_AS}
-        for null, own in below.items():
-            smallest = table[f"p_{null}"].min()
-            rows.append(
-                (source, null, len(table), int(differ.sum()), int((differ & own).sum()), int(own.sum()), smallest)
-            )
-        every = np.logical_and.reduce([differ, *below.values()])
-        rows.append((source, "all", len(table), int(differ.sum()), int(every.sum()), np.nan, np.nan))
-    return pd.DataFrame(rows, columns=["source", "null", "sets", "differ", "survive", "alone", "smallest_p"])
+        differ, deciding = table["fdr"] < fdr, []
+        about = {"source": source, "sets": len(table), "differ": int(differ.sum())}
+        for null in SHOWN_AS:
+            p, least = table[f"p_{null}"], table[f"least_{null}"].iloc[0]
+            row = about | {"null": null, "found_p": p.min(), "least_p": least}
+            if least < fdr:
+                row |= {"survive": int((differ & (p < fdr)).sum()), "alone": int((p < fdr).sum())}
+                deciding.append(p < fdr)
+            rows.append(row)
+        every = int(np.logical_and.reduce([differ, *deciding]).sum()) if deciding else None
+        rows.append(about | {"null": "all", "survive": every})
+    columns = ["source", "null", "sets", "differ", "survive", "alone", "found_p", "least_p"]
+    return pd.DataFrame(rows, columns=columns).astype({"survive": "Int64", "alone": "Int64"})
 
 
 def summary(study: Study) -> pd.DataFrame:

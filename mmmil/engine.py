@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import pickle
+import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,16 +46,13 @@ def make_fabric(p: Params) -> Fabric:
     Under `torchrun` every process gets its share of each batch, by distributed data parallel.
     """
     torch.set_num_threads(p.cpu_threads)
-    cuda = torch.cuda.is_available() if p.device == "auto" else p.device == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise TrainingError("device: cuda, but PyTorch sees no GPU here; set device: auto")
-    precision = p.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
+    cuda, precision = uses_gpu(p), precision_of(p)
     processes, of_a_node = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    several = {"strategy": "ddp", "devices": of_a_node, "num_nodes": processes // of_a_node} if processes > 1 else {}
-    one = {"devices": [free_gpu(tuple(map(gpu_name, range(torch.cuda.device_count()))))] if cuda else 1}
-    fabric = Fabric(accelerator="cuda" if cuda else "cpu", precision=precision, **(several or one))
+    if processes > 1:
+        where = {"strategy": "ddp", "devices": of_a_node, "num_nodes": processes // of_a_node}
+    else:
+        where = {"devices": [free_gpu(tuple(map(gpu_name, range(torch.cuda.device_count()))))] if cuda else 1}
+    fabric = Fabric(accelerator="cuda" if cuda else "cpu", precision=precision, **where)
     fabric.launch()
     torch.use_deterministic_algorithms(not cuda)
     return fabric
@@ -81,6 +79,27 @@ def free_gpu(names: tuple[str, ...], folder: Path | None = None) -> int:
         except OSError:
             os.close(lock)
     return 0
+
+
+def uses_gpu(p: Params) -> bool:
+    """Whether `device` means a GPU here. Raises TrainingError where it asks for one and there is none."""
+    if p.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device: cuda, but PyTorch sees no GPU here; set device: auto")
+    return p.device != "cpu" and torch.cuda.is_available()
+
+
+def precision_of(p: Params) -> str:
+    """The precision by the parameter, or under auto bf16-mixed on a GPU that has it and 32-true elsewhere."""
+    if p.precision != "auto":
+        return p.precision
+    return "bf16-mixed" if uses_gpu(p) and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def circumstances(p: Params) -> dict[str, str]:
+    """Name of the device, and precision: what a result's numbers depend on beside its inputs."""
+    gpu = uses_gpu(p)
+    device = torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine()
+    return {"device": device, "precision": precision_of(p)}
 
 
 @dataclass(frozen=True)
@@ -138,8 +157,7 @@ def fit(
     Raises TrainingError where the loss is not finite (names the batch), where the device's memory is not enough
     (names the parameters to lower) and where the tile encoder cannot be compiled.
     """
-    if p.compile == "backbone" and getattr(model, "tile_encoder", None) is not None:
-        model.tile_encoder.compile()  # in place: the names of its parameters stay what they are
+    compile_encoder(model, p)
     optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr, weight_decay=p.weight_decay, fused=True)
     model, optimizer = fabric.setup(model, optimizer)
     steps = -(-len(train) // p.batch_size)
@@ -184,6 +202,12 @@ def fit(
             history.append(row)
             state.keep(history)
     return model, pd.DataFrame(history)
+
+
+def compile_encoder(model: nn.Module, p: Params) -> None:
+    """Compile the model's tile encoder where `compile` says so: in place, so that its parameters keep their names."""
+    if p.compile == "backbone" and getattr(model, "tile_encoder", None) is not None:
+        model.tile_encoder.compile()
 
 
 # Parameters of glibc's mallopt(3) with the values that are restored: its defaults.

@@ -205,11 +205,18 @@ def write(study, patient: str, maps: dict[str, np.ndarray], folder: Path | None 
 
 
 def write_all(study) -> pd.DataFrame:
-    """Write the heatmaps of `of_each_class`, and index.csv that says who was shown; its rows, columns FILES."""
-    rows = []
+    """Write the heatmaps of `of_each_class`, and index.csv that says who was shown; its rows, columns FILES.
+
+    Pictures and GeoJSON files of patients that an earlier training showed are removed from the folder.
+    """
+    rows, folder = [], study.p.results / "heatmaps"
     for shown in of_each_class(study):
         files = [path.name for path in write(study, shown.patient, shown.maps)]
         rows += [(shown.patient, shown.label, name, prob, *files) for name, prob in shown.prob.items()]
     table = pd.DataFrame(rows, columns=FILES)
-    record.write_atomically(study.p.results / "heatmaps" / "index.csv", lambda t: table.to_csv(t, index=False))
+    record.write_atomically(folder / "index.csv", lambda t: table.to_csv(t, index=False))
+    for kind in ("png", "geojson"):
+        for file in folder.glob(f"*.{kind}"):
+            if file.name not in set(table[kind]):
+                file.unlink()
     return table

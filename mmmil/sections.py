@@ -129,17 +129,28 @@ def attention(tasks: Mapping[str, params.Params]) -> str:
 
 
 def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
-    """Which of these findings survive which null."""
-    rows = []
+    """Which of these findings survive which null, and which null is too small to tell."""
+    rows, undecided = [], {}
     for task, p in tasks.items():
-        table = read_results(task, "attention_nulls", ["source", "library", "null", "differ", "survive"])
+        table = read_results(task, "attention_nulls", ["source", "library", "null", "differ", "survive", "least_p"])
         for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
             left = own.set_index("null")["survive"]
-            rows.append([title(p), source, str(library).upper(), own["differ"].iloc[0], *left])
+            cells = ["cannot decide" if isnan(n) else int(n) for n in left]
+            rows.append([title(p), source, str(library).upper(), own["differ"].iloc[0], *cells])
+            for row in own[own["survive"].isna() & own["least_p"].notna()].itertuples():
+                undecided.setdefault((title(p), p.attention_fdr), []).append(row.least_p)
     head = ["cohort", "attention", "library", "adjusted p below the limit", "labels permuted, model fixed"]
-    head += ["model trained on permuted labels", "random weights", "random genes of the set's size", "all four"]
+    head += ["model trained on permuted labels", "random weights", "random genes of the set's size"]
     caption = "Findings that survive a null: its p is below the limit, too"
-    return wide_table(caption, head, rows, "attention") if rows else ""
+    text = wide_table(caption, [*head, "all that can decide"], rows, "attention") if rows else ""
+    for (cohort, limit), least in undecided.items():
+        best = f"{min(least):.3f}" if min(least) == max(least) else f"{min(least):.3f} to {max(least):.3f}"
+        text += (
+            f'\n{cohort}: "cannot decide" stands where the null is too small. The least p that it can give, '
+            f"{best}, is not below the limit of {limit:g}, so that nothing could survive it whatever the model learnt; "
+            "more `null_models` would let it decide.\n"
+        )
+    return text
 
 
 def _attention_terms(tasks: Mapping[str, params.Params]) -> str:

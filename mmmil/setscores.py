@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from mmmil import attribution, experiments, genesets, genetokens
 from mmmil.evaluation import weighted_scores
 from mmmil.genefolds import rows_of
+from mmmil.interpretation import over_tokens
 
 PLAIN, REGRESSION = "mean of set scores", "logistic regression on set scores"
 
@@ -41,7 +42,8 @@ def predictions(study, name: str) -> pd.DataFrame:
     """One row per patient, each scored by the fold that held them out: label, fold, and one column per score.
 
     Columns are PLAIN, one per attention over gene sets, REGRESSION (on the fold's training patients), and the model's
-    probability under its variant's name. Raises AttributionError for a model without gene sets.
+    probability under its variant's name. Raises AttributionError for a model without gene sets, and AttentionError
+    where attention over a patient's sets has no positive sum.
     """
     library = experiments.variant(name).genes
     frames = []
@@ -53,7 +55,7 @@ def predictions(study, name: str) -> pd.DataFrame:
         frame = pd.DataFrame({"label": study.labels.loc[held], "fold": fold, PLAIN: signed.mean(1)}, index=held)
         for source, weights in attribution.rankings(t, "sets").items():
             if source != "gradient":
-                frame[source] = (weights * signed).sum(1) / weights.sum(1)
+                frame[source] = (over_tokens(weights) * signed).sum(1)
         fitted = LogisticRegression(C=1.0, max_iter=5000, class_weight="balanced")
         fitted.fit(scores.loc[train], study.labels.loc[train])
         frame[REGRESSION] = fitted.predict_proba(scores.loc[held])[:, 1]

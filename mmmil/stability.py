@@ -27,6 +27,9 @@ class Reseeded(Study):
     def fold_bags(self, fold: int) -> list[str]:
         return self.of.fold_bags(fold)
 
+    def bags(self, fold: int):
+        return self.of.bags(fold)  # one array for all seeds: gigabytes
+
     def gene_tokens(self, fold: int, library: str):
         return self.of.gene_tokens(fold, library)
 
@@ -62,8 +65,9 @@ def across_seeds(study: Study, name: str, further: int = 2, confidence: float = 
     """Spearman's correlation between the rankings of seeds, one row per score: attention, gradient, and probability.
 
     For a score over tokens it is taken within each test patient for every two seeds, and averaged over the pairs; the
-    row is the mean over patients with its bootstrap interval (0: the seeds share nothing). For the probability it is
-    over the patients, so that a low row can be told from models that disagree altogether.
+    row is the mean over patients with its bootstrap interval (0: the seeds share nothing). A patient of a single token,
+    or whose tokens all have one score, has no ranking and is left out; patients: how many were counted. For the
+    probability it is over the patients, so that a low row can be told from models that disagree altogether.
     """
     found = attentions(study, name, further)
     rows = {}
@@ -71,15 +75,18 @@ def across_seeds(study: Study, name: str, further: int = 2, confidence: float = 
         pairs = [(a[source], b[source]) for a, b in combinations(found, 2)]
         if source == "probability":
             values = [stats.spearmanr(a, b).statistic for a, b in pairs]
-            rows[source] = {"spearman": np.mean(values), "low": np.nan, "high": np.nan}
+            rows[source] = {"spearman": np.mean(values), "low": np.nan, "high": np.nan, "patients": len(pairs[0][0])}
         else:
             values = np.mean([[_spearman(x, y) for x, y in zip(a, b, strict=True)] for a, b in pairs], axis=0)
+            values = values[~np.isnan(values)]
             rows[source] = dict(zip(("spearman", "low", "high"), interval(values, confidence), strict=True))
-        rows[source] |= {"seeds": len(found), "patients": len(found[0][source])}
+            rows[source]["patients"] = len(values)
+        rows[source]["seeds"] = len(found)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Of one patient's real tokens; padding is -inf in both."""
+    """Of one patient's real tokens, padding being -inf in both; NaN where one of the two ranks nothing."""
     real = np.isfinite(a)
-    return stats.spearmanr(a[real], b[real]).statistic
+    a, b = a[real], b[real]
+    return stats.spearmanr(a, b).statistic if min(map(np.ptp, (a, b))) > 0 else np.nan

@@ -34,11 +34,12 @@ def frozen_features(study, name: str, fold: int) -> np.ndarray:
         "weights": weights.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
         "seed": p.seed if p.weights == "random" else None,
         "bags": study.bag_keys(fold),
-        "code": record.source_digest("mmmil.backbone", "mmmil.weights", "mmmil.ctranspath"),
+        "precision": engine.precision_of(p),
+        "code": record.source_digest("mmmil.training", "mmmil.backbone", "mmmil.weights", "mmmil.ctranspath"),
         "versions": record.versions("torch", "timm"),
     }
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> dict:
         fabric = make_fabric(p)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(p.seed)
@@ -49,6 +50,7 @@ def frozen_features(study, name: str, fold: int) -> np.ndarray:
                 tiles = torch.from_numpy(bag).to(fabric.device)[None]
                 features.append(encoder(backbone.to_input(tiles, encoder.mean, encoder.std)).float().cpu().numpy())
         np.save(folder / "features.npy", np.stack(features))
+        return engine.circumstances(p)
 
     return np.load(record.cached(p.results / "features" / name, inputs, make) / "features.npy")
 
@@ -175,8 +177,9 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
     position = {patient: i for i, patient in enumerate(study.patients)}
     train, evaluated = [position[i] for i in train_ids], [position[i] for i in evaluated_ids]
     labels = torch.from_numpy(study.labels.to_numpy(np.int64, copy=True))
-    facts = {"device": platform.processor() or platform.machine(), "parameters": None}
+    facts = {"parameters": None}
     if v.fusion == "logistic":
+        facts["device"] = platform.processor() or platform.machine()
         if v.uses_genes:
             x, strength = study.expression.level, 1e-3
         else:
@@ -204,7 +207,7 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
         if p.epoch_choice == "inner":
             epochs = _best_epoch(fabric, start(), inputs, labels, train, p, augment, folder, checkpoint)
         model = start()
-        facts |= {"parameters": backbone.parameters(model), "epochs": epochs}
+        facts |= engine.circumstances(p) | {"parameters": backbone.parameters(model), "epochs": epochs}
         fitted, history = engine.fit(
             fabric, model, inputs, labels, train, p, augment, epochs=epochs, checkpoint=checkpoint
         )
@@ -214,7 +217,6 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
         save_file({k: t.contiguous().cpu() for k, t in model.state_dict().items()}, folder / "model.safetensors")
         history.to_csv(folder / "history.csv", index_label="epoch")
         if fabric.device.type == "cuda":
-            facts["device"] = torch.cuda.get_device_name(fabric.device)
             facts["gpu_peak_mib"] = torch.cuda.max_memory_allocated() // 2**20
     table = pd.DataFrame(
         {
@@ -243,7 +245,10 @@ def _best_epoch(fabric, model, inputs, labels, train, p: Params, augment: bool, 
 
 
 def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
-    """A trained model of a finished training's folder, set up on the device, with the inputs it reads."""
+    """A trained model of a finished training's folder, set up on the device, with the inputs it reads.
+
+    Its tile encoder is laid out and compiled as in training: in bf16 another kernel rounds to other probabilities.
+    """
     p = study.p
     inputs, genes = inputs_of(study, v, fold)
     encoder = None
@@ -251,6 +256,8 @@ def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Mo
         encoder = backbone.TileEncoder(v.backbone, "random")
         if v.backbone == "reduced":
             backbone.prune(encoder, torch.arange(p.kept_channels))
+        encoder.to(memory_format=torch.channels_last)
     model = build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
     model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    engine.compile_encoder(model, p)
     return fabric.setup(model), inputs

@@ -1,10 +1,11 @@
 """Nulls of attention over gene sets: what they change and what not, and p-values that are never zero."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_interpretation import make
 
-from mmmil import attention_nulls, experiments, gene_attention, params
+from mmmil import attention_nulls, experiments, gene_attention, params, sections
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,9 @@ def test_only_labels_of_the_development_patients_are_permuted(genes_only):
 def test_every_null_gives_a_p_and_the_survivors_are_counted(genes_only, monkeypatch):
     tables = attention_nulls.against(genes_only, "go")
     table = tables["self_genes"]
+    least = {"labels": 1 / (1 + genes_only.p.n_permutations), "trained": 1 / (1 + 2 * 9), "untrained": 1 / 101}
+    for null, p in (least | {"size": 1 / 101}).items():
+        assert np.allclose(table[f"least_{null}"], p) and (table[f"p_{null}"] >= p - 1e-12).all()
     for null in attention_nulls.SHOWN_AS:
         assert table[f"p_{null}"].between(0, 1).all() and (table[f"p_{null}"] > 0).all()
     counted = attention_nulls.survival(tables, 0.5).set_index("null")
@@ -43,6 +47,28 @@ def test_every_null_gives_a_p_and_the_survivors_are_counted(genes_only, monkeypa
     monkeypatch.setattr(attention_nulls, "_random_tokens", lambda *_: pytest.fail("drawn again"))
     again = attention_nulls.against(genes_only, "go")["self_genes"]
     assert again.equals(table), "found in the record"
+
+
+def test_a_null_that_is_too_small_to_decide_counts_nothing_and_is_left_out():
+    table = pd.DataFrame({"fdr": [0.001, 0.002, 0.5]})
+    for null in attention_nulls.SHOWN_AS:
+        table[f"p_{null}"], table[f"least_{null}"] = [0.001, 0.2, 0.001], 0.001
+    table["p_trained"], table["least_trained"] = [0.053, 0.1, 0.2], 0.053  # 2 models of 9 sets, as in the demo
+    counted = attention_nulls.survival({"self_genes": table}, 0.01).set_index("null")
+    assert pd.isna(counted.loc["trained", "survive"]) and pd.isna(counted.loc["trained", "alone"])
+    assert counted.loc[["labels", "untrained", "size", "all"], "survive"].tolist() == [1, 1, 1, 1]
+    assert counted.loc["trained", ["found_p", "least_p"]].tolist() == [0.053, 0.053]
+    assert counted.loc["labels", "alone"] == 2
+
+
+def test_the_section_page_says_where_a_null_cannot_decide(monkeypatch):
+    rows = [("self_genes", "go", null, 3, 1, 0.001) for null in [*attention_nulls.SHOWN_AS, "all"]]
+    rows[1], rows[4] = ("self_genes", "go", "trained", 3, None, 0.053), ("self_genes", "go", "all", 3, 1, None)
+    table = pd.DataFrame(rows, columns=["source", "library", "null", "differ", "survive", "least_p"])
+    monkeypatch.setattr(sections, "read_results", lambda *_: table)
+    text = sections._attention_nulls({"lgg": params.load("lgg", "demo")})
+    assert "| self_genes | GO | 3 | 1 | cannot decide | 1 | 1 | 1 |" in text
+    assert "0.053, is not below the limit of 0.01" in text and "`null_models`" in text
 
 
 def test_random_genes_are_others_than_the_sets_own(genes_only):

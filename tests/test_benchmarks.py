@@ -1,5 +1,6 @@
 """The benchmarks run at the smallest size and write their pages: what they measure is measured elsewhere."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -39,7 +40,14 @@ def test_train_step_compares_both_recipes(tmp_path):
     text = page(tmp_path, "train_step")
     (_, speed), (_, loss) = tables(text)
     names = ["reference, Original backbone", "reference, reduced backbone", "ours"]
-    assert list(speed) == names and list(loss) == names
+    assert list(speed) == names
+    assert list(loss) == [
+        "reference, Original backbone, width 96",
+        "reference, reduced backbone, width 96",
+        "ours, no augmentation",
+        "ours, with augmentation and gene dropout",
+    ]
+    assert "The same in all rows" in text and "Gene dropout and class weights are off in both" in text
     for row in speed.values():
         bags, seconds = number(row["bags a second"]), number(row["s a step"])
         assert bags > 0 and number(row["peak, MiB"]) > 50
@@ -47,6 +55,28 @@ def test_train_step_compares_both_recipes(tmp_path):
     assert speed["ours"]["ours: times the bags"] == "1.0" and speed["ours"]["ours: share of the peak"] == "1.00"
     assert all(0 < number(row["other patients, mean"]) < 5 for row in loss.values())
     assert "commit" in text and "load average" in text and "nothing here was measured on a GPU" in text
+
+
+@pytest.mark.parametrize("way, augmented, dropped", [("ours", False, 0.0), ("shipped", True, 0.6)])
+def test_the_loss_is_compared_without_what_the_reference_lacks(tmp_path, monkeypatch, way, augmented, dropped):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import train_step
+
+    from mmmil import engine
+
+    train_step.make_data(tmp_path, 6, 4, 64, 5)
+    asked, fit = [], engine.fit
+
+    def watched(fabric, model, *given, augment):
+        asked.append((augment, model.gene_dropout.p))
+        return fit(fabric, model, *given, augment=augment)
+
+    monkeypatch.setattr(engine, "fit", watched)
+    numbers = {"steps": 2, "batch": 2, "lr": 3e-4, "threads": 1, "seed": 0, "warm_up": 0, "train": 4, "held": 2}
+    found = train_step.here(way, tmp_path, argparse.Namespace(device="cpu", **numbers))
+    assert asked == [(augmented, dropped)] and 0 < found["held"] < 5
+    alike = train_step.Reference("reduced", *train_step.ALIKE)
+    assert alike.classifier[-1].in_features == 4 * 96 and alike.image.layers[0].attention.num_landmarks == 64
 
 
 def test_whole_paper_adds_up_every_variant_and_task(tmp_path):

@@ -15,6 +15,7 @@ from mmmil import (
     experiments,
     faithfulness,
     heatmaps,
+    interpretation,
     params,
     record,
     setscores,
@@ -245,6 +246,7 @@ def test_heatmaps_of_a_multimodal_model_show_self_and_cross_side_by_side(trained
 def test_another_seed_changes_the_training_and_nothing_else(trained):
     other = stability.reseeded(trained, trained.p.seed + 1)
     assert other.gene_tokens(-1, "go").folder == trained.gene_tokens(-1, "go").folder
+    assert other.bags(-1) is trained.bags(-1), "the pixels are in memory once"
     assert other.bag_keys(-1) == trained.bag_keys(-1) and (other.folds == trained.folds).all()
     folders = [experiments.run(s, "go", -1) for s in (trained, other)]
     said = [record.run(folder)["inputs"] for folder in folders]
@@ -262,6 +264,19 @@ def test_stability_is_one_between_equal_models_and_counts_every_pair(trained, mo
     assert found.loc["self_genes", "spearman"] == pytest.approx(by_hand)
     monkeypatch.setattr(stability, "reseeded", lambda s, seed: s)
     assert np.allclose(stability.across_seeds(trained, "go", further=2)["spearman"], 1)
+
+
+def test_patients_without_a_ranking_are_left_out_of_stability_and_counted(monkeypatch):
+    rng = np.random.default_rng(0)
+    seeds = [{"self_image": rng.random((5, 4)), "probability": rng.random(5)} for _ in range(2)]
+    for seed in seeds:
+        seed["self_image"][0, 1:] = -np.inf  # a bag of one tile
+    seeds[1]["self_image"][1] = 0.25  # no order at all
+    monkeypatch.setattr(stability, "attentions", lambda *_: seeds)
+    row = stability.across_seeds(None, "wsi").loc["self_image"]
+    a, b = (seed["self_image"][2:] for seed in seeds)
+    assert row["spearman"] == pytest.approx(np.mean([stats.spearmanr(*x).statistic for x in zip(a, b, strict=True)]))
+    assert row["patients"] == 3 and row["low"] <= row["spearman"] <= row["high"]
 
 
 # -- gene-set scores without attention ---------------------------------------------------------------------------
@@ -288,6 +303,13 @@ def test_set_scores_are_of_training_statistics_and_compared_as_sklearn_says(trai
     labels = trained.labels.loc[train].to_numpy()
     signed = scores.loc[train].to_numpy() * sign
     assert signed[labels == 1].mean() > signed[labels == 0].mean()
+
+
+def test_attention_without_a_positive_sum_weighs_no_set(trained, monkeypatch):
+    rankings = attribution.rankings
+    monkeypatch.setattr(attribution, "rankings", lambda *a: {k: -np.abs(v) for k, v in rankings(*a).items()})
+    with pytest.raises(interpretation.AttentionError, match="a sum that is not positive"):
+        setscores.predictions(trained, "go")
 
 
 def test_even_attention_adds_nothing(trained):

@@ -235,8 +235,12 @@ def trained(tmp_path_factory):
 
 
 def test_one_patient_of_each_class_is_shown_as_predicted(trained):
-    table = heatmaps.write_all(trained)
     folder = trained.p.results / "heatmaps"
+    folder.mkdir()
+    for earlier in ("TCGA-before.png", "TCGA-before.geojson"):  # of a training that showed somebody else
+        (folder / earlier).touch()
+    table = heatmaps.write_all(trained)
+    assert {path.name for path in folder.iterdir()} == {"index.csv", *table["png"], *table["geojson"]}
     kept = pd.read_parquet(experiments.run(trained, "wsi", -1) / "predictions.parquet").set_index("patient_id")
     assert list(table["label"]) == [0, 1] and list(table.columns) == heatmaps.FILES
     assert np.allclose(table["prob"], kept.loc[table["patient_id"], "prob"], atol=1e-6)

@@ -199,8 +199,64 @@ def test_a_model_that_does_not_predict_the_record_gives_no_attention(small, monk
         return model, inputs
 
     monkeypatch.setattr(training, "load_model", other)
-    with pytest.raises(AttentionError, match=r"patient TCGA-.* is predicted 0\.\d+ and recorded 0\..* train again"):
+    with pytest.raises(
+        AttentionError, match=r"patient TCGA-.* is predicted 0\.\d+ on .* and recorded 0\..* train again"
+    ):
         interpretation.extract(small, "go", heads="each")
+
+
+@pytest.mark.parametrize("trained", [{"device": "NVIDIA H100"}, {"precision": "bf16-mixed"}])
+def test_another_device_or_precision_may_round_otherwise_and_is_named(trained):
+    now = {"device": "x86_64", "precision": "32-true"}
+    recorded, prob = np.array([0.5, 0.3]), np.array([0.5, 0.31])
+    with pytest.raises(AttentionError, match=r"P2 is predicted 0\.31.* on x86_64 \(32-true\) .*more than 1e-06 apart"):
+        interpretation.require_recorded("wsi", ["P1", "P2"], prob, recorded, now, now)
+    there = now | trained
+    told = rf"trained on {there['device']} \({there['precision']}\)"
+    with pytest.warns(UserWarning, match=rf"{told}, read on x86_64 \(32-true\): probabilities differ by 0\.010000"):
+        interpretation.require_recorded("wsi", ["P1", "P2"], prob, recorded, there, now)
+    with pytest.raises(AttentionError, match=rf"P2 .* {told}: more than 0\.02 apart"):
+        interpretation.require_recorded("wsi", ["P1", "P2"], prob + np.array([0, 0.02]), recorded, there, now)
+
+
+def test_a_model_that_was_trained_on_another_device_is_still_read(small, monkeypatch):
+    from mmmil import engine
+
+    interpretation.extract(small, "go", heads="each")
+    known = engine.circumstances(small.p)
+    folder = experiments.run(small, "go", -1)
+    assert known.items() <= interpretation.record.run(folder)["facts"].items()
+    monkeypatch.setattr(engine, "circumstances", lambda p: known | {"device": "NVIDIA H100"})
+    with pytest.warns(UserWarning, match="read on NVIDIA H100"):
+        interpretation.extract(small, "go", heads="each")
+
+
+def test_a_loaded_model_is_compiled_as_the_trained_one_was(small, monkeypatch):
+    from mmmil import backbone, training
+
+    compiled, v = [], experiments.variant("wsi")
+    monkeypatch.setattr(backbone.TileEncoder, "compile", lambda encoder: compiled.append(encoder))
+    folder = experiments.run(small, "wsi", -1)
+    for choice, expected in (("never", 0), ("backbone", 1)):
+        p = small.p.override(compile=choice)
+        asked = study.Study(p, small.cohort, small.folds, small.tiles)
+        model, _ = training.load_model(asked, v, -1, folder, training.make_fabric(p))
+        assert len(compiled) == expected
+    assert compiled[0] is model.module.tile_encoder
+
+
+def test_frozen_features_say_where_they_were_made_and_keep_precisions_apart(small, monkeypatch):
+    from mmmil import engine, training
+
+    def made():
+        return {path.parent for path in (small.p.results / "features" / "resnet50d").rglob("run.json")}
+
+    training.frozen_features(small, "resnet50d", -1)
+    (first,) = made()
+    assert interpretation.record.run(first)["facts"] == engine.circumstances(small.p)
+    monkeypatch.setattr(engine, "precision_of", lambda p: "bf16-mixed")
+    training.frozen_features(small, "resnet50d", -1)
+    assert len(made()) == 2
 
 
 def test_what_cannot_be_asked_for_is_said(small):
