@@ -87,13 +87,14 @@ def at_size(axis: str, size: int, ways: list[Way], given: argparse.Namespace) ->
     """A row per way at one size; the ways take turns."""
     rows, runs = [], []
     for way in ways:
+        before = torch.cuda.memory_allocated() if given.device == "cuda" else 0  # the models that are built already
         model, x = build(axis, size, way, given.device)
 
         def run(model=model, x=x):
             return loss_of(model, x, bf16=given.device == "cuda")
 
         # The one that counts memory is the warm-up as well.
-        memory = step_peak(model, x, run, optimize=False) / MIB
+        memory = (step_peak(model, x, run, optimize=False) - before) / MIB
         described = {"attention": way.attention, "width": way.width, "landmarks": way.landmarks}
         rows.append({"axis": axis, "size": size, "way": way.name, **described, "memory_mib": memory})
         runs.append((run, model))

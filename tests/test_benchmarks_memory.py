@@ -141,6 +141,19 @@ def test_where_two_lines_cross(benchmarks):
     assert "every size" in scaling.crossing_text(sizes, [2, 3, 4], [1, 2, 3], "tiles")
 
 
+def test_on_a_gpu_the_memory_of_the_other_models_is_not_counted(benchmarks, monkeypatch):
+    memory, scaling = benchmarks
+    there = iter([0, 300 * memory.MIB])  # the first model stays while the second is measured
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: next(there))
+    monkeypatch.setattr(scaling, "build", lambda *_: (None, []))
+    monkeypatch.setattr(scaling, "step_peak", lambda *_, **__: 500 * memory.MIB)
+    monkeypatch.setattr(scaling, "seconds_of", lambda *_: (1.0, 1.0))
+    given = scaling.arguments(["--quick"])
+    given.device = "cuda"
+    rows = scaling.at_size("tiles", 9, list(scaling.pairs(given)[0]), given)
+    assert [row["memory_mib"] for row in rows] == [500, 200]
+
+
 def test_scaling_in_one_command_and_its_figure(benchmarks, tmp_path):
     _, scaling = benchmarks
     scaling.main(["--quick", "--out", str(tmp_path / "scaling.md")])
