@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_interpretation import make
+from small_studies import make
+from test_interpretation import SMALL
 
 from mmmil import attention_nulls, experiments, gene_attention, params, sections
 
@@ -11,7 +12,7 @@ from mmmil import attention_nulls, experiments, gene_attention, params, sections
 @pytest.fixture(scope="module")
 def genes_only(tmp_path_factory):
     own = {"inputs": "genes", "variants": ["go"], "null_models": 2, "null_draws": 100, "epochs": 2}
-    return make(tmp_path_factory.mktemp("genes"), **own)
+    return make(tmp_path_factory.mktemp("genes"), **SMALL | own)
 
 
 def test_p_values_count_the_observed_one_and_are_never_zero():

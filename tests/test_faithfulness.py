@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from small_studies import make
 
 from mmmil import (
     attribution,
@@ -19,7 +20,6 @@ from mmmil import (
     params,
     record,
     setscores,
-    simulate,
     stability,
     study,
 )
@@ -155,17 +155,13 @@ def test_evenness_runs_from_one_tile_to_all_alike():
 # -- trained models ----------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    p = params.load(
-        "nsclc",
-        "demo",
+    return make(
+        tmp_path_factory.mktemp("trained"),
+        workers=2,
         **{"variants": ["dual_go", "go", "baseline_genes"], "sim_patients": 30, "sim_slide_px": 512, "sim_genes": 500},
         **{"sim_sets": 16, "sim_image_share": 0.5, "n_tiles": 6, "n_folds": 2, "epochs": 2, "apoz_tiles": 16},
         **{"ae_epochs": 3, "ae_hidden": 16, "latent_dim": 16, "width": 32, "heads": 4},
-        **{"data_dir": str(folder / "data"), "results_dir": str(folder / "results")},
     )
-    simulate.make(p, 2)
-    return study.load(p, workers=2)
 
 
 def test_with_all_tokens_it_is_the_recorded_prediction(trained):

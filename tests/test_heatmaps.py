@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
+from small_studies import make
 
-from mmmil import coordinates, experiments, heatmaps, interpretation, params, simulate, slides, study, tiling
+from mmmil import coordinates, experiments, heatmaps, interpretation, params, slides, study, tiling
 from mmmil.heatmaps import HeatmapError
 from mmmil.plots import attention as plots
 
@@ -223,15 +224,8 @@ def test_a_task_without_slides_has_no_heatmap():
 # -- a trained model ---------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    p = params.load(
-        "nsclc",
-        "demo",
-        **{"variants": ["wsi"], "sim_patients": 24, "sim_slide_px": 512, "n_tiles": 4},
-        **{"epochs": 1, "apoz_tiles": 16, "data_dir": str(folder / "data"), "results_dir": str(folder / "results")},
-    )
-    simulate.make(p, 2)
-    return study.load(p, workers=2)
+    own = {"variants": ["wsi"], "sim_patients": 24, "sim_slide_px": 512, "n_tiles": 4, "epochs": 1, "apoz_tiles": 16}
+    return make(tmp_path_factory.mktemp("trained"), workers=2, **own)
 
 
 def test_one_patient_of_each_class_is_shown_as_predicted(trained):

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from small_studies import make
 from test_aggregators import encoder, small_dual
 from test_attention import exact, layer_norm, linear, nystrom, part
 
-from mmmil import attention_maps, experiments, gene_attention, interpretation, params, simulate, simulate_slides, study
+from mmmil import attention_maps, experiments, gene_attention, interpretation, params, simulate_slides, study
 from mmmil.attention import ExactSelfAttention, NystromSelfAttention
 from mmmil.clam import CLAM
 from mmmil.interpretation import AttentionError
@@ -118,16 +119,9 @@ SMALL = {
 }
 
 
-def make(folder, **values):
-    given = {"data_dir": str(folder / "data"), "results_dir": str(folder / "results")}
-    p = params.load("nsclc", "demo", **SMALL | given | values)
-    simulate.make(p, 1)
-    return study.load(p)
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("small"))
+    return make(tmp_path_factory.mktemp("small"), **SMALL)
 
 
 SOURCES = {
@@ -372,7 +366,10 @@ def test_without_slides_the_models_of_gene_sets_are_analysed(monkeypatch):
 def test_planted_sets_are_attended_to_where_they_differ(tmp_path, monkeypatch):
     """All sets are tokens, so attention could miss the planted ones: |effect| tells them in self or in cross."""
     planted = {"sim_patients": 60, "sim_effect": 1.5, "sim_image_share": 0.9, "epochs": 20, "ae_epochs": 5}
-    s = make(tmp_path, **planted | {"fallback_sets": 1000, "latent_dim": 24, "width": 48, "ae_hidden": 32, "heads": 8})
+    s = make(
+        tmp_path,
+        **SMALL | planted | {"fallback_sets": 1000, "latent_dim": 24, "width": 48, "ae_hidden": 32, "heads": 8},
+    )
     attention, tables = gene_attention.analyse(s, "dual_go")
     found = gene_attention.planted_auroc(attention, tables, gene_attention.planted_sets(s.p, "go"))
     assert (found["planted"] == 3).all() and (found["others"] == 17).all()
@@ -428,6 +425,6 @@ def test_reported_terms_in_the_real_files(real_data):
 
 def test_slides_are_not_drawn_for_gene_models(tmp_path, monkeypatch):
     monkeypatch.setattr(simulate_slides, "write_slide", lambda path, slide: path.write_bytes(b"no slide"))
-    s = make(tmp_path, inputs="genes", variants=["go"])
+    s = make(tmp_path, **SMALL | {"inputs": "genes", "variants": ["go"]})
     _, tables = gene_attention.analyse(s, "go")
     assert list(tables) == ["self_genes"] and experiments.variants(s.p) == ["go"]
