@@ -366,7 +366,8 @@ STAGES: dict[str, type[Stage]] = {
     "evaluation": Evaluation,
     "attention": Attention,
 }
-# What changes where files lie or what pages are called, but no number: left out of every hash.
+# What changes where files lie, what pages are called or where it is computed, but no number beyond rounding (run.json
+# says on which device and in which precision): left out of every hash.
 UNHASHED = {
     *("overlay", "title", "notebooks", "data_dir", "results_dir"),
     *("weights_dir", "variants", "top_tiles", "device", "gdc_projects", "paper_patients", "tiles_held"),
