@@ -120,7 +120,9 @@ def attention(tasks: Mapping[str, params.Params]) -> str:
     for task, p in tasks.items():
         table = read_results(task, "attention", ["source", "library", "n_sets", "n_significant"])
         for row in [] if table is None else table.itertuples():
-            rows.append([title(p), row.source, str(row.library).upper(), row.n_sets, row.n_significant])
+            rows.append(
+                [title(p), row.source.removesuffix("_genes"), str(row.library).upper(), row.n_sets, row.n_significant]
+            )
     if not rows:
         return nothing("attention analysis (results/<task>/attention.csv)")
     head = ["cohort", "attention", "library", "sets", "differ between the classes"]
@@ -136,7 +138,7 @@ def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
         for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
             left = own.set_index("null")["survive"]
             cells = ["cannot decide" if isnan(n) else int(n) for n in left]
-            rows.append([title(p), source, str(library).upper(), own["differ"].iloc[0], *cells])
+            rows.append([title(p), source.removesuffix("_genes"), str(library).upper(), own["differ"].iloc[0], *cells])
             for row in own[own["survive"].isna() & own["least_p"].notna()].itertuples():
                 undecided.setdefault((title(p), p.attention_fdr), []).append(row.least_p)
     head = ["cohort", "attention", "library", "adjusted p below the limit", "labels permuted, model fixed"]
@@ -159,7 +161,14 @@ def _attention_terms(tasks: Mapping[str, params.Params]) -> str:
     for task, p in tasks.items():
         table = read_results(task, "attention_terms", ["library", "source", "state"])
         for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
-            rows.append([title(p), source, str(library).upper(), *(int((own["state"] == s).sum()) for s in states)])
+            rows.append(
+                [
+                    title(p),
+                    source.removesuffix("_genes"),
+                    str(library).upper(),
+                    *(int((own["state"] == s).sum()) for s in states),
+                ]
+            )
     head = ["cohort", "attention", "library", "significant", "found, not significant", "no such attention in the model"]
     head += ["in the GMT file, not selected", "not in the GMT file"]
     caption = "Terms that the paper reports, and what became of them here"

@@ -74,7 +74,7 @@ def test_the_encoder_before_pruning_is_the_one_whose_apoz_is_on_record(tmp_path,
     x = backbone.to_input(torch.from_numpy(tiles), whole.mean, whole.std)
     assert np.allclose(backbone.apoz(whole, [x]), table["apoz"], atol=1e-3)
     recorded = pd.read_csv(experiments.run(study, "wsi", 1) / "apoz.csv", index_col="channel")
-    pd.testing.assert_frame_equal(table, recorded, check_exact=False, atol=1e-6)
+    pd.testing.assert_frame_equal(table, recorded, check_dtype=False, atol=1e-6)
     kept = np.flatnonzero(table["kept"])
     assert kept.tolist() == backbone.lowest_apoz(torch.tensor(table["apoz"].to_numpy()), 96).tolist()
     with torch.no_grad():
