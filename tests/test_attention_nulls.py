@@ -68,7 +68,7 @@ def test_the_section_page_says_where_a_null_cannot_decide(monkeypatch):
     table = pd.DataFrame(rows, columns=["source", "library", "null", "differ", "survive", "least_p"])
     monkeypatch.setattr(sections, "read_results", lambda *_: table)
     text = sections._attention_nulls({"lgg": params.load("lgg", "demo")})
-    assert "| self_genes | GO | 3 | 1 | cannot decide | 1 | 1 | 1 |" in text
+    assert "| self | GO | 3 | 1 | cannot decide | 1 | 1 | 1 |" in text
     assert "0.053, is not below the limit of 0.01" in text and "`null_models`" in text
 
 
