@@ -236,7 +236,7 @@ def reference(kind: str, folder: Path, train: list[int], held: list[int], given)
 
 def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
     """The package's own training; augmented for speed and by its defaults, not where the loss is compared."""
-    from mmmil import engine, experiments, params, training
+    from mmmil import device, engine, experiments, params, training
     from mmmil.models import BagModel, MultimodalMIL
 
     epochs = given.steps // -(-len(train) // given.batch)
@@ -246,7 +246,7 @@ def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
     settings |= {"weights": "random", "synthetic": True, "apoz_tiles": 256 if held else 64}
     settings |= {"compile": "backbone" if given.measure == "compiled" else "never"}
     p = params.check({"task": "benchmark", "class_names": ["A", "B"], **settings})
-    fabric = engine.make_fabric(p)
+    fabric = device.make_fabric(p)
     tiles = np.load(folder / "tiles.npy")
     genes, labels = (torch.load(folder / f"{name}.pt") for name in ("genes", "labels"))
     inputs = engine.on_device(fabric, engine.Inputs(torch.from_numpy(tiles), genes))

@@ -126,9 +126,9 @@ def reading(bag: torch.Tensor) -> float:
 
 def measure(rank: int, given, kept: Path, barrier=None) -> None:
     """All measurements of one of `--parallel` processes, which wait for each other before every variant."""
-    from mmmil import engine
+    from mmmil import device
 
-    fabric = engine.make_fabric(settings(given))
+    fabric = device.make_fabric(settings(given))
     torch.manual_seed(rank)
     shape = (given.patients, given.tiles, given.px, given.px, 3)
     tiles = torch.randint(0, 256, shape, dtype=torch.uint8, device=fabric.device)

@@ -7,17 +7,10 @@ that are reported. Every epoch ends with a checkpoint, from which a killed train
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import fcntl
-import logging
-import os
 import pickle
-import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -28,78 +21,15 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from mmmil import augmentation, params, record
+from mmmil import augmentation, record
 from mmmil.bags import BagFiles
 from mmmil.clam import BAG_WEIGHT
+from mmmil.device import freed_memory_kept
 from mmmil.params import Params
-
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; says at which step and what to change."""
-
-
-def make_fabric(p: Params) -> Fabric:
-    """The device by the parameters `device` and `precision`; bf16 only where the hardware has it.
-
-    Under `torchrun` every process gets its share of each batch, by distributed data parallel.
-    """
-    torch.set_num_threads(p.cpu_threads)
-    cuda, precision = uses_gpu(p), precision_of(p)
-    processes, of_a_node = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    if processes > 1:
-        where = {"strategy": "ddp", "devices": of_a_node, "num_nodes": processes // of_a_node}
-    else:
-        where = {"devices": [free_gpu(tuple(map(gpu_name, range(torch.cuda.device_count()))))] if cuda else 1}
-    fabric = Fabric(accelerator="cuda" if cuda else "cpu", precision=precision, **where)
-    fabric.launch()
-    torch.use_deterministic_algorithms(not cuda)
-    return fabric
-
-
-def gpu_name(index: int) -> str:
-    """Name of a GPU that is the same to every process, whatever part of the machine's GPUs each may see."""
-    return str(getattr(torch.cuda.get_device_properties(index), "uuid", index))
-
-
-@lru_cache  # one per process, however often it asks
-def free_gpu(names: tuple[str, ...], folder: Path | None = None) -> int:
-    """Index of a GPU that no other training of this project holds, 0 where all are held; held until the process ends.
-
-    names: of the GPUs that the process sees. The operating system drops the lock with the process.
-    """
-    folder = folder or params.root() / ".snakemake"
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, name in enumerate(names):
-        lock = os.open(folder / f"gpu-{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return index
-        except OSError:
-            os.close(lock)
-    return 0
-
-
-def uses_gpu(p: Params) -> bool:
-    """Whether `device` means a GPU here. Raises TrainingError where it asks for one and there is none."""
-    if p.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device: cuda, but PyTorch sees no GPU here; set device: auto")
-    return p.device != "cpu" and torch.cuda.is_available()
-
-
-def precision_of(p: Params) -> str:
-    """The precision by the parameter, or under auto bf16-mixed on a GPU that has it and 32-true elsewhere."""
-    if p.precision != "auto":
-        return p.precision
-    return "bf16-mixed" if uses_gpu(p) and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def circumstances(p: Params) -> dict[str, str]:
-    """Name of the device, and precision: what a result's numbers depend on beside its inputs."""
-    gpu = uses_gpu(p)
-    device = torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine()
-    return {"device": device, "precision": precision_of(p)}
 
 
 @dataclass(frozen=True)
@@ -208,33 +138,6 @@ def compile_encoder(model: nn.Module, p: Params) -> None:
     """Compile the model's tile encoder where `compile` says so: in place, so that its parameters keep their names."""
     if p.compile == "backbone" and getattr(model, "tile_encoder", None) is not None:
         model.tile_encoder.compile()
-
-
-# Parameters of glibc's mallopt(3) with the values that are restored: its defaults.
-M_TRIM_THRESHOLD, M_MMAP_MAX = (-1, 128 * 1024), (-4, 65536)
-
-
-@contextlib.contextmanager
-def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """While a CPU trains, memory that is freed stays with the process, and is given back at the end.
-
-    glibc returns every large block to the system at once, so that each step has the pages of all its activations
-    made and zeroed anew, about half of its time. Where the C library is
-    another, and on a GPU, which has an allocator of its own, nothing is changed. Only the main thread gains by it:
-    glibc keeps no block of this size for the others.
-    """
-    c = ctypes.CDLL(None) if device.type == "cpu" and hasattr(os, "confstr") else None
-    if not (hasattr(c, "mallopt") and hasattr(c, "malloc_trim")):
-        yield
-        return
-    c.mallopt(M_TRIM_THRESHOLD[0], -1)  # -1: never
-    c.mallopt(M_MMAP_MAX[0], 0)
-    try:
-        yield
-    finally:
-        for name, default in (M_TRIM_THRESHOLD, M_MMAP_MAX):
-            c.mallopt(name, default)
-        c.malloc_trim(0)
 
 
 def _loss(fabric, model, inputs, labels, batch, weights, smoothing, draws) -> Tensor:

@@ -16,8 +16,8 @@ from mmmil import record
 from mmmil.params import ParameterError, Params
 
 # Modules whose code decides what a training gives.
-CODE = ["training", "engine", "augmentation", "models", "attention", "clam", "transmil", "mcat", "geneencoder"]
-CODE += ["backbone", "weights", "ctranspath", "baselines"]
+CODE = ["training", "engine", "device", "augmentation", "models", "attention", "clam", "transmil", "mcat"]
+CODE += ["geneencoder", "backbone", "weights", "ctranspath", "baselines"]
 PREDICTIONS = ["variant", "seed", "fold", "split", "patient_id", "label", "prob"]
 
 

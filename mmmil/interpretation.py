@@ -117,7 +117,7 @@ def _again(study, v, folder: Path, ids, recorded, heads, form, layers) -> tuple[
     """Attention from the kept model, source -> (patients, [H,] N), and the probabilities of that pass."""
     import torch
 
-    from mmmil import attention_maps, engine, training
+    from mmmil import attention_maps, device, training
 
     fabric = training.make_fabric(study.p)
     model, inputs = training.load_model(study, v, -1, folder, fabric)
@@ -129,7 +129,7 @@ def _again(study, v, folder: Path, ids, recorded, heads, form, layers) -> tuple[
         reading = attention_maps.reading_scores(aggregator) if form == "scores" else nullcontext({})
     with reading as kept:
         prob, by_head = training.predict(fabric, model, inputs, which, study.p.batch_size, heads="each")
-    require_recorded(v.name, list(ids), prob, recorded, record.run(folder)["facts"], engine.circumstances(study.p))
+    require_recorded(v.name, list(ids), prob, recorded, record.run(folder)["facts"], device.circumstances(study.p))
     if not kept:
         return {k: rows.mean(1) for k, rows in by_head.items()} if heads == "mean" else by_head, prob
     weights = {source: torch.cat(parts).numpy() for source, parts in kept.items()}

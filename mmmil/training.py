@@ -13,10 +13,11 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmmil import backbone, baselines, engine, record, weights
+from mmmil import backbone, baselines, device, engine, record, weights
 from mmmil.bags import BagFiles
 from mmmil.clam import CLAM
-from mmmil.engine import Inputs, TrainingError, make_fabric, predict
+from mmmil.device import make_fabric
+from mmmil.engine import Inputs, TrainingError, predict
 from mmmil.genesets import GeneTokens
 from mmmil.mcat import MCAT
 from mmmil.models import BagModel, MultimodalMIL
@@ -34,7 +35,7 @@ def frozen_features(study, name: str, fold: int) -> np.ndarray:
         "weights": weights.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
         "seed": p.seed if p.weights == "random" else None,
         "bags": study.bag_keys(fold),
-        "precision": engine.precision_of(p),
+        "precision": device.precision_of(p),
         "code": record.source_digest("mmmil.training", "mmmil.backbone", "mmmil.weights", "mmmil.ctranspath"),
         "versions": record.versions("torch", "timm"),
     }
@@ -50,7 +51,7 @@ def frozen_features(study, name: str, fold: int) -> np.ndarray:
                 tiles = torch.from_numpy(bag).to(fabric.device)[None]
                 features.append(encoder(backbone.to_input(tiles, encoder.mean, encoder.std)).float().cpu().numpy())
         np.save(folder / "features.npy", np.stack(features))
-        return engine.circumstances(p)
+        return device.circumstances(p)
 
     return np.load(record.cached(p.results / "features" / name, inputs, make) / "features.npy")
 
@@ -207,7 +208,7 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
         if p.epoch_choice == "inner":
             epochs = _best_epoch(fabric, start(), inputs, labels, train, p, augment, folder, checkpoint)
         model = start()
-        facts |= engine.circumstances(p) | {"parameters": backbone.parameters(model), "epochs": epochs}
+        facts |= device.circumstances(p) | {"parameters": backbone.parameters(model), "epochs": epochs}
         fitted, history = engine.fit(
             fabric, model, inputs, labels, train, p, augment, epochs=epochs, checkpoint=checkpoint
         )

@@ -101,14 +101,14 @@ def test_the_first_pass_of_a_prediction_is_not_timed(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import whole_paper
 
-    from mmmil import engine
+    from mmmil import device, engine
 
     passes = []
     monkeypatch.setattr(engine, "predict", lambda *_: (passes.append(0), time.sleep(0.5 if len(passes) == 1 else 0)))
     sizes = {"tiles": 4, "px": 32, "sets": 5, "steps": 1, "warm_up": 1, "batch": 2, "threads": 1, "compile": False}
     given = argparse.Namespace(device="cpu", **sizes)
     v = next(v for v in whole_paper.neural() if v.name == "go")
-    made = whole_paper.cost(v, given, engine.make_fabric(whole_paper.settings(given)), torch.zeros(4, 4, 32, 32, 3))
+    made = whole_paper.cost(v, given, device.make_fabric(whole_paper.settings(given)), torch.zeros(4, 4, 32, 32, 3))
     assert len(passes) == 2 and made["predict"] < 0.1
 
 

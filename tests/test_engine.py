@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmmil import augmentation, engine, params
+from mmmil import augmentation, device, engine, params
 from mmmil.bags import BagFiles
 from mmmil.clam import CLAM
 from mmmil.engine import Inputs, TrainingError
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import os, signal, sys
 import torch
-from mmmil import engine
+from mmmil import device, engine
 sys.path.insert(0, {tests!r})
 from test_engine import parameters, small
 checkpoint, out = sys.argv[1:3]
@@ -35,7 +35,7 @@ def counted(*given):
     return loss(*given)
 engine._loss = counted
 p = parameters()
-fabric = engine.make_fabric(p)
+fabric = device.make_fabric(p)
 model, inputs, labels = small(dropout, chunk)
 _, history = engine.fit(fabric, model, inputs, labels, list(range(22)), p, True, checkpoint=engine.Path(checkpoint))
 if fabric.global_rank == 0:
@@ -100,7 +100,7 @@ def test_two_processes_give_the_loss_of_one(tmp_path):
 
 
 def fitted(model, inputs, labels, p, **more):
-    return engine.fit(engine.make_fabric(p), model, inputs, labels, list(range(20)), p, **more)
+    return engine.fit(device.make_fabric(p), model, inputs, labels, list(range(20)), p, **more)
 
 
 def test_a_loss_that_is_not_finite_names_the_patients():
@@ -176,7 +176,7 @@ def test_freed_memory_is_given_back_after_training():
     if not Path("/proc/self/statm").is_file():
         pytest.skip("resident memory is read from Linux's /proc")
     before = resident()
-    with engine.freed_memory_kept(torch.device("cpu")):
+    with device.freed_memory_kept(torch.device("cpu")):
         torch.ones(1 << 27)  # 512 MiB, freed at once
         kept = resident() - before
     assert kept > 1 << 28  # of glibc; another C library has no such setting
@@ -253,7 +253,7 @@ def test_draws_are_those_of_the_batch_whatever_the_share():
 
 
 HOLD = (
-    "from mmmil import engine; print(engine.free_gpu(('a', 'b'), __import__('pathlib').Path('.')), flush=True); input()"
+    "from mmmil import device; print(device.free_gpu(('a', 'b'), __import__('pathlib').Path('.')), flush=True); input()"
 )
 
 
@@ -263,10 +263,10 @@ def test_each_training_of_a_machine_takes_a_gpu_of_its_own(tmp_path):
     first = subprocess.Popen([sys.executable, "-c", HOLD], **pipes)
     try:
         assert first.stdout.readline() == "0\n"
-        engine.free_gpu.cache_clear()
-        assert engine.free_gpu(("a", "b"), tmp_path) == 1
-        assert engine.free_gpu(("a", "b"), tmp_path) == 1  # the same for every model of a process
-        assert engine.free_gpu(("b", "a"), tmp_path) == 0  # all are held: they share
+        device.free_gpu.cache_clear()
+        assert device.free_gpu(("a", "b"), tmp_path) == 1
+        assert device.free_gpu(("a", "b"), tmp_path) == 1  # the same for every model of a process
+        assert device.free_gpu(("b", "a"), tmp_path) == 0  # all are held: they share
     finally:
         first.communicate("\n")
-    assert engine.free_gpu(("c", "a"), tmp_path) == 0 and engine.free_gpu(("b", "a", "c"), tmp_path) == 1
+    assert device.free_gpu(("c", "a"), tmp_path) == 0 and device.free_gpu(("b", "a", "c"), tmp_path) == 1

@@ -24,7 +24,7 @@ from mmmil import (
     study,
 )
 from mmmil.attribution import AttributionError, Tokens
-from mmmil.engine import make_fabric
+from mmmil.device import make_fabric
 from mmmil.faithfulness import FaithfulnessError
 
 

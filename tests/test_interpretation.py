@@ -214,13 +214,13 @@ def test_another_device_or_precision_may_round_otherwise_and_is_named(trained):
 
 
 def test_a_model_that_was_trained_on_another_device_is_still_read(small, monkeypatch):
-    from mmmil import engine
+    from mmmil import device
 
     interpretation.extract(small, "go", heads="each")
-    known = engine.circumstances(small.p)
+    known = device.circumstances(small.p)
     folder = experiments.run(small, "go", -1)
     assert known.items() <= interpretation.record.run(folder)["facts"].items()
-    monkeypatch.setattr(engine, "circumstances", lambda p: known | {"device": "NVIDIA H100"})
+    monkeypatch.setattr(device, "circumstances", lambda p: known | {"device": "NVIDIA H100"})
     with pytest.warns(UserWarning, match="read on NVIDIA H100"):
         interpretation.extract(small, "go", heads="each")
 
@@ -240,15 +240,15 @@ def test_a_loaded_model_is_compiled_as_the_trained_one_was(small, monkeypatch):
 
 
 def test_frozen_features_say_where_they_were_made_and_keep_precisions_apart(small, monkeypatch):
-    from mmmil import engine, training
+    from mmmil import device, training
 
     def made():
         return {path.parent for path in (small.p.results / "features" / "resnet50d").rglob("run.json")}
 
     training.frozen_features(small, "resnet50d", -1)
     (first,) = made()
-    assert interpretation.record.run(first)["facts"] == engine.circumstances(small.p)
-    monkeypatch.setattr(engine, "precision_of", lambda p: "bf16-mixed")
+    assert interpretation.record.run(first)["facts"] == device.circumstances(small.p)
+    monkeypatch.setattr(device, "precision_of", lambda p: "bf16-mixed")
     training.frozen_features(small, "resnet50d", -1)
     assert len(made()) == 2
 

@@ -78,7 +78,7 @@ def environment() -> dict[str, str]:
 def gpus() -> int:
     """NVIDIA devices that this run may use: as many trainings at a time, where there are any.
 
-    Each training takes one that no other holds (`engine.free_gpu`).
+    Each training takes one that no other holds (`device.free_gpu`).
     """
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
