@@ -62,7 +62,10 @@ def give_up(study, names: Iterable[str], why: str) -> list[str]:
 
     Without this, the next attempt would die at the same training, and the others would never have their turn.
     """
-    first, *rest = [training for training in names if not receipt(study.p, training).is_file()]
+    lacking = [training for training in names if not receipt(study.p, training).is_file()]
+    if not lacking:  # it died on its way out, all work done
+        return []
+    first, *rest = lacking
     error = "the process was killed while it trained; out of memory is the usual reason"
     experiments.note_failure(study, *parse(first), error, why)
     _write(study.p, first, error=error, log=why)

@@ -104,6 +104,7 @@ def test_a_killed_job_fails_the_training_it_died_at_and_the_others_go_on(study):
     batch.run(study, job[:1])
     rest = batch.give_up(study, job, "ended by signal 9")
     assert rest == ["wsi/final"] and not batch.receipt(study.p, "wsi/final").is_file()
+    assert batch.give_up(study, job[:2], "at its end") == []  # nothing is lacking: no training failed
     assert json.loads(batch.receipt(study.p, "wsi/0").read_text())["error"] == ""
     told = json.loads(batch.receipt(study.p, "wsi/1").read_text())
     assert "was killed" in told["error"] and told["log"] == "ended by signal 9"
