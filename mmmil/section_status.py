@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from mmmil import params, record
 from mmmil.pages import check_executed, executed_pages
-from mmmil.section_text import markdown_table, nothing, read_results, title
+from mmmil.section_text import markdown_table, nothing, read_results, title, wide_table
 
 PACKAGES = "torch timm histolab openslide-python pydeseq2 gseapy scikit-learn numpy pandas papermill jupyter-book"
 LOG_LINES = 12  # of a failed training's log, shown from its end
@@ -34,7 +34,7 @@ def status(tasks: Mapping[str, params.Params]) -> str:
                 sum(r.get("seconds", 0) for r in made),
                 max(r.get("peak_memory_mib") or 0 for r in made),  # not every system tells it
             )
-            last = max(run.get("finished", "") for run in made)
+            last = max(run.get("finished", "") for run in made)[:16].replace("T", " ")
             rows.append(
                 [
                     title(p),
@@ -57,7 +57,8 @@ def status(tasks: Mapping[str, params.Params]) -> str:
         "commit",
         "last finished (UTC)",
     ]
-    text = markdown_table("Results that lie here, and what they cost", head, rows) if rows else nothing("result")
+    caption = "Results that lie here, and what they cost"
+    text = wide_table(caption, head, rows, "status") if rows else nothing("result")
     times = []
     for page in executed_pages():
         about = check_executed(params.root() / page)["metadata"]["papermill"]

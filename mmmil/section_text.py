@@ -19,7 +19,7 @@ def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
 
 
 def wide_table(caption: str, head: list[str], rows: list[list[Any]], kind: str) -> str:
-    """The same in smaller print; kind: claims, glance or settings, whose column widths are in book/_static/book.css."""
+    """The same in smaller print; kind: a class whose column widths are in book/_static/book.css."""
     first, *rest = markdown_table(caption, head, rows).split("\n")
     return "\n".join([first, f":class: wide {kind}", "", *rest])
 
