@@ -21,8 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from joblib import Parallel, delayed
 
-from mmmil import alternatives, params, record, simulate
-from mmmil.section_text import estimate
+from mmmil import params, record
+from mmmil.evaluation import alternatives
+from mmmil.evaluation.summary import estimate
+from mmmil.simulate import cohort as synthetic
 
 
 def default(task: str, overlay: str) -> params.Params:
@@ -73,7 +75,7 @@ def main() -> None:
     given = parser.parse_args()
     start, p = time.monotonic(), default(given.task, given.overlay)
     if p.synthetic:
-        simulate.make(p, given.workers)
+        synthetic.make(p, given.workers)
     for variant in given.variants:  # what all settings share is made once, before they part
         alternatives.predictions(p, variant)
     print(f"default: {time.monotonic() - start:.0f} s", flush=True)

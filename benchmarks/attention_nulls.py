@@ -29,8 +29,11 @@ import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.metrics import roc_auc_score
 
-from mmmil import attention_nulls, experiments, gene_attention, params, record, simulate, study
-from mmmil import cohort as cohorts
+from mmmil import params, record, source_code, study
+from mmmil.cohort import build as cohorts
+from mmmil.interpretation import gene_sets, nulls
+from mmmil.simulate import cohort as synthetic
+from mmmil.simulate import truth as planted_truth
 
 SMALL = {
     **{"sim_patients": 60, "sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "sim_image_share": 0.9},
@@ -40,7 +43,7 @@ SMALL = {
 MODEL = {"null": "resnet50d_go", "planted": "dual_go"}
 # Every set is a token: none has an adjusted p below this, so that all are taken by rank.
 ALL_SETS = {"gene_set_fdr": 1e-300, "fallback_sets": 1000}
-TESTS = {"p": "Mann-Whitney U", **{f"p_{null}": shown for null, shown in attention_nulls.SHOWN_AS.items()}}
+TESTS = {"p": "Mann-Whitney U", **{f"p_{null}": shown for null, shown in nulls.SHOWN_AS.items()}}
 HERE = params.root() / "results" / "benchmarks" / "attention_nulls"
 
 
@@ -69,11 +72,11 @@ def tested(kind: str, seed: int) -> pd.DataFrame:
     if kept.is_file():
         return pd.read_csv(kept)
     if kind == "planted":
-        simulate.make(p, 1)
+        synthetic.make(p, 1)
     s = null_study(seed) if kind == "null" else study.load(p)
-    attention, _ = gene_attention.analyse(s, MODEL[kind])
-    tables = attention_nulls.against(s, MODEL[kind])
-    truth = gene_attention.planted_sets(p, "go")
+    attention, _ = gene_sets.analyse(s, MODEL[kind])
+    tables = nulls.against(s, MODEL[kind])
+    truth = planted_truth.planted_sets(p, "go")
     found = pd.concat([t.assign(source=source, planted=truth[t.index]) for source, t in tables.items()])
     found["mean"] = [attention.over_sets(row.source)[name].mean() for name, row in found.iterrows()]
     found["auc"] = roc_auc_score(attention.labels, attention.prob)
@@ -85,8 +88,7 @@ def tested(kind: str, seed: int) -> pd.DataFrame:
 
 
 def _code() -> str:
-    modules = [*attention_nulls.CODE, *experiments.CODE, "simulate", "simulate_genes", "simulate_slides", "genesets"]
-    return record.source_digest(*(f"mmmil.{module}" for module in modules))
+    return source_code.digest("mmmil.interpretation", "mmmil.simulate")
 
 
 def rates(found: pd.DataFrame) -> list[str]:
@@ -101,12 +103,12 @@ def rates(found: pd.DataFrame) -> list[str]:
                 told = f"{share.mean():.3f} ± {share.std() / len(share) ** 0.5:.3f}"
                 cells.append(told if least <= level else "cannot decide")
             cells += [f"{own[column].min():.4f}", f"{least:.4f}" if least else "–"]
-            lines.append(f"| {gene_attention.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
+            lines.append(f"| {gene_sets.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
     lines += ["", "| attention | rule | seeds with any set at 0.05 | at 0.01 |", "| --- | --- | --- | --- |"]
     for source, own in found.groupby("source", sort=False):
         rules = {"adjusted p (BH)": ["fdr"], "the paper's: adjusted p and permutation p": ["fdr", "p_labels"]}
         for null in ("trained", "untrained", "size"):
-            rules[f"the paper's, and {attention_nulls.SHOWN_AS[null]}"] = ["fdr", "p_labels", f"p_{null}"]
+            rules[f"the paper's, and {nulls.SHOWN_AS[null]}"] = ["fdr", "p_labels", f"p_{null}"]
         for shown, columns in rules.items():
             worst = own[columns].max(axis=1)
             least = max(least_p(own, column) for column in columns)
@@ -114,7 +116,7 @@ def rates(found: pd.DataFrame) -> list[str]:
                 f"{int((worst <= level).groupby(own['seed']).any().sum())}" if least <= level else "cannot decide"
                 for level in (0.05, 0.01)
             ]
-            lines.append(f"| {gene_attention.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
+            lines.append(f"| {gene_sets.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
     return lines
 
 
@@ -133,14 +135,14 @@ def planted(found: pd.DataFrame) -> list[str]:
         "AUROC of abs. effect",
         "AUROC of mean weight",
     ]
-    head += ["adjusted p < 0.01 (planted)", *(f"and {null}" for null in attention_nulls.SHOWN_AS)]
+    head += ["adjusted p < 0.01 (planted)", *(f"and {null}" for null in nulls.SHOWN_AS)]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for (seed, source), own in found.groupby(["seed", "source"], sort=False):
         truth, differ = own["planted"].astype(bool), own["fdr"] < 0.01
-        cells = [seed, f"{own['auc'].iloc[0]:.3f}", gene_attention.SHOWN_AS[source], f"{len(own)} ({truth.sum()})"]
+        cells = [seed, f"{own['auc'].iloc[0]:.3f}", gene_sets.SHOWN_AS[source], f"{len(own)} ({truth.sum()})"]
         cells += [f"{roc_auc_score(truth, own[c].abs()):.3f}" for c in ("effect", "mean")]
-        survive = [differ, *(differ & (own[f"p_{null}"] < 0.01) for null in attention_nulls.SHOWN_AS)]
-        least = [0.0, *(least_p(own, f"p_{null}") for null in attention_nulls.SHOWN_AS)]
+        survive = [differ, *(differ & (own[f"p_{null}"] < 0.01) for null in nulls.SHOWN_AS)]
+        least = [0.0, *(least_p(own, f"p_{null}") for null in nulls.SHOWN_AS)]
         cells += [
             f"{mask.sum()} ({(mask & truth).sum()})" if p < 0.01 else "cannot decide"
             for mask, p in zip(survive, least, strict=True)
@@ -156,7 +158,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     given = parser.parse_args()
     tables = {}
-    simulate.make(settings("null", 0), given.workers)
+    synthetic.make(settings("null", 0), given.workers)
     study.load(settings("null", 0), given.workers)  # tiles, which every seed finds
     for kind, n in (("null", given.seeds), ("planted", given.planted)):
         jobs = Parallel(n_jobs=given.workers, return_as="generator")(delayed(tested)(kind, seed) for seed in range(n))

@@ -31,7 +31,9 @@ from joblib import Parallel, delayed
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from mmmil import baselines, experiments, params, record, study
+from mmmil import params, record, study
+from mmmil.models import baselines
+from mmmil.training import runs
 
 BEFORE = {"dropout": 0.1, "gene_dropout": 0.0, "gene_clip": 0.0, "batch_size": 32, "lr": 1e-3}
 BOTH = BEFORE | {"dropout": 0.3, "gene_dropout": 0.5}
@@ -91,7 +93,7 @@ def one_fold(task: str, k: int, library: str = "go", folds: str = "random", seed
     for name, x in places.items():
         prob = baselines.logistic(x[~held], label[~held], x[held], 1e-3)
         found[name] = roc_auc_score(label[held], prob)
-    made = pd.read_parquet(experiments.run(s, library, k) / "predictions.parquet")
+    made = pd.read_parquet(runs.run(s, library, k) / "predictions.parquet")
     return found | {"model": roc_auc_score(made["label"], made["prob"])}
 
 

@@ -50,7 +50,8 @@ max_sets: 300
 # -- the cohort ------------------------------------------------------------------------------------------------------
 def libraries() -> dict[str, dict[str, list[str]]]:
     """GO biological processes and KEGG pathways: the real ones if they are there, else sets of their sizes."""
-    from mmmil import enrichment, params
+    from mmmil import params
+    from mmmil.genes import enrichment
 
     files = {"go": "GO_Biological_Process_2023.gmt", "kegg": "KEGG_2021_Human.gmt"}
     found = {key: params.real_data() / "gmt" / name for key, name in files.items()}
@@ -112,15 +113,15 @@ def write_star(path: Path, symbols: np.ndarray, counts: np.ndarray) -> None:
     """A STAR-counts file of the usual 60,660 rows; those that are none of our genes hold next to nothing."""
     from types import SimpleNamespace
 
-    from mmmil import simulate_genes
+    from mmmil.simulate import genes as synthetic_genes
 
     rest = STAR_ROWS - len(counts)
     ids = [f"ENSG9{i:010d}.1" for i in range(STAR_ROWS)]
     names = [*symbols, *(f"REST{i}" for i in range(rest))]
     genes = pd.DataFrame({"gene_id": ids, "symbol": names, "type": "protein_coding", "length": 2500})
     counts = np.concatenate([counts, np.arange(rest) % 2])
-    table = simulate_genes.star_table(SimpleNamespace(genes=genes), counts, ("benchmark", path.name))
-    simulate_genes.write_star(path, table, ("benchmark", path.name))
+    table = synthetic_genes.star_table(SimpleNamespace(genes=genes), counts, ("benchmark", path.name))
+    synthetic_genes.write_star(path, table, ("benchmark", path.name))
 
 
 # -- one measurement, in a process of its own ------------------------------------------------------------------------
@@ -152,7 +153,8 @@ def measure(way: str, folder: Path) -> dict:
 
 def reading(way: str, folder: Path):
     """The package's Expression from a counts matrix or STAR files; found again if it has been read before."""
-    from mmmil import expression, params
+    from mmmil import params
+    from mmmil.genes import expression
 
     p = params.load("bench", results_dir=way)
     if way == "star":
@@ -170,20 +172,20 @@ def arrays(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def ours(way: str, folder: Path):
     """Differential expression by the package."""
-    from mmmil import deg
+    from mmmil.genes import differential
 
     data = arrays(folder)
-    return lambda: deg.differential_expression(*data).to_csv(folder / "deg.csv")
+    return lambda: differential.differential_expression(*data).to_csv(folder / "deg.csv")
 
 
 def plain(way: str, folder: Path):
     """pydeseq2 as its documentation shows it, on the genes that ours tests and on one BLAS thread."""
     from threadpoolctl import threadpool_limits
 
-    from mmmil import deg
+    from mmmil.genes import differential
 
     counts, labels, symbols = arrays(folder)
-    kept = deg.expressed(counts, labels)
+    kept = differential.expressed(counts, labels)
     names = [f"P{i}" for i in range(len(labels))]
     counts = pd.DataFrame(counts[:, kept], index=names, columns=symbols[kept])
     metadata = pd.DataFrame({"condition": np.where(labels == 1, "B", "A")}, index=names)
@@ -204,7 +206,7 @@ def plain(way: str, folder: Path):
 
 def of_library(way: str, folder: Path):
     """Enrichment of a library, 'go' or 'kegg'."""
-    from mmmil import enrichment
+    from mmmil.genes import enrichment
 
     ranking = pd.read_csv(folder / "deg.csv", index_col=0)["stat"]
     sets = enrichment.read_gmt(folder / "data" / f"{way}.gmt")
@@ -213,8 +215,8 @@ def of_library(way: str, folder: Path):
 
 def autoencoder(way: str, folder: Path):
     """Training on every patient and the best sets of GO, and the latents."""
-    from mmmil import enrichment, expression, genetokens
-    from mmmil.autoencoder import GeneSetAutoencoder
+    from mmmil.genes import enrichment, expression, scaling
+    from mmmil.genes.autoencoder import GeneSetAutoencoder
 
     tested = pd.read_csv(folder / "deg.csv", index_col=0).index
     sets = enrichment.within(enrichment.read_gmt(folder / "data" / "go.gmt"), tested)
@@ -225,8 +227,8 @@ def autoencoder(way: str, folder: Path):
     rows = np.arange(len(level))
 
     def work() -> None:
-        scaled = genetokens.scale_genes(level, rows)
-        genetokens.encode_sets(scaled, genes, used, rows, rows, GeneSetAutoencoder())
+        scaled = scaling.scale_genes(level, rows)
+        scaling.encode_sets(scaled, genes, used, rows, rows, GeneSetAutoencoder())
 
     return work
 
@@ -235,7 +237,7 @@ def epoch(way: str) -> dict:
     """Seconds of an epoch in float32, the best of three, of 300 patients and 300 sets; losses in float64, of 30."""
     import torch
 
-    from mmmil.autoencoder import GeneSetAutoencoder
+    from mmmil.genes.autoencoder import GeneSetAutoencoder
 
     draw = np.random.default_rng(0)
     sizes = np.clip(draw.lognormal(np.log(42), 0.85, SETS), 10, 500).astype(int)
@@ -270,7 +272,7 @@ def padded_training(
     """All pairs padded to the longest set, trained on the same batches: (clocks after the padding, losses)."""
     import torch
 
-    from mmmil.autoencoder import MaskedMLP, _Pairs
+    from mmmil.genes.autoencoder import MaskedMLP, _Pairs
 
     dtype = torch.get_default_dtype()
     mask = torch.as_tensor(np.tile(index >= 0, (len(level), 1))).to(dtype)
@@ -479,7 +481,8 @@ def main() -> None:
         for name, workers in (("one process", 1), (f"{given.workers} processes", given.workers)):
             again[name] = float(np.median([run_stage(folder, workers)[0] for _ in range(3)]))
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import mmmil.__main__, mmmil.study, mmmil.genesets"], env=environment())
+        imports = "import mmmil.__main__, mmmil.study, mmmil.genes.tokens"
+        subprocess.run([sys.executable, "-c", imports], env=environment())
         again["nothing to do but import the packages"] = time.perf_counter() - start
         bar.update()
     most = sorted((high for high in peaks.values() if high > 100), reverse=True)  # not joblib's tracker of resources

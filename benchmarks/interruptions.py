@@ -36,12 +36,12 @@ bags.tile_cohort(patients, p, int(workers)).to_csv(f"{folder}/{sys.argv[2].rspli
 
 def cohort(folder: Path, n: int, side: int) -> None:
     """Synthetic slides of one size and a table that names them."""
-    from mmmil import simulate_slides
+    from mmmil.simulate import slides as synthetic_slides
 
     rows = []
     for i in range(n):
         path = folder / f"s{i}.svs"
-        simulate_slides.write_slide(path, simulate_slides.Slide(("interrupted", i), side))
+        synthetic_slides.write_slide(path, synthetic_slides.Slide(("interrupted", i), side))
         rows.append((f"P{i}", f"s{i}", str(path)))
     pd.DataFrame(rows, columns=["patient_id", "slide_id", "slide_path"]).to_csv(folder / "cohort.csv", index=False)
 

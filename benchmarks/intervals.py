@@ -29,7 +29,8 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from mmmil import evaluation, record, statistics
+from mmmil import record
+from mmmil.evaluation import bootstrap, metrics, paired_tests
 
 DEVELOPMENT, TEST, FOLDS, FEATURES, CORRELATION = 374, 94, 5, 10, 0.5
 # Distance between the classes in the features that model a reads, and in those that b reads.
@@ -72,15 +73,15 @@ def one_cohort(seed: int, distances: tuple[float, float], draws: int) -> list[tu
         for metric in ("roc_auc", "pr_auc"):
             mean = {n: np.mean([true[n][k][metric] for k in models]) for n in COLUMNS}
             each = {
-                n: [evaluation.weighted_scores(label[fold == k], prob[n][fold == k], np.ones((1, (fold == k).sum())))
+                n: [metrics.weighted_scores(label[fold == k], prob[n][fold == k], np.ones((1, (fold == k).sum())))
                     for k in models]
                 for n in COLUMNS
             }  # fmt: skip
             each = {n: np.array([scores[metric][0] for scores in each[n]]) for n in COLUMNS}
             if split == "val":
-                value, low, high = evaluation.mean_interval(each["a"])
+                value, low, high = metrics.mean_interval(each["a"])
             else:
-                low, high = evaluation.bootstrap_interval(label[own], prob["a"][own], 0.5, 0.95, draws, seed).loc[
+                low, high = bootstrap.bootstrap_interval(label[own], prob["a"][own], 0.5, 0.95, draws, seed).loc[
                     metric
                 ]
                 value = each["a"][0]
@@ -89,14 +90,14 @@ def one_cohort(seed: int, distances: tuple[float, float], draws: int) -> list[tu
             both = label[own], prob["a"][own], prob["b"][own]
             tests = {}
             if split == "val":
-                tests["paired t"] = statistics.paired_t(each["a"], each["b"])
-                tests["corrected t"] = statistics.corrected_t(each["a"], each["b"], 1 / FOLDS)
+                tests["paired t"] = paired_tests.paired_t(each["a"], each["b"])
+                tests["corrected t"] = paired_tests.corrected_t(each["a"], each["b"], 1 / FOLDS)
             if metric == "roc_auc":
-                tests["DeLong"] = statistics.delong(*both, folds=fold[own])
-            tests["bootstrap"] = statistics.paired_bootstrap(*both, fold[own], metric, draws=draws, seed=seed)
+                tests["DeLong"] = paired_tests.delong(*both, folds=fold[own])
+            tests["bootstrap"] = bootstrap.paired_bootstrap(*both, fold[own], metric, draws=draws, seed=seed)
             for test, (value, low, high, p, _) in tests.items():
                 rows.append((metric, split, f"a − b: {test}", value, low, high, p, mean["a"] - mean["b"]))
-        value, low, high, p, _ = statistics.mcnemar(label[own], prob["a"][own], prob["b"][own])
+        value, low, high, p, _ = paired_tests.mcnemar(label[own], prob["a"][own], prob["b"][own])
         rows.append(("accuracy", split, "a − b: McNemar", value, low, high, p, np.nan))
     return rows
 

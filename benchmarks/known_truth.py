@@ -5,7 +5,7 @@
     python benchmarks/known_truth.py --only null --seeds 20
 
 Each cohort is simulated, tiled and trained as the book's are (the demo's parameters but for those of SIZE), the dual
-model beside the image alone and the genes alone, and compared by `statistics.compare` on the validation folds. What is
+model beside the image alone and the genes alone, and compared by `comparisons.compare` on the validation folds. What is
 trained is kept under results/benchmarks and found again, so an interrupted run goes on. Writes
 benchmarks/results/known_truth.md when all that was asked for is done; the other part stays as it was made last.
 
@@ -31,7 +31,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mmmil import evaluation, experiments, params, power, record, simulate, statistics, study
+from mmmil import params, record, study
+from mmmil.evaluation import comparisons, metrics, power
+from mmmil.simulate import cohort as synthetic
+from mmmil.training import runs as training_runs
 
 VARIANTS = ["wsi", "go", "dual_go", "baseline_genes", "baseline_image"]
 SIZE = {"sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "n_tiles": 4, "n_folds": 3, "variants": VARIANTS}
@@ -47,9 +50,9 @@ def trained(name: str, workers: int, **settings) -> tuple[pd.DataFrame, params.P
     """Validation predictions of every variant on one simulated cohort; what is there is not trained again."""
     folder = f"results/benchmarks/known_truth/{name}"
     p = params.load("nsclc", "demo", data_dir=f"{folder}/cohort", results_dir=f"{folder}/results", **settings)
-    simulate.make(p, workers)
+    synthetic.make(p, workers)
     s = study.load(p, workers)
-    runs = [experiments.run(s, variant, fold) for variant in VARIANTS for fold in range(p.n_folds)]
+    runs = [training_runs.run(s, variant, fold) for variant in VARIANTS for fold in range(p.n_folds)]
     return pd.concat([record.read_parquet(run / "predictions.parquet") for run in runs], ignore_index=True), p
 
 
@@ -85,11 +88,11 @@ def planted(workers: int) -> list[str]:
 
 def planted_epochs(epochs: int, workers: int) -> list[str]:
     predictions, p = trained("planted", workers, **PLANTED, epochs=epochs)
-    aucs = evaluation.per_fold(predictions, p.threshold)["roc_auc"].groupby(level="variant").agg(["mean", "min", "max"])
+    aucs = metrics.per_fold(predictions, p.threshold)["roc_auc"].groupby(level="variant").agg(["mean", "min", "max"])
     truth = pd.read_csv(p.data / "truth" / "patients.csv").set_index("patient_id")["shows_in"]
     places = ["both", "image", "genes"]
     of_place = {
-        place: evaluation.per_fold(own)["roc_auc"].groupby(level="variant").mean()
+        place: metrics.per_fold(own)["roc_auc"].groupby(level="variant").mean()
         for place, own in predictions.groupby(predictions["patient_id"].map(truth))
     }
     lines = ["ROC-AUC, mean over folds and range, then of the patients whose class shows in both, or in one alone:", ""]
@@ -97,7 +100,7 @@ def planted_epochs(epochs: int, workers: int) -> list[str]:
     for r in aucs.loc[VARIANTS].itertuples():
         cells = [r.Index, f"{r.mean:.3f} ({r.min:.3f}–{r.max:.3f})", *(f"{of_place[x][r.Index]:.3f}" for x in places)]
         lines.append("| " + " | ".join(cells) + " |")
-    found = statistics.compare(predictions, p, METRICS, ["5"])
+    found = comparisons.compare(predictions, p, METRICS, ["5"])
     lines += [
         "",
         "| difference | metric | test | estimate [95 % interval] | p, Holm |",
@@ -122,8 +125,8 @@ def null(seeds: int, workers: int) -> list[str]:
     start, tables = time.monotonic(), []
     for seed in range(seeds):
         predictions, p = trained(f"null_{seed}", workers, **NULL, seed=seed)
-        tables.append(statistics.compare(predictions, p, METRICS).assign(seed=seed))
-        aucs = evaluation.per_fold(predictions, p.threshold)["roc_auc"].groupby(level="variant").mean()
+        tables.append(comparisons.compare(predictions, p, METRICS).assign(seed=seed))
+        aucs = metrics.per_fold(predictions, p.threshold)["roc_auc"].groupby(level="variant").mean()
         tables[-1].attrs = aucs.to_dict()
         print(f"null seed {seed}: {aucs.round(2).to_dict()}", flush=True)
     found = pd.concat(tables, ignore_index=True)

@@ -45,8 +45,10 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
-from mmmil import backbone, record
-from mmmil.models import BagModel, MultimodalMIL
+from mmmil import record
+from mmmil.models import backbone as models_backbone
+from mmmil.models.bag_model import BagModel
+from mmmil.models.fusion import MultimodalMIL
 
 MIB = 2**20
 PAPER_ORIGINAL, PAPER_REDUCED = 14.9, 11.6  # GiB, the paper's Experimental Setup
@@ -89,7 +91,7 @@ class LibraryAttention(NystromAttention):
 class Reference(nn.Module):
     """The reference recipe: decoded float tiles (B, N, 3, px, px) and gene tokens (B, S, 96) -> logits (B, 2)."""
 
-    def __init__(self, tile_encoder: backbone.TileEncoder, fusion: str, sets: int, width: int, landmarks: int):
+    def __init__(self, tile_encoder: models_backbone.TileEncoder, fusion: str, sets: int, width: int, landmarks: int):
         super().__init__()
         self.tile_encoder = tile_encoder
         self.aggregator = MultimodalMIL(fusion, tile_encoder.channels, DIM, sets, width, 8, "nystrom", landmarks)
@@ -104,9 +106,9 @@ class Reference(nn.Module):
 
 def build(way: Way, fusion: str, sets: int, width: int = 512, landmarks: int = 256) -> nn.Module:
     """The untrained model in training mode; `width` and `landmarks` are the reference's."""
-    encoder = backbone.TileEncoder(way.backbone, "random")
+    encoder = models_backbone.TileEncoder(way.backbone, "random")
     if way.backbone == "reduced":
-        backbone.prune(encoder, torch.arange(DIM))
+        models_backbone.prune(encoder, torch.arange(DIM))
     if not way.ours:
         return Reference(encoder, fusion, sets, width, landmarks).train()
     return BagModel(MultimodalMIL(fusion, DIM, DIM, sets), encoder, tile_chunk=way.chunk).train()

@@ -35,7 +35,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mmmil import record
-from mmmil.models import MultimodalMIL
+from mmmil.models.fusion import MultimodalMIL
 
 AXES = {"tiles": "tiles per bag", "sets": "gene sets"}
 LONG, FEWEST = 20.0, 3  # s: a size that takes longer is repeated only so many times

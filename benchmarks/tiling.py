@@ -30,13 +30,13 @@ SHARE = 0.43  # radius of the tissue by the slide's side
 
 def strips(side: int) -> Iterator[np.ndarray]:
     """A slide of one round piece of synthetic tissue, with an irregular outline."""
-    from mmmil import simulate_slides as ss
-    from mmmil.pyramid import GLASS, TILE
+    from mmmil.simulate import slides as synthetic_slides
+    from mmmil.simulate.pyramid import GLASS, TILE
 
-    source = ss.Slide(("benchmark",), 3 * TEXTURE, planted_share=0.3)
-    rows = list(ss.strips(source))[TEXTURE // TILE : 2 * TEXTURE // TILE]
+    source = synthetic_slides.Slide(("benchmark",), 3 * TEXTURE, planted_share=0.3)
+    rows = list(synthetic_slides.strips(source))[TEXTURE // TILE : 2 * TEXTURE // TILE]
     texture = np.concatenate(rows)[:, TEXTURE : 2 * TEXTURE]
-    outline = ss.Slide(("benchmark", side), side, radius=SHARE * side)
+    outline = synthetic_slides.Slide(("benchmark", side), side, radius=SHARE * side)
     width = -(-side // TILE) * TILE
     across = np.tile(texture, (1, -(-width // TEXTURE), 1))[:, :width]
     x = np.arange(width, dtype=np.float32)[None]
@@ -64,7 +64,8 @@ def measure(way: str, path: Path, threads: int) -> dict:
     from histolab.slide import Slide
     from histolab.tiler import GridTiler
 
-    from mmmil import bags, params, tiling
+    from mmmil import params
+    from mmmil.slides import bags, tiling
 
     with tempfile.TemporaryDirectory() as folder:
         if way == "ours":
@@ -155,7 +156,8 @@ def main() -> None:
     if given.measure:
         print(json.dumps(measure(given.measure[0], Path(given.measure[1]), given.threads)))
         return
-    from mmmil import pyramid, record
+    from mmmil import record
+    from mmmil.simulate import pyramid
 
     given.slides.mkdir(parents=True, exist_ok=True)
     rows = []

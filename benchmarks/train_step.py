@@ -7,7 +7,7 @@
 
 The reference recipe is what one writes first: timm's MobileNetV4, nystrom-attention at width 512 with 256 landmarks,
 nn.MultiheadAttention across the modalities, float32, contiguous layout, batch norm in training mode, tiles decoded
-from PNG files by a DataLoader with worker processes, AdamW at one learning rate. Ours is `mmmil.engine.fit`: uint8
+from PNG files by a DataLoader with worker processes, AdamW at one learning rate. Ours is `mmmil.training.fit`: uint8
 tiles in memory (on the GPU where they fit), augmentation, exact attention at width 96, fixed batch norm, channels-last,
 bf16 where the device has it, AdamW with a one-cycle schedule. Two defaults of the package that the reference lacks and
 that cost no time are off: gene dropout and class weights. Weights are random in both. Both see 64 tiles of 256 px and
@@ -236,8 +236,11 @@ def reference(kind: str, folder: Path, train: list[int], held: list[int], given)
 
 def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
     """The package's own training; augmented for speed and by its defaults, not where the loss is compared."""
-    from mmmil import device, engine, experiments, params, training
-    from mmmil.models import BagModel, MultimodalMIL
+    from mmmil import params, variants
+    from mmmil.models.bag_model import BagModel
+    from mmmil.models.fusion import MultimodalMIL
+    from mmmil.training import build, fit
+    from mmmil.training import device as training_device
 
     epochs = given.steps // -(-len(train) // given.batch)
     settings = {"epochs": epochs, "batch_size": given.batch, "lr": given.lr, "cpu_threads": given.threads}
@@ -246,13 +249,13 @@ def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
     settings |= {"weights": "random", "synthetic": True, "apoz_tiles": 256 if held else 64}
     settings |= {"compile": "backbone" if given.measure == "compiled" else "never"}
     p = params.check({"task": "benchmark", "class_names": ["A", "B"], **settings})
-    fabric = device.make_fabric(p)
+    fabric = training_device.make_fabric(p)
     tiles = np.load(folder / "tiles.npy")
     genes, labels = (torch.load(folder / f"{name}.pt") for name in ("genes", "labels"))
-    inputs = engine.on_device(fabric, engine.Inputs(torch.from_numpy(tiles), genes))
+    inputs = fit.on_device(fabric, fit.Inputs(torch.from_numpy(tiles), genes))
     torch.manual_seed(given.seed)
     every_tile = np.ones(tiles.shape[:2], bool)
-    encoder, _ = training.tile_encoder(p, experiments.variant("dual_go"), tiles, every_tile, train, fabric)
+    encoder, _ = build.tile_encoder(p, variants.variant("dual_go"), tiles, every_tile, train, fabric)
     # The reference drops nothing of the genes; the speed does not depend on it.
     dropped = p.gene_dropout if given.measure == "shipped" else 0.0
     model = BagModel(MultimodalMIL("dual", DIM, DIM, genes.shape[1]), encoder, None, dropped, tile_chunk=p.tile_chunk)
@@ -260,10 +263,10 @@ def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
     model.register_forward_pre_hook(clock)
     if fabric.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    fitted, _ = engine.fit(fabric, model, inputs, labels, train, p, augment=not held or given.measure == "shipped")
+    fitted, _ = fit.fit(fabric, model, inputs, labels, train, p, augment=not held or given.measure == "shipped")
     made = {"steps": clock.steps, "peak": peak(fabric.device)}
     for name, which in (("train", train), ("held", held)) if held else ():
-        prob, _ = engine.predict(fabric, fitted, inputs, which, given.batch)
+        prob, _ = fit.predict(fabric, fitted, inputs, which, given.batch)
         right = np.where(labels[which].numpy() == 1, prob, 1 - prob)
         made[name] = float(-np.log(right.clip(1e-7)).mean())
     return made

@@ -4,7 +4,7 @@
     python benchmarks/whole_paper.py --device cuda --parallel 4  a GPU, four trainings at a time
     python benchmarks/whole_paper.py --quick                     small bags, for a test
 
-Nothing is trained to its end. Of every variant of another shape some steps of `mmmil.engine.fit`, the prediction of a
+Nothing is trained to its end. Of every variant of another shape some steps of `mmmil.training.fit`, the prediction of a
 batch and the preparation of the tile encoder are measured at the paper's size (64 tiles of 256 px, gene sets of 96
 values) on random tensors, and multiplied: epochs and batch size are the schema's defaults, patients those of the paper.
 GO and KEGG sets are taken to be as many, so they share a measurement. Added are the features of the frozen encoders,
@@ -43,7 +43,7 @@ def shape_of(v) -> tuple:
 
 
 def neural() -> list:
-    from mmmil.experiments import BASELINES, VARIANTS
+    from mmmil.variants import BASELINES, VARIANTS
 
     return [v for name, v in VARIANTS.items() if name not in BASELINES]
 
@@ -61,7 +61,8 @@ def settings(given):
 
 def cost(v, given, fabric, tiles: torch.Tensor) -> dict[str, float]:
     """Seconds of one variant: a step (median), the preparation of a training, the prediction of a patient."""
-    from mmmil import engine, training
+    from mmmil.training import build, fit
+    from mmmil.training import inputs as training_inputs
 
     p = settings(given).override(epochs=1)
     n, labels = len(tiles), torch.arange(len(tiles)) % 2
@@ -71,25 +72,25 @@ def cost(v, given, fabric, tiles: torch.Tensor) -> dict[str, float]:
         genes = torch.randn(n, *shape)
     if v.uses_slides and not v.is_trained_end_to_end:
         held = torch.randn(n, given.tiles, FEATURES[v.encoder(p)])
-    inputs = engine.on_device(fabric, engine.Inputs(held if v.uses_slides else None, genes))
+    inputs = fit.on_device(fabric, fit.Inputs(held if v.uses_slides else None, genes))
     start, encoder = time.perf_counter(), None
     if v.is_trained_end_to_end:
         few = -(-p.apoz_tiles // given.tiles)
         pixels = tiles[:few].cpu().numpy()
         few = len(pixels)
-        encoder, _ = training.tile_encoder(p, v, pixels, np.ones((few, given.tiles), bool), list(range(few)), fabric)
-    tokens = None if genes is None else training.Genes(SimpleNamespace(tokens=genes[:1].numpy()))
-    model = training.build(p, v, tokens, encoder, held.shape[-1] if v.uses_slides else 0)
+        encoder, _ = build.tile_encoder(p, v, pixels, np.ones((few, given.tiles), bool), list(range(few)), fabric)
+    tokens = None if genes is None else training_inputs.Genes(SimpleNamespace(tokens=genes[:1].numpy()))
+    model = build.build(p, v, tokens, encoder, held.shape[-1] if v.uses_slides else 0)
     prepared = time.perf_counter() - start
     clock = Clock(fabric.device, given.warm_up)
     hook = model.register_forward_pre_hook(clock)
     train = [i % n for i in range(p.batch_size * (given.steps + given.warm_up + 1))]
-    fitted, _ = engine.fit(fabric, model, inputs, labels, train, p, v.is_trained_end_to_end)
+    fitted, _ = fit.fit(fabric, model, inputs, labels, train, p, v.is_trained_end_to_end)
     hook.remove()
     which, passes = train[: p.batch_size], []
     for _ in range(1 + min(given.steps, 3)):
         start = time.perf_counter()
-        engine.predict(fabric, fitted, inputs, which, p.batch_size)
+        fit.predict(fabric, fitted, inputs, which, p.batch_size)
         passes.append((time.perf_counter() - start) / len(which))
     predicted = float(np.median(passes[1:]))  # the first loads kernels, and compiles where that is asked for
     return {"step": float(np.median([wall for wall, _ in clock.steps])), "prepare": prepared, "predict": predicted}
@@ -97,7 +98,7 @@ def cost(v, given, fabric, tiles: torch.Tensor) -> dict[str, float]:
 
 def features(name: str, given, fabric, bag: torch.Tensor) -> float:
     """Seconds for the features of one patient by a frozen encoder."""
-    from mmmil import backbone
+    from mmmil.models import backbone
 
     encoder = backbone.FrozenEncoder(name, "random").to(fabric.device)
     seconds = []
@@ -110,23 +111,23 @@ def features(name: str, given, fabric, bag: torch.Tensor) -> float:
 
 
 def reading(bag: torch.Tensor) -> float:
-    """Seconds to read one patient's bag from the file that `mmmil.bags` writes, in the system's cache."""
+    """Seconds to read one patient's bag from the file that `mmmil.slides.bags` writes, in the system's cache."""
     import h5py
 
-    from mmmil import bags
+    from mmmil.slides import bag_files
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bag.h5"
         with h5py.File(path, "w") as file:
             file.create_dataset("imgs", data=bag.cpu().numpy(), chunks=(1, *bag.shape[1:]))
         start = time.perf_counter()
-        bags.BagFiles([str(path)])[np.array([0])]
+        bag_files.BagFiles([str(path)])[np.array([0])]
         return time.perf_counter() - start
 
 
 def measure(rank: int, given, kept: Path, barrier=None) -> None:
     """All measurements of one of `--parallel` processes, which wait for each other before every variant."""
-    from mmmil import device
+    from mmmil.training import device
 
     fabric = device.make_fabric(settings(given))
     torch.manual_seed(rank)

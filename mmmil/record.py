@@ -7,13 +7,11 @@ when it is whole, with a `run.json` that holds the inputs and the circumstances.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import datetime
 import glob
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -24,6 +22,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from mmmil import source_code
 
 RUN = "run.json"
 
@@ -57,25 +57,6 @@ def file_digest(path: Path | str) -> str:
     return _file_digest(path, stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache
-def source_digest(*modules: str) -> str:
-    """Hash of modules' code without comments and docstrings: what computed a result is part of its key."""
-    trees = []
-    for module in modules:
-        spec = importlib.util.find_spec(module)
-        tree = ast.parse(Path(spec.origin).read_text())
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and _is_docstring(body[0]):
-                body[:] = body[1:] or [ast.Pass()]
-        trees.append(ast.dump(tree))
-    return digest(trees)
-
-
-def _is_docstring(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
 _version = lru_cache(importlib.metadata.version)  # asked dozens of times a run, read off the disk each time
 
 
@@ -103,9 +84,28 @@ def commit() -> str:
     return head + ("+" if dirty else "")
 
 
-def find(parent: Path, inputs: Mapping[str, Any]) -> Path | None:
-    """The finished folder for these inputs, or None. A damaged one is removed, so that it is made again."""
-    folder = parent / digest(inputs)
+Maker = Callable[[Path], Mapping[str, Any] | None]
+
+
+def with_code(inputs: Mapping[str, Any], module: str) -> dict[str, Any]:
+    """Inputs, and the code that computes with them: of a module of the package and of all that it imports."""
+    return {**inputs, "code": source_code.digest(module)}
+
+
+def key(inputs: Mapping[str, Any], module: str) -> str:
+    """The name of the folder of what a module of the package computes for these inputs."""
+    return digest(with_code(inputs, module))
+
+
+def find(parent: Path, inputs: Mapping[str, Any], module: str) -> Path | None:
+    """The finished folder of what a module computes for these inputs, or None.
+
+    A damaged one is removed, so that it is made again.
+    """
+    return _whole(parent / key(inputs, module))
+
+
+def _whole(folder: Path) -> Path | None:
     if not folder.exists():  # nothing to remove, not even what another process is about to put there
         return None
     try:
@@ -118,16 +118,22 @@ def find(parent: Path, inputs: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any] | None]) -> Path:
+def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "") -> Path:
     """The folder of what `make` writes for these inputs: found again, or made now.
 
     `make(folder)` writes files into an empty folder and may return facts for run.json. The folder appears under
-    its name only when it is whole; two processes that make the same one end with the same one.
+    its name only when it is whole; two processes that make the same one end with the same one. module: of the
+    package, whose code computes; that of `make` if not given. Its code, and all that it imports, is part of the key.
+
+    Raises ChangedCodeError, before and after the work, where that code is not what this process runs.
     """
-    found = find(parent, inputs)
+    module = module or make.__module__
+    source_code.require_as_loaded(module)
+    inputs = with_code(inputs, module)
+    folder = parent / digest(inputs)
+    found = _whole(folder)
     if found:
         return found
-    folder = parent / digest(inputs)
     unfinished = _temporary(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -135,6 +141,7 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mappi
         start = time.monotonic()
         _reset_peak_memory()
         facts = make(unfinished) or {}
+        source_code.require_as_loaded(module)  # hours may have passed
         files = {str(p.relative_to(unfinished)): file_digest(p) for p in sorted(unfinished.rglob("*")) if p.is_file()}
         run = {
             "inputs": dict(inputs),
@@ -149,7 +156,7 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Callable[[Path], Mappi
         try:
             unfinished.rename(folder)
         except OSError:  # another process was first with the same result
-            if not find(parent, inputs):
+            if not _whole(folder):
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmmil import bags, coordinates, flow, record, tiling
-from mmmil import cohort as cohorts
-from mmmil import expression as expressions
+from mmmil import record
+from mmmil.cohort import build as cohorts
+from mmmil.cohort import flow
+from mmmil.genes import expression
 from mmmil.params import Params
-from mmmil.section_text import LEAKS
+from mmmil.slides import bag_files, bags, coordinates, tiling
 
 
 @dataclass
@@ -74,46 +75,47 @@ class Study:
         """
         if self.p.stain == "none":
             return list(self.bag_paths)
-        from mmmil import stain
+        from mmmil.slides import stained_bags
 
-        return [str(path) for path in stain.bags_of(self, fold)]
+        own = (self.bag_paths, self.cohort.patients["slide_id"], self.training_patients(fold))
+        return [str(path) for path in stained_bags.bags_of(self.p, *own, fold)]
 
     def bag_keys(self, fold: int) -> list[str]:
         """What names the pixels of a fold's bags, for the hash of results that depend on them."""
         return [Path(path).parent.name for path in self.fold_bags(fold)]
 
-    def bags(self, fold: int) -> np.ndarray | bags.BagFiles:
+    def bags(self, fold: int) -> np.ndarray | bag_files.BagFiles:
         """Pixels (patients, n_tiles, px, px, 3) uint8 of a fold's bags in the cohort's order: in memory, or in their
         files where `tiles_held` says so or they would take more than half of the machine's memory.
         """
         paths = self.fold_bags(fold)
         if getattr(self, "_loaded", None) is None or self._loaded[0] != paths:  # one array at a time: gigabytes
-            files = bags.BagFiles(paths)
+            files = bag_files.BagFiles(paths)
             half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
             stays = self.p.tiles_held == "files" or (self.p.tiles_held == "auto" and files.nbytes > half)
-            self._loaded = (paths, files if stays else bags.load_bags(paths))
+            self._loaded = (paths, files if stays else bag_files.load_bags(paths))
         return self._loaded[1]
 
     @cached_property
     def tile_masks(self) -> np.ndarray:
         """Which tiles of the bags are real and which padding, (patients, n_tiles) bool."""
-        return bags.load_masks(list(self.bag_paths))
+        return bag_files.load_masks(list(self.bag_paths))
 
     @cached_property
-    def expression(self) -> expressions.Expression:
-        return expressions.load(self.cohort.patients, self.p)
+    def expression(self) -> expression.Expression:
+        return expression.load(self.cohort.patients, self.p)
 
     def gene_tokens(self, fold: int, library: str):
         """Gene tokens of a fold, fitted on its training patients: a genesets.GeneTokens."""
-        from mmmil import genesets
+        from mmmil.genes import tokens as gene_tokens
 
-        return genesets.tokens(self.p, self.expression, self.labels, self.folds, fold, library)
+        return gene_tokens.tokens(self.p, self.expression, self.labels, self.folds, fold, library)
 
     def gene_encoder_inputs(self, fold: int, tokens):
         """Levels (patients, genes) of a fold's patients and the encoder half that makes `tokens` of them."""
-        from mmmil import genesets
+        from mmmil.genes import tokens as gene_tokens
 
-        return genesets.encoder_inputs(self.p, self.expression, self.labels, self.folds, fold, tokens)
+        return gene_tokens.encoder_inputs(self.p, self.expression, self.labels, self.folds, fold, tokens)
 
 
 def load(p: Params, workers: int = 1) -> Study:
@@ -161,23 +163,3 @@ def without(cohort: cohorts.Cohort, reasons: pd.Series) -> cohorts.Cohort:
     """The cohort less the patients of too few tiles (index of `reasons`), who are added to its excluded ones."""
     excluded, steps = flow.with_step((cohort.excluded, cohort.flow), "tiles", len(cohort), reasons)
     return cohorts.Cohort(cohort.patients.drop(reasons.index), excluded, cohort.class_names, steps)
-
-
-def provenance(study: Study) -> str:
-    """The paragraph at the head of a page: cohort, number of patients, parameters, commit, and whether it leaks."""
-    p = study.p
-    if p.synthetic:
-        kind = (
-            f"**Synthetic cohort**{' without any signal (null mode)' if p.sim_null else ' with planted truth'}: "
-            "no number on this page says anything about patients, nor about the paper."
-        )
-    else:
-        kind = f"**Real data** ({p.title or p.task})."
-    counts = study.labels.value_counts()
-    classes = ", ".join(f"{counts.get(i, 0)} {name}" for i, name in enumerate(p.class_names))
-    classes = "no labels" if -1 in counts else classes
-    files = f"`params/{p.task}.yaml`" + (f" and `params/{p.overlay}.yaml`" if p.overlay else "")
-    leaks = f" {LEAKS}." if p.leaks else ""
-    return (
-        f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`.{leaks}"
-    )

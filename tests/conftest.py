@@ -7,7 +7,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import pytest  # noqa: E402  (after the threads are capped)
 
-from mmmil import params  # noqa: E402
+from mmmil import params, source_code  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +16,12 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set MMMIL_REAL_DATA")
     return folder
+
+
+@pytest.fixture
+def code_replaced(monkeypatch):
+    """For a test that puts something of its own in the place of an object of the package, to count or to stop calls.
+
+    The record would refuse to keep what is computed then (tests/test_source_code.py).
+    """
+    monkeypatch.setattr(source_code, "require_as_loaded", lambda *_: None)

@@ -4,6 +4,8 @@ import pytest
 
 from mmmil import record
 
+CODE = "mmmil.training.augmentation"  # any module: what is made here is made by the tests
+
 
 def test_a_result_is_made_once_and_found_again(tmp_path):
     made = []
@@ -13,24 +15,24 @@ def test_a_result_is_made_once_and_found_again(tmp_path):
         (folder / "x.txt").write_text("one")
         return {"fact": 3}
 
-    first = record.cached(tmp_path, {"a": 1}, make)
-    assert record.cached(tmp_path, {"a": 1}, make) == first and made == [1]
-    assert record.cached(tmp_path, {"a": 2}, make) != first and made == [1, 1]
-    assert record.run(first)["facts"] == {"fact": 3} and record.run(first)["inputs"] == {"a": 1}
+    first = record.cached(tmp_path, {"a": 1}, make, CODE)
+    assert record.cached(tmp_path, {"a": 1}, make, CODE) == first and made == [1]
+    assert record.cached(tmp_path, {"a": 2}, make, CODE) != first and made == [1, 1]
+    assert record.run(first)["facts"] == {"fact": 3} and record.run(first)["inputs"] == record.with_code({"a": 1}, CODE)
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "run"])
 def test_a_damaged_result_is_noticed_and_made_again(tmp_path, damage):
-    folder = record.cached(tmp_path, {"a": 1}, lambda f: (f / "x.txt").write_text("whole") and None)
+    folder = record.cached(tmp_path, {"a": 1}, lambda f: (f / "x.txt").write_text("whole") and None, CODE)
     if damage == "change":
         (folder / "x.txt").write_text("half!")
     elif damage == "remove":
         (folder / "x.txt").unlink()
     else:
         (folder / "run.json").write_text('{"files": ')
-    again = record.cached(tmp_path, {"a": 1}, lambda f: (f / "x.txt").write_text("whole") and None)
+    again = record.cached(tmp_path, {"a": 1}, lambda f: (f / "x.txt").write_text("whole") and None, CODE)
     assert again == folder and (folder / "x.txt").read_text() == "whole"
-    assert json.loads((folder / "run.json").read_text())["inputs"] == {"a": 1}
+    assert json.loads((folder / "run.json").read_text())["inputs"] == record.with_code({"a": 1}, CODE)
 
 
 def test_nothing_stays_of_a_result_that_failed(tmp_path):
@@ -39,7 +41,7 @@ def test_nothing_stays_of_a_result_that_failed(tmp_path):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        record.cached(tmp_path, {"a": 1}, make)
+        record.cached(tmp_path, {"a": 1}, make, CODE)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -61,19 +63,6 @@ def test_a_digest_does_not_depend_on_the_order_of_keys():
     assert record.digest({"a": 1}) != record.digest({"a": 2})
 
 
-def test_comments_and_docstrings_are_not_code(tmp_path, monkeypatch):
-    def digest(text):
-        (tmp_path / "subject.py").write_text(text)
-        record.source_digest.cache_clear()
-        return record.source_digest("subject")
-
-    monkeypatch.syspath_prepend(tmp_path)
-    plain = digest("def f():\n    return 1\n")
-    assert digest('def f():\n    """Say."""\n    return 1  # why\n') == plain
-    assert digest("def f():\n    return 2\n") != plain
-    record.source_digest.cache_clear()
-
-
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     import platform
     import subprocess
@@ -83,13 +72,13 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     dead.wait()
     host = platform.node()
     inputs = {"a": 1}
-    key = record.digest(inputs)
+    key = record.key(inputs, CODE)
     (tmp_path / f".{host}.{dead.pid}.{key}").mkdir()
     (tmp_path / f".{host}.{dead.pid}.{key}" / "half.h5").write_text("half")
     (tmp_path / f".{host}.1.{key}").mkdir()  # process 1 lives
     (tmp_path / f".elsewhere.{dead.pid}.{key}").mkdir()  # another machine's process may live
     (tmp_path / f".{host}.{dead.pid}.t.csv").write_text("half")
-    record.cached(tmp_path, inputs, lambda folder: (folder / "x").write_text("whole") and None)
+    record.cached(tmp_path, inputs, lambda folder: (folder / "x").write_text("whole") and None, CODE)
     record.write_atomically(tmp_path / "t.csv", lambda path: path.write_text("whole"))
     left = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
     assert left == sorted([f".{host}.1.{key}", f".elsewhere.{dead.pid}.{key}"])

@@ -22,7 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this copy of the package, whichever one is installed
 
-from mmmil import batch, params, record  # noqa: E402
+from mmmil import params, record  # noqa: E402
+from mmmil.training import receipts  # noqa: E402
 
 
 class RunError(RuntimeError):
@@ -118,13 +119,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     dry = {"-n", "--dry-run", "--dryrun"} & set(given.more)
     for p in [] if dry else tasks:
-        batch.forget_failures(p)  # Snakemake then makes them again
+        receipts.forget_failures(p)  # Snakemake then makes them again
     call = command(given.tasks, given.overlay, given.cores, given.profile, given.more)
     try:
         status = subprocess.run(call, stdin=lock, env=environment()).returncode
     except KeyboardInterrupt:
         return 130
-    failed = [] if dry else [line for p in tasks for line in batch.failed(p)]
+    failed = [] if dry else [line for p in tasks for line in receipts.failed(p)]
     if failed:
         print(f"{len(failed)} trainings failed; the others stand, and another run tries these again:", file=sys.stderr)
         print("\n".join(failed), file=sys.stderr)

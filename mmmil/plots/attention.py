@@ -14,7 +14,7 @@ from mmmil.plots.slides import scale_bar, thumbnail
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 if TYPE_CHECKING:
-    from mmmil import heatmaps
+    from mmmil.slides import places
 
 SPECK = 4.0  # points; a tile that is drawn smaller gets a dot of this size
 
@@ -42,7 +42,7 @@ def attended_sets(table: pd.DataFrame, class_names: list[str], n: int = 15):
     return finish(figure)
 
 
-def draw_tiles(axes, where: heatmaps.Place, weights: np.ndarray, shade, longest: int = 900) -> None:
+def draw_tiles(axes, where: places.Place, weights: np.ndarray, shade, longest: int = 900) -> None:
     """A slide's thumbnail with its tiles filled by attention; `shade` maps weights to [0, 1].
 
     The axes count level-0 px, and thumbnail and tiles are both laid out in them, so that no factor between the two can
@@ -63,7 +63,7 @@ def draw_tiles(axes, where: heatmaps.Place, weights: np.ndarray, shade, longest:
     axes.axis("off")
 
 
-def attention_on_slide(where: heatmaps.Place, maps: dict[str, np.ndarray], title: str, top: int = 8):
+def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: str, top: int = 8):
     """Figs 9-11: attention over the tiles of one slide, one column per source, with its most and least attended tiles.
 
     maps: source -> (N,) weights in the order of `where.coords`. Colours are weights times N, so that 1 is even

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from mmmil import experiments
+from mmmil import variants
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 PALE = "#c9c9c9"
@@ -95,7 +95,7 @@ def channel_activation(maps: np.ndarray, table: pd.DataFrame):
 def balance(folds: pd.DataFrame, names: list[str], class_names: list[str]):
     """Sensitivity against specificity of each validation fold, and their difference: the paper's prediction balance.
 
-    folds: of `evaluation.per_fold`. Marks of different variants differ in size, so that those in one place are seen.
+    folds: of `metrics.per_fold`. Marks of different variants differ in size, so that those in one place are seen.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1, 1.1])
     rows = range(len(names))[::-1]
@@ -122,5 +122,5 @@ def balance(folds: pd.DataFrame, names: list[str], class_names: list[str]):
         xlim=(-1.05, 1.05),
         ylim=(-0.5, len(names) - 0.5),
     )
-    right.set_yticks(rows, [experiments.variant(name).shown_as for name in names], fontsize=9)
+    right.set_yticks(rows, [variants.variant(name).shown_as for name in names], fontsize=9)
     return finish(figure)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from mmmil.flow import reasons
+from mmmil.cohort.flow import reasons
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 

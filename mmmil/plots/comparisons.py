@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
 
-from mmmil import experiments
+from mmmil import variants
 from mmmil.plots.style import finish
 
 METHODS = {
@@ -23,8 +23,8 @@ METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 def differences(table: pd.DataFrame, alpha: float = 0.05):
     """Forest plot: difference with its interval per pair and test, one panel per metric, filled where p_holm < alpha.
 
-    table: rows of `statistics.compare` of one split; where there are none, since no two of the models were trained, the
-    figure says so. Raises ValueError for rows of several splits.
+    table: rows of `comparisons.compare` of one split; where there are none, since no two were trained, the figure
+    says so. Raises ValueError for rows of several splits.
     """
     if table.empty:
         figure, axes = plt.subplots(figsize=(6, 0.8))
@@ -58,4 +58,4 @@ def differences(table: pd.DataFrame, alpha: float = 0.05):
 
 
 def _named(a: str, b: str) -> str:
-    return f"{experiments.variant(a).shown_as}\nless {experiments.variant(b).shown_as}"
+    return f"{variants.variant(a).shown_as}\nless {variants.variant(b).shown_as}"

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from sklearn import metrics as skm
 
-from mmmil import experiments
+from mmmil import variants
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
@@ -22,7 +22,7 @@ def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] 
     for axes, metric in zip(grid[0], metrics, strict=True):
         for y, name in enumerate(reversed(names)):
             row = own.loc[(name, metric)]
-            colour = NEUTRAL if name in experiments.BASELINES else CLASSES[0]
+            colour = NEUTRAL if name in variants.BASELINES else CLASSES[0]
             axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=2)
             axes.plot(row["mean"], y, "o", color=colour, ms=7)
         axes.axvline(0.5 if metric == "roc_auc" else np.nan, color="black", lw=0.8, ls=":")
@@ -30,7 +30,7 @@ def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] 
             xlabel={"pr_auc": "PR-AUC", "roc_auc": "ROC-AUC"}.get(metric, metric),
             ylim=(-0.6, len(names) - 0.4),
         )
-        axes.set_yticks(range(len(names)), [experiments.variant(n).shown_as for n in reversed(names)], fontsize=9)
+        axes.set_yticks(range(len(names)), [variants.variant(n).shown_as for n in reversed(names)], fontsize=9)
     return finish(figure)
 
 
@@ -49,7 +49,7 @@ def curves(predictions: pd.DataFrame, names: list[str]):
             roc.append(np.interp(grid, fpr, tpr))
         for axes, lines in ((left, pr), (right, roc)):
             mean, sd = np.mean(lines, 0), np.std(lines, 0)
-            axes.plot(grid, mean, color=colour, lw=1.8, label=experiments.variant(name).shown_as)
+            axes.plot(grid, mean, color=colour, lw=1.8, label=variants.variant(name).shown_as)
             axes.fill_between(grid, np.clip(mean - sd, 0, 1), np.clip(mean + sd, 0, 1), color=colour, alpha=0.12, lw=0)
     left.set(xlabel="recall", ylabel="precision", ylim=(-0.02, 1.04))
     right.plot([0, 1], [0, 1], color="#c9c9c9", lw=1, zorder=0)
@@ -78,5 +78,5 @@ def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str
             yticklabels=class_names,
             cbar_kws={"label": "share of the true class"},
         )
-        axes.set(xlabel="called", ylabel="true", title=experiments.variant(name).shown_as)
+        axes.set(xlabel="called", ylabel="true", title=variants.variant(name).shown_as)
     return finish(figure)

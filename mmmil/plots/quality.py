@@ -9,8 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from mmmil import appearance, slides
 from mmmil.plots.style import NEUTRAL, finish
+from mmmil.slides import appearance
+from mmmil.slides import files as slide_files
 
 FLAGGED = "#b2182b"
 WORDS = {
@@ -42,7 +43,7 @@ def contact_sheet(
         try:
             axes.set_anchor("N")
             axes.imshow(appearance.thumbnail(slide_paths[i], longest=400))
-        except slides.SlideError:
+        except slide_files.SlideError:
             axes.imshow(np.full((4, 4, 3), 225, np.uint8))
             axes.text(1.5, 1.5, "no image", ha="center", va="center", color=NEUTRAL, fontsize=10)
         told = fill((flagged[i] or "nothing found").replace(" %", "\u00a0%"), 30)

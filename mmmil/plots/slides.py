@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mmmil import bags, slides, tiling
 from mmmil.plots.style import CLASSES, finish
+from mmmil.slides import bag_files, tiling
+from mmmil.slides import files as slide_files
 
 
 def tissue_filter(slide_path: str, candidates: tiling.Candidates, percent: float = 90.0, shown: int = 6):
@@ -49,7 +50,7 @@ def valid_tiles(tiles: pd.DataFrame):
 
 def thumbnail(slide_path: str, longest: int = 700) -> tuple[np.ndarray, float]:
     """A slide's thumbnail (h, w, 3) and the factor from level-0 px to its px."""
-    with slides.open_slide(slide_path) as slide:
+    with slide_files.open_slide(slide_path) as slide:
         image = slide.get_thumbnail((longest, longest)).convert("RGB")
         return np.asarray(image), image.width / slide.dimensions[0]
 
@@ -66,7 +67,7 @@ def chosen_tiles(slide_paths: list[str], bag_paths: list[str], titles: list[str]
     figure, grid = plt.subplots(1, n, figsize=(3.3 * n, 3.6), squeeze=False)
     for axes, slide, bag, title in zip(grid[0], slide_paths, bag_paths, titles, strict=False):
         image, scale = thumbnail(slide)
-        coords, a = bags.load_coords(bag)
+        coords, a = bag_files.load_coords(bag)
         side = a["patch_size_level0"] * scale
         axes.imshow(image)
         for x, y in coords * scale:

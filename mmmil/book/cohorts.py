@@ -1,0 +1,135 @@
+"""What sections 01, 02 and 06 include: patients, how they were counted down, slides, gene sets, the null audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmmil import params
+from mmmil.book.text import markdown_table, nothing, title
+from mmmil.evaluation.summary import estimate
+from mmmil.results import read_results
+
+STEPS = {
+    "file": "files of the sample sheets", "table": "rows of the own table", "slide": "a diagnostic slide per patient",
+    "expression": "an RNA aliquot per patient", "label": "a patient of a class", "incomplete": "with all modalities",
+    "tiles": "with enough tiles",
+}  # fmt: skip
+BY_RANK = ", so the best by rank"
+
+
+def dataset(tasks: Mapping[str, params.Params]) -> str:
+    """Patients per class, with sites and held-out share, and how files and patients were counted down."""
+    rows, steps = [], []
+    for task, p in tasks.items():
+        cohort = read_results(task, "cohort", ["patient_id", "label", "site"])
+        for label, group in [] if cohort is None else cohort.groupby("label"):
+            name = p.class_names[int(label)] if str(label) in ("0", "1") else label
+            test = f"{(group['fold'] == -1).sum()}" if "fold" in group else "–"
+            rows.append([title(p), name, len(group), group["site"].nunique(), test])
+        flow = read_results(task, "flow", ["step", "unit", "entered", "excluded", "left"])
+        for row in [] if flow is None else flow.itertuples():
+            if row.entered:
+                steps.append([title(p), STEPS.get(row.step, row.step), row.unit, row.entered, row.excluded, row.left])
+    if not rows:
+        return nothing("cohort table (results/<task>/cohort.csv)")
+    head = ["cohort", "class", "patients", "sites", "held out for the test"]
+    text = markdown_table("Patients per class", head, rows)
+    head = ["cohort", "step", "counted in", "came in", "left out", "stayed"]
+    caption = "From files to patients; each cohort's page gives the reasons"
+    return text + "\n" + (markdown_table(caption, head, steps) if steps else nothing("count of who was left out"))
+
+
+def preprocessing(tasks: Mapping[str, params.Params]) -> str:
+    """Tiles per slide, what was found on the slides, and gene sets per library."""
+    rows, found_on, sets = [], [], []
+    for task, p in tasks.items():
+        columns = ["slide_id", "mpp", "candidates", "valid", "used", "bag"]
+        tiles = read_results(task, "tiles", columns) if p.has_slides else None
+        if tiles is not None:
+            valid, enough = tiles["valid"].fillna(0), int(tiles["bag"].notna().sum())
+            used = f"{tiles['used'].max():.0f}" if enough else "–"
+            spread = f"{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
+            mpp = "–".join(dict.fromkeys(f"{v:.3g}" for v in (tiles["mpp"].min(), tiles["mpp"].max())))
+            rows.append([title(p), len(tiles), mpp, f"{tiles['candidates'].sum():.0f}", spread, used, enough])
+        quality = read_results(task, "quality", ["slide_id", "check", "flagged"]) if p.has_slides else None
+        if quality is not None:
+            counts = quality[quality["flagged"]].groupby("check")["slide_id"].nunique()
+            told = ", ".join(f"{check}: {n}" for check, n in counts.items()) or "nothing"
+            found_on.append([title(p), quality["slide_id"].nunique(), told])
+        genes = read_results(task, "genes", ["library", "fold", "tested", "significant"]) if p.has_genes else None
+        if genes is not None:  # the single-gene vector tests no sets
+            genes = genes.dropna(subset=["tested"])
+        for library, group in [] if genes is None else genes.groupby("library", sort=False):
+            own, found = group.loc[group["fold"] == -1, "significant"], group.loc[group["fold"] >= 0, "significant"]
+            final = "–" if own.empty else f"{own.iloc[0]:.0f}{BY_RANK if own.iloc[0] < 2 else ''}"
+            span = f"{found.median():.0f} ({found.min():.0f}–{found.max():.0f})" if len(found) else "–"
+            rank = f"{(group['significant'] < 2).sum()} of {len(group)}"
+            sets.append([title(p), str(library).upper(), f"{group['tested'].median():.0f}", final, span, rank])
+    head = [
+        "cohort",
+        "slides",
+        "µm per px",
+        "tiles on the grid",
+        "valid per slide: median (range)",
+        "used",
+        "slides used",
+    ]
+    text = markdown_table("Tiles with enough tissue", head, rows) if rows else nothing("table of tiles")
+    if found_on:
+        caption = "What was found on the slides (slides with it); nothing is left out because of it"
+        text += "\n" + markdown_table(caption, ["cohort", "slides", "found"], found_on)
+    head = [
+        "cohort",
+        "library",
+        "sets tested",
+        "significant, final model",
+        "significant, folds: median (range)",
+        "fits that took the best by rank",
+    ]
+    caption = "Table 1. Significant gene sets, each fit on its own training patients"
+    text += "\n" + (markdown_table(caption, head, sets) if sets else nothing("table of gene sets"))
+    return text
+
+
+def gene_representation(tasks: Mapping[str, params.Params]) -> str:
+    """The null audit of every cohort, and of synthetic ones how much of the planted truth was found."""
+    from mmmil.evaluation import leakage
+
+    nulls, truths = [], []
+    for task, p in tasks.items():
+        audit = read_results(task, "leakage", leakage.COLUMNS)
+        if audit is not None:
+            found = leakage.summary(audit, p.confidence).set_index(["library", "selection"])
+            for library in found.index.unique("library"):
+                both = [found.loc[(library, selection)] for selection in leakage.SELECTIONS]
+                cells = [estimate(row["mean"], row["ci_low"], row["ci_high"]) for row in both]
+                name = "single genes" if library == "genes" else f"{str(library).upper()} sets"
+                nulls.append([title(p), name, *cells, f"{both[0]['n']:.0f}"])
+        truths += [[title(p), *row] for row in _planted(task, p)] if p.synthetic else []
+    head = ["cohort", "tokens", "chosen within the folds", "chosen on all patients", "values"]
+    caption = "Labels shuffled: ROC-AUC of a logistic regression on the gene tokens; 0.5 is nothing found"
+    text = markdown_table(caption, head, nulls) if nulls else nothing("null audit (results/<task>/leakage.csv)")
+    if truths:
+        head = ["cohort", "library", "planted", "found", "other sets found"]
+        text += "\n" + markdown_table("Planted sets found in the development patients (synthetic)", head, truths)
+    return f"{text}\n"
+
+
+def _planted(task: str, p: params.Params) -> list[list]:
+    """Rows library, planted, found, false of the final model's enrichment, where it and the truth are still there."""
+    import pandas as pd
+
+    from mmmil.genes import enrichment
+
+    genes, truth, rows = read_results(task, "genes", ["library", "fold"]), p.data / "truth" / "sets.csv", []
+    if genes is None or "folder" not in genes or not truth.is_file():
+        return rows
+    sets = pd.read_csv(truth)
+    for row in genes[(genes["fold"] == -1) & (genes["library"] != "genes")].itertuples():
+        table = Path(row.folder) / "enrichment.csv"
+        if table.is_file():
+            planted = sets.loc[(sets["library"] == row.library) & sets["planted"], "name"]
+            got = enrichment.recovered(pd.read_csv(table, index_col=0), planted, p.gene_set_fdr)
+            rows.append([str(row.library).upper(), got["planted"], got["found"], got["false"]])
+    return rows

@@ -1,0 +1,62 @@
+"""What the section page of the backbone says beside its cohorts' tables: what a backbone costs (Table 2).
+
+The figures of a training step's memory and seconds are drawn from what the benchmarks measured on some machine: they
+belong to no task, so they stand here and not in a notebook.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from mmmil import params, record
+from mmmil.book.text import markdown_table
+
+# A benchmark's table in benchmarks/results, which its command makes, and the caption of its figure.
+FIGURES = {
+    "memory": "Memory of a training step: over bags per step, and over the tiles of one bag",
+    "scaling": "Seconds and memory of a training step of the aggregator over tiles per bag and gene sets, exact "
+    "attention against Nyström's",
+}
+
+
+@lru_cache(maxsize=1)
+def table_2() -> str:
+    """Table 2 at the paper's settings, counted now on the real modules, and the paper's receipts beside it."""
+    from mmmil.models import costs  # seconds of imports that the other parts do not need
+
+    counted = costs.backbones()
+    shown, receipts = costs.table(counted), costs.receipts(counted)
+    caption = "Table 2. What a backbone costs: heads left out, float32 safetensors, 1 MAC = 2 FLOPs"
+    text = markdown_table(caption, ["backbone", *shown.columns], [[name, *row] for name, *row in shown.itertuples()])
+    rows = [
+        [name, f"{paper:,}", f"{here:,}", "yes" if equal else "**no**"]
+        for name, paper, here, equal in receipts.itertuples()
+    ]
+    return text + "\n" + markdown_table("Parameters: receipts", ["backbone", "paper", "here", "equal"], rows)
+
+
+def benchmarks(folder: Path) -> str:
+    """The figures of the benchmarks, drawn into `folder` (the book's generated parts), each with its caption.
+
+    A benchmark that was not run has no figure, and a sentence says how to make it. Raises ValueError for a table that
+    lacks columns.
+    """
+    import pandas as pd
+
+    from mmmil import plots
+
+    text = ""
+    for name, caption in FIGURES.items():
+        table = params.root() / "benchmarks" / "results" / f"{name}.csv"
+        if not table.is_file():
+            text += f"`python benchmarks/{name}.py` has not been run here: there is no figure of {name}.\n\n"
+            continue
+        figure = getattr(plots, name)(pd.read_csv(table))
+        picture = record.write_atomically(
+            folder / f"03_{name}.png",
+            lambda path, figure=figure: figure.savefig(path, format="png", dpi=110, bbox_inches="tight"),
+        )
+        made = f"`benchmarks/results/{name}.md` says on which machine and how."
+        text += f"```{{figure}} generated/{picture.name}\n:alt: {caption}\n\n{caption}. {made}\n```\n\n"
+    return text

@@ -1,0 +1,50 @@
+"""The first page's figure: every variant over every task, from the same metrics as all tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmmil import params, record
+from mmmil.book.text import LEAKS, nothing, title
+from mmmil.results import read_results
+
+COLUMNS = ["variant", "metric", "split", "mean", "ci_low", "ci_high"]
+
+
+def overview(tasks: Mapping[str, params.Params], folder: Path) -> str:
+    """A figure per kind of cohort, drawn into `folder`, and how to make its numbers; synthetic and real apart."""
+    text = ""
+    for kind, synthetic in (("synthetic", True), ("real", False)):
+        found = {t: read_results(t, "metrics", COLUMNS) for t, p in tasks.items() if p.synthetic is synthetic}
+        found = {t: table for t, table in found.items() if table is not None and table["mean"].notna().any()}
+        if found:
+            text += _figure({title(tasks[t]): table for t, table in found.items()}, kind, folder)
+            text += "".join(f"{title(tasks[t])}: {LEAKS}.\n\n" for t in found if tasks[t].leaks)
+            text += _commands(tasks, list(found))
+    return text or nothing("figure of all models")
+
+
+def _figure(metrics: Mapping[str, object], kind: str, folder: Path) -> str:
+    from mmmil import plots  # seconds of imports that the other parts do not need
+
+    figure = plots.all_variants(metrics)
+    picture = record.write_atomically(
+        folder / f"overview_{kind}.png",
+        lambda path: figure.savefig(path, format="png", dpi=110, bbox_inches="tight"),
+    )
+    warning = "**Synthetic cohorts: not a reproduction of any figure of the paper.** " if kind == "synthetic" else ""
+    caption = (
+        f"{warning}ROC-AUC of every variant on every {kind} cohort of this copy: mean over the validation folds with "
+        "its 95 % interval; logistic regression in grey; the dotted line is chance."
+    )
+    return f"```{{figure}} generated/{picture.name}\n:alt: ROC-AUC of all variants\n\n{caption}\n```\n\n"
+
+
+def _commands(tasks: Mapping[str, params.Params], found: list[str]) -> str:
+    """The command that makes these numbers, from nothing."""
+    overlays: dict[str, list[str]] = {}
+    for task in found:
+        overlays.setdefault(tasks[task].overlay, []).append(task)
+    made = [f'make book TASKS="{" ".join(own)}" OVERLAY={overlay}' for overlay, own in overlays.items()]
+    return "Every number of it, and of the tables behind it, from nothing:\n\n```bash\n" + "\n".join(made) + "\n```\n\n"

@@ -1,0 +1,80 @@
+"""How the section pages say things: tables in MyST, estimates with their interval, and on which cohorts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmmil import params, record
+from mmmil.results import read_results
+from mmmil.study import Study
+
+
+def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
+    """A MyST table with a caption."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [head, *rows]]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    lines.insert(1, "|" + " --- |" * len(head))
+    return "\n".join([f"```{{table}} {caption}", *lines, "```", ""])
+
+
+def wide_table(caption: str, head: list[str], rows: list[list[Any]], kind: str) -> str:
+    """The same in smaller print; kind: a class whose column widths are in book/_static/book.css."""
+    first, *rest = markdown_table(caption, head, rows).split("\n")
+    return "\n".join([first, f":class: wide {kind}", "", *rest])
+
+
+def title(p: params.Params) -> str:
+    return p.title or p.task
+
+
+LEAKS = (
+    "**The selection leaks** (`selection: all_patients`): gene sets were chosen on all patients, those that are "
+    "evaluated included, so no score of a model that reads them is a result"
+)
+
+
+def made_on(tasks: Mapping[str, params.Params]) -> str:
+    """The note that opens every generated part: cohorts, number of patients, parameter files and commit."""
+    lines = []
+    for task, p in tasks.items():
+        cohort = read_results(task, "cohort", ["patient_id"])
+        number = "" if cohort is None else f", {len(cohort)} patients"
+        null = " **without any signal (null mode)**" if p.sim_null else ""
+        kind = f"synthetic cohort{null}" if p.synthetic else "real cohort"
+        files = " + ".join(f"`params/{name}.yaml`" for name in (task, p.overlay) if name)
+        leaks = f". {LEAKS}" if p.leaks else ""
+        lines.append(f"- {title(p)}: {kind}{number}; {files}{leaks}")
+    synthetic = any(p.synthetic for p in tasks.values())
+    warning = (
+        "\nThe synthetic cohorts have a planted, known truth. Their numbers show that the code does what it "
+        "says; they say nothing about the paper's patients and are not comparable with its figures.\n"
+    )
+    head = "Synthetic cohorts: not a reproduction" if synthetic else "Made on"
+    body = "\n".join(lines) + f"\n- code: commit {record.commit()}\n" + (warning if synthetic else "")
+    return f"```{{admonition}} {head}\n:class: {'warning' if synthetic else 'note'}\n{body}```\n"
+
+
+def nothing(what: str) -> str:
+    """A sentence in place of a table that no run has made."""
+    return f"There is no {what} yet. `make book` makes it on the synthetic cohorts, `make real` on real input.\n"
+
+
+def provenance(study: Study) -> str:
+    """The paragraph at the head of a page: cohort, number of patients, parameters, commit, and whether it leaks."""
+    p = study.p
+    if p.synthetic:
+        kind = (
+            f"**Synthetic cohort**{' without any signal (null mode)' if p.sim_null else ' with planted truth'}: "
+            "no number on this page says anything about patients, nor about the paper."
+        )
+    else:
+        kind = f"**Real data** ({p.title or p.task})."
+    counts = study.labels.value_counts()
+    classes = ", ".join(f"{counts.get(i, 0)} {name}" for i, name in enumerate(p.class_names))
+    classes = "no labels" if -1 in counts else classes
+    files = f"`params/{p.task}.yaml`" + (f" and `params/{p.overlay}.yaml`" if p.overlay else "")
+    leaks = f" {LEAKS}." if p.leaks else ""
+    return (
+        f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`.{leaks}"
+    )

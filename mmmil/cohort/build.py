@@ -1,0 +1,237 @@
+"""Who is in the study: patients with label and files, from an own table or from GDC files.
+
+Everything is checked before any slide is opened. What a rule leaves out is counted with its reason; what contradicts
+itself is one error that names the file, the patient, the field and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from mmmil import record
+from mmmil.cohort import files as cohort_files
+from mmmil.cohort import labels as label_rules
+from mmmil.cohort import own_table
+from mmmil.cohort.flow import Tally, no_steps
+from mmmil.cohort.split import fold_patients, split, write_splits
+from mmmil.params import Params
+from mmmil.sources import barcodes
+from mmmil.sources import expression as expression_files
+from mmmil.sources.tables import CohortError, fail
+
+__all__ = ["Cohort", "CohortError", "build", "fold_patients", "folds_of", "receipts", "split", "write_splits"]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """patients: index patient_id (unique, sorted), columns label (0, 1; -1 where a table has none), site, slide_id,
+    slide_path, expression_path (absolute; '' for a modality the cohort lacks; with expression_matrix the matrix).
+
+    excluded: patient_id, reason and step, one row per patient or file that is left out; class_names: of class 0 and
+    1; flow: one row per step with unit (files, columns, patients), entered, excluded, left (see mmmil.cohort.flow).
+    """
+
+    patients: pd.DataFrame
+    excluded: pd.DataFrame
+    class_names: list[str]
+    flow: pd.DataFrame = field(default_factory=no_steps)
+
+    @property
+    def labels(self) -> pd.Series:
+        return self.patients["label"]
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+
+def build(p: Params) -> Cohort:
+    """The cohort that the parameters describe (Experimental Setup, Dataset).
+
+    From `cohort_table`, or from GDC `sample_sheets` or the columns of `expression_matrix`, with labels by
+    `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled, no more.
+    Raises CohortError for contradictions, missing files, classes too small to be split, and an empty cohort.
+    """
+    tally = Tally()
+    if p.cohort_table:
+        patients, source = _from_table(p, tally), p.path(p.cohort_table)
+    else:
+        patients, source = _from_gdc(p, tally), "the sample sheets and matrices"
+    patients = _complete(patients, p, source, tally)
+    excluded, steps = tally.tables()
+    if patients.empty:
+        reasons = "\n".join(f"  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items())
+        raise CohortError(
+            f"task '{p.task}': no patient is left from {source}; left out:\n{reasons or '  nothing: no rows'}\n"
+            "name sheets of diagnostic slides and primary tumours, or correct label_rule and class_values"
+        )
+    cohort_files.require(patients, p, source)
+    patients = patients.sort_index()[own_table.COLUMNS[1:]]
+    patients.index.name = "patient_id"
+    if not (patients["label"] < 0).all():
+        _require_classes(patients, p, excluded)
+    return Cohort(patients, excluded, list(p.class_names), steps)
+
+
+def receipts(cohort: Cohort, p: Params) -> pd.DataFrame | None:
+    """Patients per class beside the paper's (Experimental Setup, Dataset), or None.
+
+    Columns class, in the paper, found, difference. None where `paper_patients` is empty or the cohort synthetic:
+    synthetic numbers are never set beside the paper's.
+    """
+    if not p.paper_patients or p.synthetic:
+        return None
+    if len(p.paper_patients) != 2:
+        raise CohortError(
+            f"task '{p.task}': paper_patients holds {len(p.paper_patients)} number(s); give one for each of "
+            f"{' and '.join(p.class_names)}, or leave it empty"
+        )
+    found = [int((cohort.labels == label).sum()) for label in (0, 1)]
+    table = pd.DataFrame({"class": cohort.class_names, "in the paper": p.paper_patients, "found": found})
+    return table.assign(difference=table["found"] - table["in the paper"])
+
+
+# -- from an own table -------------------------------------------------------------------------------------------
+def _from_table(p: Params, tally: Tally) -> pd.DataFrame:
+    patients = own_table.read(p)
+    if p.has_genes and p.expression_matrix:
+        matrices = _matrix_patients(p, tally, keep=set(patients.index))
+        patients["expression_path"] = [matrices.get(patient, "") for patient in patients.index]
+    tally.step("table", "patients", len(patients), len(patients), [])  # a row that cannot be used is an error
+    return _with_sites(patients)
+
+
+def _with_sites(patients: pd.DataFrame) -> pd.DataFrame:
+    """TCGA barcodes hold the site that the table does not give."""
+    return patients.assign(
+        site=[site or barcodes.site_of(patient) for patient, site in patients["site"].items()],
+        label=patients["label"].astype(int),
+    )
+
+
+# -- from GDC files ----------------------------------------------------------------------------------------------
+def _from_gdc(p: Params, tally: Tally) -> pd.DataFrame:
+    from_sheets = p.has_slides or not p.expression_matrix
+    if from_sheets and not p.sample_sheets:
+        raise CohortError(f"task '{p.task}': name a cohort_table, or the GDC's sample_sheets")
+    if p.label_rule == "table":
+        rules = ", ".join([*label_rules.RULES, "matrix"])
+        raise CohortError(f"task '{p.task}': label_rule 'table' needs a cohort_table; or use one of {rules}")
+    slides, files, projects = {}, {}, {}
+    if from_sheets:
+        rows = barcodes.read_sample_sheets([p.path(name) for name in p.sample_sheets])
+        projects = dict(zip(rows["Case ID"], rows["Project ID"], strict=True))
+        expected = [barcodes.SLIDE] * p.has_slides + [barcodes.EXPRESSION] * (p.has_genes and not p.expression_matrix)
+        sheet, left_out = barcodes.used_files(rows, expected)
+        tally.step("file", "files", len(rows), len(sheet), left_out)
+        if barcodes.SLIDE in expected:
+            chosen, left_out = barcodes.choose_slides(sheet)
+            tally.step("slide", "files", (sheet["Data Type"] == barcodes.SLIDE).sum(), len(chosen), left_out)
+            slides = {patient: cohort_files.place(p, "slides", row) for patient, row in chosen.iterrows()}
+        if barcodes.EXPRESSION in expected:
+            chosen, left_out = barcodes.choose_expression(sheet, p.expression_kind)
+            tally.step("expression", "files", (sheet["Data Type"] == barcodes.EXPRESSION).sum(), len(chosen), left_out)
+            files = {patient: cohort_files.place(p, "expression", row) for patient, row in chosen.iterrows()}
+    if p.has_genes and p.expression_matrix:
+        files = _matrix_patients(p, tally)
+    either = sorted(slides.keys() | files.keys())
+    values = _label_values(p, either, files, projects)
+    classes = label_rules.classes(p)
+    ids = [i for i in either if values[i] in classes]
+    unlabelled = [(i, f"label: {p.label_rule} is '{values[i]}'") for i in either if values[i] not in classes]
+    tally.step("label", "patients", len(either), len(ids), unlabelled)
+    patients = pd.DataFrame(index=pd.Index(ids, name="patient_id", dtype=object))
+    patients["label"] = [classes[values[i]] for i in ids]
+    patients["site"] = ""
+    patients["slide_path"] = [str(slides.get(i, "")) for i in ids]
+    patients["slide_id"] = [Path(value).stem if value else "" for value in patients["slide_path"]]
+    patients["expression_path"] = [str(files.get(i, "")) for i in ids]
+    return _with_sites(patients)
+
+
+def _matrix_patients(p: Params, tally: Tally, keep: set[str] | None = None) -> dict[str, str]:
+    """{patient: matrix that holds the patient's column}; `keep`: only columns of these patients count."""
+    found: dict[str, str] = {}
+    faults, left_out, entered = [], [], 0
+    for name in p.expression_matrix:
+        path = p.path(name).resolve()
+        names = expression_files.matrix_columns(path)
+        names = [name for name in names if keep is None or barcodes.patient_of(name) in keep]
+        entered += len(names)
+        columns, more = barcodes.primary_columns(names)
+        left_out += more
+        for patient in columns:
+            if patient in found:
+                faults.append(f"{path}, patient {patient}: is in {found[patient]}, too; delete one of the columns")
+            found[patient] = str(path)
+    fail(faults)
+    tally.step("expression", "columns", entered, len(found), left_out)
+    return found
+
+
+def _label_values(p: Params, ids: list[str], files: dict[str, str], projects: dict[str, str]) -> dict[str, str]:
+    """{patient: what the label rule reads}."""
+    if p.label_rule == "matrix":
+        named = sorted(value for values in p.class_values for value in values)
+        if named != sorted(p.expression_matrix) or not p.has_genes:
+            raise CohortError("label_rule 'matrix': class_values must name every file of expression_matrix, once")
+        names = {str(p.path(name).resolve()): name for name in p.expression_matrix}
+        return {i: names.get(files.get(i), "no matrix") for i in ids}
+    if p.label_rule == "project" and projects:
+        return {i: projects.get(i, "not in the sample sheets") for i in ids}
+    if not p.clinical:
+        raise CohortError(f"label_rule '{p.label_rule}' reads a clinical table; name it in `clinical`")
+    values = label_rules.clinical_values(p.label_rule, [p.path(name) for name in p.clinical], p.contested)
+    return {i: values.get(i, "not in the clinical tables") for i in ids}
+
+
+# -- checks ------------------------------------------------------------------------------------------------------
+def _complete(patients: pd.DataFrame, p: Params, source, tally: Tally) -> pd.DataFrame:
+    """Patients with every modality of the cohort; the others are an error or counted, by `incomplete`."""
+    needed = [("slide_path", "slide")] * p.has_slides + [("expression_path", "expression")] * p.has_genes
+    lacking = [(i, field, what) for field, what in needed for i in patients.index[patients[field] == ""]]
+    if p.incomplete == "error":
+        remedy = "add it, or set incomplete: exclude"
+        fail([f"{source}, patient {i}: {field}: has no {what}; {remedy}" for i, field, what in lacking])
+    reasons: dict[str, str] = {}
+    for i, _, what in lacking:
+        reasons[i] = f"{reasons[i]}, no {what}" if i in reasons else f"incomplete: no {what}"
+    complete = patients.drop(list(reasons))
+    tally.step("incomplete", "patients", len(patients), len(complete), reasons.items())
+    return complete
+
+
+def folds_of(patients: pd.DataFrame, p: Params) -> pd.Series:
+    """The split of a cohort's patients (index patient_id, columns label and site) that the parameters ask for."""
+    groups = patients["site"] if p.fold_groups == "site" else None
+    labels = patients["label"]
+    inputs = {
+        "patients": labels.index.tolist(),
+        "labels": labels.tolist(),
+        "groups": None if groups is None else groups.tolist(),
+        "parameters": [p.test_fraction, p.n_folds, p.seed],
+        "versions": record.versions("numpy", "pandas", "scikit-learn"),
+    }
+
+    def make(folder: Path) -> None:
+        folds = split(labels, p.test_fraction, p.n_folds, p.seed, groups)
+        (folder / "folds.json").write_text(json.dumps(folds.tolist()))
+
+    made = record.cached(p.results / "folds", inputs, make)
+    return pd.Series(json.loads((made / "folds.json").read_text()), index=labels.index, name="fold")
+
+
+def _require_classes(patients: pd.DataFrame, p: Params, excluded: pd.DataFrame) -> None:
+    labels = patients["label"]
+    sizes = [int((labels == c).sum()) for c in (0, 1)]
+    if min(sizes) < p.n_folds + 1:
+        reasons = "".join(f"\n  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items())
+        raise CohortError(
+            f"task '{p.task}': {sizes[0]} patients of {p.class_names[0]} and {sizes[1]} of {p.class_names[1]}, but "
+            f"{p.n_folds} folds and a test set need {p.n_folds + 1} of each; lower n_folds or add patients. "
+            f"Left out:{reasons or ' none'}"
+        )
+    folds_of(patients, p)

@@ -1,0 +1,208 @@
+"""Label rules: which class a patient's clinical table says (Experimental Setup, Dataset)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from mmmil.params import Params
+from mmmil.sources.barcodes import PRIMARY, SAMPLE
+from mmmil.sources.tables import CohortError, fail, read_table, repeated_column
+
+MISSING = {
+    *("", "empty", "--", "'--", "na", "n/a", "nan", "none", "unknown", "not reported", "not available"),
+    *("[not available]", "[not evaluated]", "[not applicable]", "[unknown]"),
+}
+# Of several names the first wins whose column says anything: the GDC's export (old and new), BCR's and the TCGA-CDR's
+# tables, Xena's matrix, TCGAbiolinks' subtypes.
+PATIENT_COLUMNS = [
+    *("case_submitter_id", "cases.submitter_id", "bcr_patient_barcode", "_PATIENT", "submitter_id", "patient"),
+]
+# A table with a row per sample names it here: normal tissue and metastases must not decide a patient's label.
+SAMPLE_COLUMNS = ["sampleID", "sample_submitter_id", "samples.submitter_id", "bcr_sample_barcode", "sample"]
+OTHER_SAMPLE = "only sample type "
+COLUMNS = {
+    "grade": ["tumor_grade", "diagnoses.tumor_grade", "neoplasm_histologic_grade", "histological_grade", "Grade"],
+    "project": ["project_id", "project.project_id", "cases.project.project_id"],
+    "PAM50": ["PAM50Call_RNAseq", "PAM50_mRNA_nature2012", "BRCA_Subtype_PAM50", "pam50"],
+    "ER": ["er_status", "er_status_by_ihc", "breast_carcinoma_estrogen_receptor_status", "ER_Status_nature2012"],
+    "PR": ["pr_status", "pr_status_by_ihc", "breast_carcinoma_progesterone_receptor_status", "PR_Status_nature2012"],
+    "HER2": [
+        *("her2_status", "her2_status_by_ihc", "lab_proc_her2_neu_immunohistochemistry_receptor_status"),
+        "HER2_Final_Status_nature2012",
+    ],
+}
+RECEPTORS = ["ER", "PR", "HER2"]
+# What each rule reads, and its words on a page.
+RULES = {
+    "grade": (["grade"], "The label is the tumour grade"),
+    "project": (["project"], "The label is the GDC project"),
+    "ihc": (
+        RECEPTORS,
+        "By immunohistochemistry 'Luminal A' is ER or PR positive and HER2 negative, 'TNBC' is all three negative",
+    ),
+    "pam50": (["PAM50"], "The label is the PAM50 call"),
+    "pam50_or_ihc": (
+        ["PAM50", *RECEPTORS],
+        "'Luminal A' is the PAM50 call LumA, 'TNBC' is ER, PR and HER2 all negative by immunohistochemistry",
+    ),
+}
+CONTESTED = {"exclude": "is left out and counted", "ihc": "is TNBC", "pam50": "is Luminal A"}
+# In the GDC's joined exports the ids of cases, diagnoses and treatments are all columns submitter_id.
+NOT_A_CASE = re.compile(r"_(demographic|diagnosis|treatment|exposure|family_history|follow_up)[_\d]*$")
+
+
+def classes(p: Params) -> dict[str, int]:
+    """{value of the label rule: class}."""
+    both = {value for value in p.class_values[0] if value in p.class_values[1]} if p.class_values else ()
+    if both:
+        raise CohortError(f"class_values: {', '.join(sorted(both))} cannot mean both classes; name it once")
+    return {value: i for i, values in enumerate(p.class_values) for value in values}
+
+
+def described(p: Params) -> str:
+    """The label rule of these parameters in plain sentences: which column, which values, what of conflicts."""
+    if p.label_rule == "table":
+        return f"The label is the column `label` of {p.cohort_table or 'the own table'}: 0 or 1, or a class's name."
+    pairs = zip(p.class_values, p.class_names, strict=True)
+    named = [(" or ".join(f"`{value}`" for value in values), name) for values, name in pairs]
+    means = "" if p.class_values == [[name] for name in p.class_names] else "; ".join(f"{v} is {n}" for v, n in named)
+    means = f": {means}" if means else ""
+    if p.label_rule == "matrix":
+        return f"The label is the expression matrix that holds the patient{means}; a patient in both is an error."
+    fields, words = RULES[p.label_rule]
+    if p.label_rule == "project" and p.sample_sheets:
+        return f"{words} in the sample sheets{means}. Who is in neither class is left out and counted."
+    names = ", ".join(f"`{COLUMNS[field][0]}`" for field in fields)
+    column, them = (f"column {names}", "it") if len(fields) == 1 else (f"columns {names}", "them")
+    tables = ", ".join(p.clinical) or "the clinical tables"
+    both = f"A patient whom both claim {CONTESTED[p.contested]}. " if p.label_rule == "pam50_or_ihc" else ""
+    return (
+        f"{words}{means} ({column} of {tables}, or what other tables call {them}; rows of primary tumours only). {both}"
+        "Who is in neither class, or has contradictory rows, is left out and counted."
+    )
+
+
+def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") -> dict[str, str]:
+    """{patient: value that a rule of RULES reads} from clinical tables, which may hold different patients and columns.
+
+    Who is of neither class has the reason for a value; rows that contradict each other give 'a / b'. `contested`: the
+    parameter of pam50_or_ihc. Raises CohortError for a table without the columns and for tables that contradict
+    each other (what is missing in one may stand in another).
+    """
+    fields = RULES[rule][0]
+    known: dict[str, dict[str, str]] = {}
+    found, faults = set(), []
+    for path in paths:
+        table = _of_patients(path, rule, fields)
+        found.update(table.columns)
+        for patient, row in table.iterrows():
+            values = known.setdefault(patient, {})
+            for field, value in row.items():
+                before = values.get(field, "")
+                if is_missing(before):
+                    values[field] = value or before
+                elif not is_missing(value) and value != before:
+                    both = f"{field} is '{value}' here and '{before}' in another table"
+                    faults.append(f"{path}: patient {patient}: {both}; correct one, or name one table in `clinical`")
+    for field in fields:
+        if field not in found:
+            raise _lacking(", ".join(map(str, paths)), rule, COLUMNS[field])
+    fail(faults)
+    return {patient: _value(rule, values, contested) for patient, values in known.items()}
+
+
+def is_missing(value: str) -> bool:
+    """Whether a cell says that nothing is known of the patient's tumour."""
+    return value.lower() in MISSING or value.startswith(OTHER_SAMPLE)
+
+
+def _lacking(where, rule: str, wanted: list[str]) -> CohortError:
+    return CohortError(
+        f"{where}: label_rule '{rule}' needs one of the columns {', '.join(wanted)}; "
+        "rename the column, or name another table in `clinical`"
+    )
+
+
+def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
+    """One row per patient of a clinical table, and those of the fields that it has."""
+    table = read_table(path, repeated=True)
+    named = _columns(path, table, PATIENT_COLUMNS)
+    if not named:
+        raise _lacking(path, rule, PATIENT_COLUMNS)
+    patient = named[0]
+    for column in named[1:]:  # Xena's and the GDC's joined tables leave one of them empty here and there
+        patient = patient.where(~patient.map(is_missing), column)
+    if patient.map(is_missing).any():
+        line, names = patient.index[patient.map(is_missing)][0], ", ".join(column.name for column in named)
+        raise CohortError(f"{path}, line {line}: the patient ({names}) is empty; fill it in or delete the line")
+    columns = {field: _column(path, table, COLUMNS[field]) for field in fields}
+    columns = {field: column for field, column in columns.items() if column is not None}
+    if not columns:
+        raise _lacking(path, rule, [name for field in fields for name in COLUMNS[field]])
+    sample = _column(path, table, SAMPLE_COLUMNS)
+    codes = pd.Series("", index=table.index) if sample is None else sample.str.extract(SAMPLE.pattern)[1].fillna("")
+    rows = pd.DataFrame(columns)
+    primary = codes.isin(["", PRIMARY])
+    merged = rows[primary].groupby(patient[primary]).agg(_merge)
+    others = codes[~primary & ~patient.isin(merged.index)].groupby(patient).min()
+    left = pd.DataFrame(dict.fromkeys(columns, OTHER_SAMPLE + others), index=others.index)
+    return pd.concat([merged, left])
+
+
+def _columns(path: Path, table: pd.DataFrame, names: list[str]) -> list[pd.Series]:
+    """The columns of some names that a table has, in the order of the names."""
+    there = []
+    for name in names:
+        found = [table.iloc[:, i] for i in (table.columns == name).nonzero()[0]]
+        if name == "submitter_id" and len(found) > 1:
+            found = [c for c in found if not c.map(is_missing).all() and not c.map(NOT_A_CASE.search).any()]
+        if len(found) > 1:
+            raise repeated_column(path, name)
+        there += found
+    return there
+
+
+def _column(path: Path, table: pd.DataFrame, names: list[str]) -> pd.Series | None:
+    """The first of some columns that says anything; else the first that is there."""
+    there = _columns(path, table, names)
+    return next((column for column in there if not column.map(is_missing).all()), there[0] if there else None)
+
+
+def _merge(values: pd.Series) -> str:
+    """One value per patient: exports repeat a patient per treatment or sample; contradictions stay visible."""
+    known = sorted({value for value in values if not is_missing(value)})
+    return " / ".join(known) if known else max(values) or "empty"
+
+
+def _value(rule: str, values: dict[str, str], contested: str) -> str:
+    first, *_ = read = [values.get(field) or "empty" for field in RULES[rule][0]]
+    if rule == "ihc":
+        return _subtype(*read)
+    return _either(first, *read[1:], contested=contested) if rule == "pam50_or_ihc" else first
+
+
+def _subtype(er: str, pr: str, her2: str) -> str:
+    er, pr, her2 = er.lower(), pr.lower(), her2.lower()
+    if her2 != "negative":
+        return "HER2 positive" if her2 == "positive" else f"HER2 {her2}"
+    if "positive" in (er, pr):
+        return "Luminal A"
+    if er == pr == "negative":
+        return "TNBC"
+    return f"ER {er}, PR {pr}"
+
+
+def _either(pam50: str, *receptors: str, contested: str) -> str:
+    told = {value.lower() for value in receptors}
+    luminal = re.sub(r"[^a-z]", "", pam50.lower()) in ("luma", "luminala")
+    negative = told == {"negative"}
+    if luminal and negative:
+        both = "claimed by both: PAM50 LumA and IHC TNBC"
+        return {"exclude": both, "ihc": "TNBC", "pam50": "Luminal A"}[contested]
+    if luminal or negative:
+        return "Luminal A" if luminal else "TNBC"
+    call = "no PAM50 call" if is_missing(pam50) else f"PAM50 {pam50}"
+    return f"{call}, IHC {'not triple-negative' if 'positive' in told else 'incomplete'}"

@@ -1,0 +1,80 @@
+"""An own table as a cohort's source: one row per patient with label and files, every fault named at once."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pandas as pd
+
+from mmmil.cohort import labels as label_rules
+from mmmil.params import Params
+from mmmil.sources.tables import CohortError, fail, read_table
+
+COLUMNS = ["patient_id", "label", "site", "slide_id", "slide_path", "expression_path"]
+ONCE = {
+    "patient_id": "stands there more than once; keep one row per patient",
+    "slide_id": "belongs to more than one patient; correct it",
+    "slide_path": "belongs to more than one patient; correct it",
+    "expression_path": "belongs to more than one patient; correct it",
+}
+
+
+def read(p: Params) -> pd.DataFrame:
+    """The patients of `cohort_table`: index patient_id, the other COLUMNS; files as absolute paths, '' where unused.
+
+    The label is 0, 1, a class's name or one of its class_values; -1 where slides only have no such column. Raises
+    CohortError with every fault: file, line, patient, field, remedy.
+    """
+    path = p.path(p.cohort_table)
+    if p.label_rule != "table":
+        raise CohortError(
+            f"{path} has its own labels, but label_rule is '{p.label_rule}'; set label_rule: table, or no cohort_table"
+        )
+    table = read_table(path)
+    _require_columns(p, path, table)
+    names = {"0": 0, "1": 1} | label_rules.classes(p) | {name: i for i, name in enumerate(p.class_names)}
+    where = {line: f"{path}, line {line}, patient {name or '?'}" for line, name in table["patient_id"].items()}
+    faults = [
+        f"{where[line]}: patient_id is empty; fill it in or delete the row"
+        for line in table.index[table["patient_id"] == ""]
+    ]
+    if "label" in table:
+        faults += [
+            f"{where[line]}: label '{label}' is none of {', '.join(names)}; correct it or delete the row"
+            for line, label in table["label"].items()
+            if label not in names
+        ]
+    patients = pd.DataFrame({name: table.get(name, "") for name in COLUMNS}, index=table.index)
+    patients["label"] = table["label"].map(names) if "label" in table else -1
+    used = {"slide_path": p.has_slides, "expression_path": p.has_genes and not p.expression_matrix}
+    for name, needed in used.items():
+        patients[name] = [str((p.data / value).resolve()) if value and needed else "" for value in patients[name]]
+    stems = [Path(value).stem for value in patients["slide_path"]]
+    patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
+    for name, what in ONCE.items():
+        again = patients[name].duplicated() & (patients[name] != "")
+        shown = table[name] if name in table else patients[name]
+        faults += [
+            f"{where[line]}: {name} '{shown[line] or patients[name][line]}' {what}" for line in table.index[again]
+        ]
+    faults += [  # a slide's results lie in a folder of this name
+        f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\"
+        for line, name in patients["slide_id"].items()
+        if name in (".", "..") or "/" in name or "\\" in name
+    ]
+    fail(faults)
+    return patients.set_index("patient_id")
+
+
+def _require_columns(p: Params, path: Path, table: pd.DataFrame) -> None:
+    needed = ["patient_id"]
+    needed += ["slide_path"] if p.has_slides else []
+    needed += ["label"] if p.has_genes else []
+    needed += ["expression_path"] if p.has_genes and not p.expression_matrix else []
+    faults = [f"{path}: the column '{name}' is missing; add it" for name in needed if name not in table]
+    for name in sorted(set(table.columns) - set(COLUMNS)):
+        near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8)
+        if near and near[0] not in table:
+            faults.append(f"{path}: the column '{name}' is unknown; rename it to '{near[0]}'")
+    fail(faults)

@@ -1,0 +1,145 @@
+"""Which models the paper's tables compare, and every comparison by the paper's test and by those beside it.
+
+The tests themselves, with what each of them asks, are in `paired_tests`; effect sizes, and how large a difference so
+many patients could have shown, in `power`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from mmmil import variants
+from mmmil.evaluation import bootstrap, paired_tests, summary
+from mmmil.evaluation.bootstrap import paired_bootstrap
+from mmmil.evaluation.metrics import scores as scores_of
+from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t
+from mmmil.paper import AGAINST_BASELINES, PROPOSED
+from mmmil.params import Params
+
+__all__ = ["Difference", "compare", "corrected_t", "delong", "holm", "mcnemar", "paired_bootstrap", "paired_t", "pairs"]
+
+COMPARISON = ["table", "a", "b", "metric", "split", "method", "difference", "ci_low", "ci_high", "p", "p_holm", "n"]
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's adjusted p-values (Scand. J. Stat. 6:65, 1979), in the order given; NaN stays NaN and does not count."""
+    p = np.asarray(p, float)
+    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return adjusted
+
+
+def pairs(tables: list[str] | None = None) -> list[tuple[str, str, str]]:
+    """(table, a, b): the proposed model a against every other row b of its table, then against the baselines.
+
+    tables: some of 3-11 and "baseline"; all where None. A variant added to the variant table is compared by itself.
+    """
+    found = []
+    for table, proposed in PROPOSED.items():
+        rows = [v.name for v in variants.VARIANTS.values() if table in v.tables]
+        for i, a in enumerate(proposed):
+            found += [(table, a, b) for b in rows if b not in proposed[: i + 1]]
+    for a in map(variants.variant, AGAINST_BASELINES):
+        for b in map(variants.variant, variants.BASELINES):
+            if (a.uses_slides and b.uses_slides) or (a.uses_genes and b.uses_genes):
+                found.append(("baseline", a.name, b.name))
+    return [pair for pair in found if tables is None or pair[0] in tables]
+
+
+def by_patient(predictions: pd.DataFrame, split: str, seed: int) -> pd.DataFrame:
+    """One row per patient of a split (index fold, patient_id; sorted), columns label and each variant's probability.
+
+    A variant that lacks a fold (its training failed) is NaN there. Raises ValueError where variants disagree about
+    who is in a fold, or about a label: such predictions come from different cohorts and compare nothing.
+    """
+    own = predictions[(predictions["split"] == split) & (predictions["seed"] == seed)]
+    index = ["fold", "patient_id"]
+    wide = own.pivot(index=index, columns="variant", values="prob").sort_index()
+    labels = own.groupby(index)["label"]
+    for fold, part in wide.groupby(level="fold"):
+        partly = part.columns[part.isna().any() & part.notna().any()]
+        if len(partly):
+            raise ValueError(
+                f"predictions, fold {fold}: {', '.join(partly)} did not predict the same patients as the other "
+                "variants; train them again on one cohort"
+            )
+    differ = labels.min() != labels.max()
+    if differ.any():
+        raise ValueError(f"predictions: patient {differ.idxmax()[1]} has two labels; train again on one cohort")
+    wide.insert(0, "label", labels.first())
+    return wide
+
+
+def compare(
+    predictions: pd.DataFrame,
+    p: Params,
+    metrics: tuple[str, ...] = ("roc_auc", "pr_auc"),
+    tables: list[str] | None = None,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """Every comparison of `pairs` whose variants are there, by every test that fits: columns COMPARISON.
+
+    predictions: columns experiments.PREDICTIONS, of which the rows of p.seed count. Methods: paired_t and corrected_t
+    over the validation folds (n: folds), delong (ROC-AUC) and bootstrap (n: patients), mcnemar (accuracy). On the
+    test set, where tables are called S1-S9 as in the paper, the final models are compared by the last three. p_holm
+    is adjusted within a table, metric, split and method. A fold that one of two models lacks is left out for both.
+    """
+    rows = []
+    for split, patients, here in _groups(predictions, p, tables):
+        for (table, a, b), metric, method, found in _tests(patients, here, split, metrics, p, draws):
+            rows.append(
+                (summary.shown_table(table, split), a, b, metric, split, method, *found[:4], np.nan, found.n)
+            )
+    result = pd.DataFrame(rows, columns=COMPARISON)
+    family = result.groupby(["table", "metric", "split", "method"], sort=False)["p"]
+    return result.assign(p_holm=family.transform(lambda p: holm(p.to_numpy())))
+
+
+def each_pair(predictions: pd.DataFrame, p: Params, tables: list[str] | None = None):
+    """(split, patients, (table, a, b)) of every pair that is there; patients: `by_patient`, of the folds both have."""
+    for split, patients, here in _groups(predictions, p, tables):
+        for pair in here:
+            yield split, patients, pair
+
+
+def _groups(predictions: pd.DataFrame, p: Params, tables: list[str] | None):
+    """(split, patients, pairs): the pairs grouped by the folds that both models have."""
+    for split in ("val", "test"):
+        wide = by_patient(predictions, split, p.seed)
+        trained = wide.drop(columns="label").notna().groupby(level="fold").all()
+        groups = {}
+        for pair in pairs(tables):
+            if pair[1] in trained and pair[2] in trained:
+                groups.setdefault(tuple(trained.index[trained[pair[1]] & trained[pair[2]]]), []).append(pair)
+        for folds, here in groups.items():
+            if folds:
+                yield split, wide.loc[list(folds)], here
+
+
+def _tests(patients: pd.DataFrame, here: list[tuple], split: str, metrics: tuple[str, ...], p: Params, draws: int):
+    """(pair, metric, method, Difference) of every pair; what belongs to one model is computed once."""
+    names = list(dict.fromkeys(name for _, *both in here for name in both))
+    label, folds = patients["label"].to_numpy(), patients.index.get_level_values("fold").to_numpy()
+    prob = {name: patients[name].to_numpy() for name in names}
+    aucs, covariance = paired_tests.mean_auc_covariance(label, np.stack(list(prob.values())), folds)
+    weights = np.vstack([np.ones(len(label)), bootstrap.resample(label, folds, draws, p.seed)])
+    drawn = {n: bootstrap.mean_weighted_scores(label, prob[n], folds, weights, p.threshold) for n in names}
+    each = [folds == k for k in np.unique(folds)]
+    scores = {n: pd.DataFrame([scores_of(label[k], prob[n][k], p.threshold) for k in each]) for n in names}
+    for pair in here:
+        _, a, b = pair
+        for metric in metrics:
+            if split == "val":
+                values = scores[a][metric], scores[b][metric]
+                yield pair, metric, "paired_t", paired_t(*values, p.confidence)
+                yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, p.confidence)
+            if metric == "roc_auc":
+                i, j = names.index(a), names.index(b)
+                found = paired_tests.contrast(aucs, covariance, i, j, p.confidence, len(label))
+                yield pair, metric, "delong", found
+            d = drawn[a][metric] - drawn[b][metric]
+            yield pair, metric, "bootstrap", bootstrap.percentiles(d, p.confidence, len(label))
+            if metric == "accuracy":
+                yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], p.threshold, p.confidence)

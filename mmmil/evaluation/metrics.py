@@ -1,0 +1,77 @@
+"""Metrics per fold, their means and intervals, and the tables of the paper as queries over the predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn import metrics as skm
+
+METRICS = ["accuracy", "f1", "sensitivity", "specificity", "pr_auc", "roc_auc"]
+
+
+def scores(label: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+    """The paper's six metrics for one fold; label (n,) 0/1, prob (n,) of class 1. PR-AUC is average precision.
+
+    Raises ValueError where a class is missing: AUC is not defined then.
+    """
+    if len(np.unique(label)) < 2:
+        raise ValueError("a fold without patients of both classes has no AUC; use fewer folds or more patients")
+    called = prob >= threshold
+    return {
+        "accuracy": skm.accuracy_score(label, called),
+        "f1": skm.f1_score(label, called, zero_division=0),
+        "sensitivity": skm.recall_score(label, called, pos_label=1, zero_division=0),
+        "specificity": skm.recall_score(label, called, pos_label=0, zero_division=0),
+        "pr_auc": skm.average_precision_score(label, prob),
+        "roc_auc": skm.roc_auc_score(label, prob),
+    }
+
+
+def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
+    """One row per variant, split, seed and fold, one column per metric."""
+    groups = predictions.groupby(["variant", "split", "seed", "fold"], sort=False)
+    rows = {key: scores(g["label"].to_numpy(), g["prob"].to_numpy(), threshold) for key, g in groups}
+    index = pd.MultiIndex.from_tuples(rows, names=["variant", "split", "seed", "fold"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=METRICS)
+
+
+def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves.
+
+    Folds share training patients, so the interval is narrower than it should be.
+    """
+    values = np.asarray(values, dtype=float)
+    mean = values.mean()
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
+    return mean, max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def weighted_scores(label: np.ndarray, prob: np.ndarray, weights: np.ndarray, threshold: float = 0.5) -> dict:
+    """The metrics of `scores` for many weightings of the same patients at once.
+
+    label, prob (n,); weights (draws, n), how often each patient was drawn. Returns metric -> (draws,).
+    """
+    order = np.argsort(-prob, kind="stable")
+    label, prob, weights = label[order], prob[order], weights[:, order]
+    last = np.append(prob[1:] != prob[:-1], True)  # a threshold between tied patients does not exist
+    tp = np.cumsum(weights * label, axis=1)[:, last]
+    fp = np.cumsum(weights * (1 - label), axis=1)[:, last]
+    positives, negatives = tp[:, -1:], fp[:, -1:]
+    tp0, fp0 = (np.pad(x, ((0, 0), (1, 0))) for x in (tp, fp))
+    with np.errstate(invalid="ignore"):
+        precision = np.nan_to_num(tp / (tp + fp))
+    roc = (np.diff(fp0) * (tp0[:, 1:] + tp0[:, :-1]) / 2).sum(1, keepdims=True) / (positives * negatives)
+    called = (prob[last] >= threshold).sum()
+    hit, wrong = tp0[:, [called]], fp0[:, [called]]
+    columns = {
+        "accuracy": (hit + negatives - wrong) / (positives + negatives),
+        "f1": 2 * hit / np.maximum(hit + wrong + positives, 1),
+        "sensitivity": hit / positives,
+        "specificity": 1 - wrong / negatives,
+        "pr_auc": (np.diff(tp0) * precision).sum(1, keepdims=True) / positives,
+        "roc_auc": roc,
+    }
+    return {metric: values[:, 0] for metric, values in columns.items()}

@@ -1,0 +1,133 @@
+"""Tests of two models on the same patients or folds: difference, interval and p of each.
+
+The paper tests by a paired t-test over five folds (Results). The t-tests ask what training on other patients might
+give; DeLong's test, the bootstrap and McNemar's take the trained models as given and ask what other patients to
+evaluate them on might give. None of them answers for both.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Difference(NamedTuple):
+    """Metric of a less that of b, its interval, the two-sided p, and the number of folds (t-tests) or patients.
+
+    Interval and p are NaN where they are not defined.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def paired_t(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Difference:
+    """The paper's paired t-test; a, b: a metric of two models on the same folds, (k,) each.
+
+    The folds share training patients, so their differences vary less than those of independent studies: the test finds
+    differences too readily (Dietterich, Neural Comput. 10:1895, 1998).
+    """
+    return _t(a, b, 0.0, confidence)
+
+
+def corrected_t(a: np.ndarray, b: np.ndarray, test_share: float, confidence: float = 0.95) -> Difference:
+    """Corrected resampled t-test; a, b (k,) as for `paired_t`; test_share: part of the patients that a fold evaluates.
+
+    t = mean(d) / sqrt((1 / k + n_test / n_train) * var(d)) with k - 1 degrees of freedom, d = a - b, var with k - 1
+    (Nadeau and Bengio, Mach. Learn. 52:239, 2003). n_test / n_train is test_share /
+    (1 - test_share), 1 / (k - 1) for cross-validation. Derived for random subsets; for folds it is a rule of thumb.
+    """
+    return _t(a, b, test_share / (1 - test_share), confidence)
+
+
+def _t(a, b, correlation_term: float, confidence: float) -> Difference:
+    d = np.asarray(a, float) - np.asarray(b, float)
+    k, mean = len(d), d.mean()
+    if k < 2:
+        return Difference(mean, np.nan, np.nan, np.nan, k)
+    return _interval(mean, (1 / k + correlation_term) * d.var(ddof=1), stats.t(k - 1), confidence, k)
+
+
+def _interval(mean: float, variance: float, null, confidence: float, n: int) -> Difference:
+    """Interval and p from an estimate, its variance and the standardised distribution under the null."""
+    if not variance > 1e-20:  # models that rank alike do not differ; else nothing is known of the scatter
+        alike = variance <= 1e-20 and abs(mean) < 1e-10
+        return Difference(mean, np.nan, np.nan, 1.0 if alike else np.nan, n)
+    se = np.sqrt(variance)
+    half = null.ppf((1 + confidence) / 2) * se
+    return Difference(mean, mean - half, mean + half, 2 * null.sf(abs(mean) / se), n)
+
+
+def auc_covariance(label: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """ROC-AUCs (m,) of m models on the same patients and their covariance (m, m) by DeLong.
+
+    label (n,) 0/1, probs (m, n). Tied patients count one half (DeLong et al., Biometrics 44:837, 1988), by midranks
+    (Sun and Xu, IEEE Signal Process. Lett. 21:1389, 2014). The covariance is NaN where a class has one patient.
+    """
+    positive, negative = probs[:, label == 1], probs[:, label == 0]
+    n1, n0 = positive.shape[1], negative.shape[1]
+    if not n1 or not n0:
+        raise ValueError("ROC-AUC needs patients of both classes; use fewer folds or more patients")
+    ranks = stats.rankdata(np.hstack([positive, negative]), axis=1)
+    # Of each positive the share of negatives below it, of each negative the share of positives above it.
+    v10 = (ranks[:, :n1] - stats.rankdata(positive, axis=1)) / n0
+    v01 = 1 - (ranks[:, n1:] - stats.rankdata(negative, axis=1)) / n1
+    if min(n1, n0) < 2:
+        return v10.mean(1), np.full((len(probs), len(probs)), np.nan)
+    return v10.mean(1), np.atleast_2d(np.cov(v10)) / n1 + np.atleast_2d(np.cov(v01)) / n0
+
+
+def mean_auc_covariance(label: np.ndarray, probs: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over folds of m models' ROC-AUCs (m,) and its covariance (m, m): the folds' covariances, summed / k^2.
+
+    label, folds (n,), probs (m, n). Patients of different folds are never ranked against each other: their
+    probabilities come from different models and are not on one scale. Folds hold different patients, hence the sum;
+    that their models share training patients is left out of it.
+    """
+    parts = [auc_covariance(label[folds == k], probs[:, folds == k]) for k in np.unique(folds)]
+    aucs, covariances = (np.array(x) for x in zip(*parts, strict=True))
+    return aucs.mean(0), covariances.sum(0) / len(parts) ** 2
+
+
+def delong(
+    label: np.ndarray,
+    prob_a: np.ndarray,
+    prob_b: np.ndarray,
+    confidence: float = 0.95,
+    folds: np.ndarray | None = None,
+) -> Difference:
+    """Paired DeLong test of two ROC-AUCs on the same patients, all (n,); normal interval of the difference.
+
+    folds (n,): which model predicted a patient; the difference is then that of the means over folds
+    (`mean_auc_covariance`).
+    """
+    label = np.asarray(label)
+    folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
+    aucs, covariance = mean_auc_covariance(label, np.stack([prob_a, prob_b]).astype(float), folds)
+    return contrast(aucs, covariance, 0, 1, confidence, len(label))
+
+
+def contrast(aucs, covariance, i: int, j: int, confidence: float, n: int) -> Difference:
+    variance = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
+    return _interval(aucs[i] - aucs[j], variance, stats.norm, confidence, n)
+
+
+def mcnemar(label: np.ndarray, prob_a: np.ndarray, prob_b: np.ndarray, threshold=0.5, confidence=0.95) -> Difference:
+    """Exact McNemar test of two accuracies on the same patients, all (n,), by the binomial test of SciPy.
+
+    Interval: Wald's with 1/2 added to each of the four counts (Agresti and Min, Stat. Med. 24:729, 2005). Each
+    patient is called by one threshold, so patients of all folds count together.
+    """
+    right_a, right_b = ((np.asarray(prob) >= threshold) == (np.asarray(label) == 1) for prob in (prob_a, prob_b))
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    n = len(right_a)
+    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    mean = (only_a - only_b) / (n + 2)
+    variance = ((only_a + only_b + 1) / (n + 2) - mean**2) / (n + 2)
+    interval = _interval(mean, variance, stats.norm, confidence, n)
+    return Difference((only_a - only_b) / n, interval.low, interval.high, p, n)

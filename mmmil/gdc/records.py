@@ -1,0 +1,112 @@
+"""The GDC's records of files and cases as a sample sheet, a manifest and a clinical table."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+
+from mmmil.sources.manifests import MANIFEST_COLUMNS, GDCError, listed, row_faults
+
+FILE_FIELDS = [
+    *("file_id", "file_name", "md5sum", "file_size", "state", "access", "data_category", "data_type"),
+    *("cases.submitter_id", "cases.project.project_id", "cases.samples.submitter_id"),
+    # Newer releases state these two and may drop the first; the GDC answers with those that it has.
+    *("cases.samples.sample_type", "cases.samples.tumor_descriptor", "cases.samples.tissue_type"),
+]
+CASE_FIELDS = [
+    *("case_id", "submitter_id", "project.project_id", "demographic.age_at_index"),
+    *("demographic.gender", "demographic.sex_at_birth"),  # sex_at_birth took gender's place in 2025
+    *("diagnoses.tumor_grade", "diagnoses.diagnosis_is_primary_disease", "diagnoses.classification_of_tumor"),
+    *(
+        f"follow_ups.molecular_tests.{name}"
+        for name in ("gene_symbol", "laboratory_test", "molecular_analysis_method", "test_result")
+    ),
+]
+# A receptor is named by its gene (so the GDC's dictionary has it) or by the test.
+RECEPTORS = {
+    "er_status": {"ESR1", "ESTROGEN RECEPTOR"},
+    "pr_status": {"PGR", "PROGESTERONE RECEPTOR"},
+    "her2_status": {"ERBB2", "HER2/NEU", "HER2"},
+}
+NOT_STATED = {"", "--", "'--", "none", "unknown", "not reported", "not performed", "test value reported"}
+
+
+def _stated(values) -> str:
+    """The values that say something, 'a / b' where they differ, '--' where there is none."""
+    texts = {str(value).strip() for value in values if value is not None}
+    return " / ".join(sorted(text for text in texts if text.lower() not in NOT_STATED)) or "--"
+
+
+def _parts(record: dict, name: str) -> list[dict]:
+    """A record's sub-records; none where the GDC leaves the field out or has null."""
+    value = record.get(name) or []
+    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, dict)]
+
+
+def file_tables(found: list[dict], kind: str, url: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """GDC sample sheet and manifest, one row per record of /files; `kind`: the data type that was asked for.
+
+    Raises GDCError where a field is missing, is not what was asked for or cannot be a file's.
+    """
+    sheet, manifest, faults = [], [], []
+    named = Counter(str(hit.get("file_name")) for hit in found)
+    for hit in found:
+        cases = _parts(hit, "cases")
+        samples = [sample for case in cases for sample in _parts(case, "samples")]
+        kinds = [s.get("sample_type") or f"{s.get('tumor_descriptor')} {s.get('tissue_type')}" for s in samples]
+        row = {
+            "File ID": hit["file_id"],
+            "File Name": hit.get("file_name"),
+            "Data Category": hit.get("data_category"),
+            "Data Type": hit.get("data_type"),
+            "Project ID": _joined(part.get("project_id") for case in cases for part in _parts(case, "project")),
+            "Case ID": _joined(case.get("submitter_id") for case in cases),
+            "Sample ID": _joined(sample.get("submitter_id") for sample in samples),
+            "Sample Type": _joined(kinds),
+        }
+        fields = zip(MANIFEST_COLUMNS, ("file_id", "file_name", "md5sum", "file_size", "state"), strict=True)
+        file = {name: "" if hit.get(field) is None else str(hit[field]) for name, field in fields}
+        file["state"] = file["state"] or "released"
+        wrong = [f"{name} is missing" for name, value in row.items() if not value] + row_faults(file)
+        for field, asked in (("access", "open"), ("data_type", kind)):
+            wrong += [f"{field} is {hit.get(field)!r}, not {asked!r}"] if hit.get(field) != asked else []
+        wrong += ["another file has its file_name"] if named[str(hit.get("file_name"))] > 1 else []
+        faults += [f"file {hit['file_id']}: {', '.join(wrong)}"] if wrong else []
+        sheet.append(row)
+        manifest.append(file)
+    if faults:
+        raise GDCError(
+            f"{url}: the answer cannot be used:\n{listed(faults)}\nrun `query` again; if it stays, report it"
+        )
+    return pd.DataFrame(sheet), pd.DataFrame(manifest, columns=MANIFEST_COLUMNS).astype({"size": "int64"})
+
+
+def _joined(values) -> str:
+    """As in the GDC's sample sheets: 'a, b' where a file is of several."""
+    return ", ".join(dict.fromkeys(str(value) for value in values if value))
+
+
+def clinical_row(case: dict) -> dict[str, str]:
+    """One row of the clinical table: the primary diagnosis where the GDC marks one, contradictions as 'a / b'.
+
+    Receptors by immunohistochemistry, or by a test whose method is not stated; FISH is not looked at, as in the
+    tables that label_rule 'ihc' reads otherwise.
+    """
+    diagnoses = _parts(case, "diagnoses")
+    primary = [d for d in diagnoses if str(d.get("diagnosis_is_primary_disease")).lower() == "true"]
+    primary = primary or [d for d in diagnoses if str(d.get("classification_of_tumor")).lower() == "primary"]
+    people = _parts(case, "demographic")
+    tests = [test for follow_up in _parts(case, "follow_ups") for test in _parts(follow_up, "molecular_tests")]
+    tests = [t for t in tests if _stated([t.get("molecular_analysis_method")]).upper() in ("IHC", "--")]
+    row = {
+        "case_submitter_id": _stated([case.get("submitter_id")]),
+        "project_id": _stated(part.get("project_id") for part in _parts(case, "project")),
+        "age_at_index": _stated(person.get("age_at_index") for person in people),
+        "gender": _stated(person.get("gender") or person.get("sex_at_birth") for person in people),
+        "tumor_grade": _stated(diagnosis.get("tumor_grade") for diagnosis in primary or diagnoses),
+    }
+    for field, names in RECEPTORS.items():
+        of_receptor = [t for t in tests if names & {str(t.get(k)).upper() for k in ("gene_symbol", "laboratory_test")}]
+        row[field] = _stated(test.get("test_result") for test in of_receptor)
+    return row

@@ -1,0 +1,287 @@
+"""Gene tokens: everything between an expression matrix and the model, fitted on a fold's training patients.
+
+Differential expression → enrichment → chosen sets → levels scaled per gene → one autoencoder → one latent vector per
+patient and set, scaled per set (Preprocessing, Fig. 6). With `selection: nested` each of these steps sees the training
+patients of the fold and nobody else; with `selection: all_patients` each sees the whole cohort, held-out test included,
+which is the leak that the audits measure. Every step is a result of its own in the record, found again by its inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from mmmil import record
+from mmmil.cohort.split import fold_patients
+from mmmil.genes import enrichment
+from mmmil.genes.choice import (
+    GeneSetError,
+    Library,
+    check,
+    deg_inputs,
+    deg_table,
+    enrichment_table,
+    folder_name,
+    gene_statistic,
+    gmt,
+    patients_of,
+    require_sets,
+    rows_of,
+)
+from mmmil.params import Params
+
+if TYPE_CHECKING:
+    from mmmil.genes.encoder import GeneSetEncoder
+    from mmmil.genes.expression import Expression
+
+__all__ = ["GeneSetError", "GeneTokens", "all_folds", "deg_table", "enrichment_table", "stability", "tokens"]
+
+SINGLE = "single-gene vector"
+# What a token depends on beside the two tables above it; the rest of the stage does not make it again.
+VECTOR = {"gene_scaling", "gene_clip", "single_genes"}
+SETS = {
+    *("gene_set_fdr", "set_size_min", "set_size_max", "fallback_sets", "max_sets"),
+    *("gene_order", "gene_scaling", "gene_clip", "token_scaling"),
+    *("latent_dim", "ae_hidden", "ae_epochs", "ae_lr", "ae_batch", "ae_loss"),
+}
+
+
+@dataclass(frozen=True)
+class GeneTokens:
+    """Gene tokens of a fold's training and evaluation patients.
+
+    patients: in cohort order; names: of the tokens (gene sets, best first; one for the single-gene vector);
+    tokens: (patients, names, length) float32; genes: name -> its symbols; passed: False where the sets are the best
+    by rank because fewer than two were significant; folder: enrichment.csv, sets.json, losses.csv, errors.csv, ...
+    """
+
+    patients: list[str]
+    names: list[str]
+    tokens: np.ndarray
+    genes: dict[str, list[str]]
+    passed: bool
+    folder: Path
+
+
+def tokens(
+    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, library: Library
+) -> GeneTokens:
+    """Gene tokens of fold `fold` (-1: final model, evaluated on the test patients), made now or found in the record.
+
+    labels: patient_id -> 0/1, in cohort order; folds: patient_id -> fold, -1 for test patients; library: 'go' and
+    'kegg' give one token per gene set, 'genes' one token that holds the levels of the `single_genes` genes with the
+    largest absolute statistic. Raises GeneSetError, DegError or EnrichmentError before the long work.
+    """
+    check(p, expression, labels, folds, library)
+    _, covered = patients_of(p, labels, folds, fold)
+    folder = _folder(p, expression, labels, folds, fold, library)
+    sets = json.loads((folder / "sets.json").read_text())
+    with np.load(folder / "tokens.npz") as saved:
+        values = saved["tokens"]
+    # Leaking tokens are made once for the whole cohort; a fold still covers its own patients only.
+    wanted = set().union(*fold_patients(folds, fold))
+    rows = [i for i, patient in enumerate(covered) if patient in wanted]
+    return GeneTokens(
+        patients=[covered[i] for i in rows],
+        names=list(sets["genes"]),
+        tokens=values if len(rows) == len(covered) else values[rows],
+        genes=sets["genes"],
+        passed=sets["passed"],
+        folder=folder,
+    )
+
+
+def _place(p, expression, labels, folds, fold, library) -> tuple[Path, dict]:
+    """Where the tokens of a fold and library lie, and what they depend on."""
+    fitted, covered = patients_of(p, labels, folds, fold)
+    inputs = deg_inputs(p, expression, labels, fitted) | {
+        "covered": covered,
+        "library": library,
+        "seed": p.seed,
+        "parameters": {name: getattr(p, name) for name in (VECTOR if library == "genes" else SETS)},
+        "versions": record.versions("pydeseq2", "gseapy", "torch", "numpy", "scipy"),
+    }
+    if library != "genes":
+        inputs["gmt"] = record.file_digest(gmt(p, library))
+    return p.results / "genes" / library / folder_name(p, fold), inputs
+
+
+def _folder(p, expression, labels, folds, fold, library) -> Path:
+    """The folder of a fold's tokens, made now or found in the record."""
+    fitted, covered = patients_of(p, labels, folds, fold)
+
+    def make(folder: Path) -> dict:
+        if library == "genes":
+            statistic = gene_statistic(p, expression, labels, folds, fold)
+            return _make_vector(p, expression, statistic, fitted, covered, folder)
+        found = enrichment_table(p, expression, labels, folds, fold, library)
+        names, passed = enrichment.select(found, p.gene_set_fdr, p.fallback_sets, p.max_sets)
+        found.assign(selected=found.index.isin(names)).to_csv(folder / "enrichment.csv")
+        ranked = enrichment.rank(gene_statistic(p, expression, labels, folds, fold))
+        sets = enrichment.within(enrichment.read_gmt(gmt(p, library)), ranked.index, p.set_size_min, p.set_size_max)
+        chosen = {name: sets[name] for name in names}
+        if p.gene_order == "leading":
+            chosen = {n: enrichment.leading_first(genes, ranked, found.loc[n, "nes"]) for n, genes in chosen.items()}
+        return _make_latents(p, expression, chosen, passed, fitted, covered, folder)
+
+    return record.cached(*_place(p, expression, labels, folds, fold, library), make)
+
+
+def encoder_inputs(
+    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, made: GeneTokens
+) -> tuple[np.ndarray, GeneSetEncoder]:
+    """What a model that trains the encoder half itself reads in place of `made.tokens`, and that half as fitted.
+
+    Returns the levels (patients, genes) float32 of all genes of the sets, in the order of `made.patients`, and the
+    module that makes `made.tokens` of them until it is trained.
+    """
+    from mmmil.genes.autoencoder import GeneSetAutoencoder, index_table
+    from mmmil.genes.encoder import GeneSetEncoder
+
+    fitted, _ = patients_of(p, labels, folds, fold)
+    symbols = _union(made.genes)
+    level = _levels(p, expression, symbols, rows_of(expression, fitted))[rows_of(expression, made.patients)]
+    with np.load(made.folder / "tokens.npz") as saved:
+        scale = (saved["mean"], saved["sd"]) if "mean" in saved else (0.0, 1.0)
+    network = GeneSetAutoencoder.load(made.folder / "autoencoder.safetensors").network
+    return level, GeneSetEncoder(network, index_table(made.genes, symbols), *scale)
+
+
+def all_folds(
+    p: Params,
+    expression: Expression,
+    labels: pd.Series,
+    folds: pd.Series,
+    libraries: Sequence[Library] = ("go", "kegg", "genes"),
+    workers: int = 1,
+) -> pd.DataFrame:
+    """Make the tokens of every fold and of the final model, one fold per process.
+
+    Returns one row per fold and library: fold, library, tokens, tested, significant, passed, folder. The numbers do
+    not depend on `workers`: every process computes on one thread.
+    """
+    for library in libraries:
+        check(p, expression, labels, folds, library)
+    require_sets(p, expression, libraries)
+    numbers = [-1, *sorted(int(k) for k in folds.unique() if k >= 0)]
+    if p.selection == "all_patients":  # the first fold makes what the others find
+        _one_fold(p, expression, labels, folds, -1, libraries)
+    # Finding what is there takes no process: only folds that lack something are sent to one.
+    places = {fold: [_place(p, expression, labels, folds, fold, library) for library in libraries] for fold in numbers}
+    lacking = [fold for fold in numbers if not all(record.find(*place, __name__) for place in places[fold])]
+    jobs = Parallel(n_jobs=workers, return_as="generator_unordered")(
+        delayed(_one_fold)(p, expression, labels, folds, fold, libraries) for fold in lacking
+    )
+    bar = tqdm(jobs, total=len(numbers), initial=len(numbers) - len(lacking), desc="gene tokens", unit="fold")
+    folders = dict(bar)
+    for fold in set(numbers) - set(lacking):
+        folders[fold] = [parent / record.key(inputs, __name__) for parent, inputs in places[fold]]
+    rows = [
+        {"fold": fold, "library": library} | _summary(p, folder)
+        for fold in numbers
+        for library, folder in zip(libraries, folders[fold], strict=True)
+    ]
+    return pd.DataFrame(rows).sort_values(["library", "fold"], ignore_index=True)
+
+
+def _one_fold(p, expression, labels, folds, fold, libraries) -> tuple[int, list[Path]]:
+    return fold, [_folder(p, expression, labels, folds, fold, library) for library in libraries]
+
+
+def _summary(p: Params, folder: Path) -> dict:
+    """A row of `all_folds`: tested and significant are those of the libraries that have gene sets."""
+    sets = json.loads((folder / "sets.json").read_text())
+    row = {"tokens": len(sets["genes"]), "passed": sets["passed"]}
+    if (folder / "enrichment.csv").is_file():
+        table = pd.read_csv(folder / "enrichment.csv")
+        row |= {"tested": len(table), "significant": int((table["fdr"] < p.gene_set_fdr).sum())}
+    return row | {"folder": str(folder)}
+
+
+def stability(names: dict[int, Sequence[str]]) -> pd.DataFrame:
+    """Jaccard index of the sets chosen in every two folds: (folds, folds) in [0, 1]; 1 where the choice is the same.
+
+    names: fold -> its chosen sets.
+    """
+    chosen = {fold: set(sets) for fold, sets in names.items()}
+    table = [[len(a & b) / max(len(a | b), 1) for b in chosen.values()] for a in chosen.values()]
+    return pd.DataFrame(table, index=pd.Index(chosen, name="fold"), columns=pd.Index(chosen, name="fold"))
+
+
+# -- the two kinds of tokens: torch is imported here, for finding a result does not need its seconds -----------------
+def _make_latents(p, expression, sets, passed, fitted, covered, folder: Path) -> dict:
+    from mmmil.genes import scaling
+    from mmmil.genes.autoencoder import GeneSetAutoencoder
+
+    symbols = _union(sets)
+    rows, own = rows_of(expression, covered), rows_of(expression, fitted)
+    model = GeneSetAutoencoder(p.ae_hidden, p.latent_dim, p.ae_epochs, p.ae_lr, p.ae_batch, p.seed, p.ae_loss)
+    with _one_thread():
+        latents, losses, errors = scaling.encode_sets(
+            _levels(p, expression, symbols, own), symbols, sets, own, rows, model
+        )
+    scale = {}
+    if p.token_scaling == "per_set":
+        mean, sd = scaling.token_scale(latents, np.flatnonzero(np.isin(rows, own)))
+        latents, scale = scaling.scale_tokens(latents, mean, sd), {"mean": mean, "sd": sd}
+    model.save(folder / "autoencoder.safetensors")
+    losses.to_csv(folder / "losses.csv")
+    errors.to_csv(folder / "errors.csv")
+    return _write(folder, latents, sets, passed, **scale)
+
+
+def _make_vector(p, expression, statistic, fitted, covered, folder: Path) -> dict:
+    ranked = enrichment.rank(statistic)
+    if len(ranked) < p.single_genes:
+        raise GeneSetError(f"single_genes is {p.single_genes}, but only {len(ranked)} genes were tested; lower it")
+    genes = ranked.index[np.argsort(-ranked.abs().to_numpy(), kind="stable")[: p.single_genes]].tolist()
+    level = _levels(p, expression, genes, rows_of(expression, fitted))[rows_of(expression, covered)]
+    return _write(folder, level[:, None, :], {SINGLE: genes}, True)
+
+
+def _union(sets: dict[str, list[str]]) -> list[str]:
+    """Genes of all sets, each once, in the order in which they first occur."""
+    return list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
+
+
+def _levels(p, expression, symbols, own) -> np.ndarray:
+    """Levels of some genes in all patients: (patients, symbols) float32, scaled on the fitted ones' rows or not."""
+    from mmmil.genes import scaling
+
+    column = {symbol: i for i, symbol in enumerate(expression.genes["symbol"])}
+    level = expression.level[:, [column[symbol] for symbol in symbols]]
+    if p.gene_scaling == "zscore":
+        return scaling.scale_genes(level, own, p.gene_clip)
+    return level.astype(np.float32)
+
+
+def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed: bool, **scale: np.ndarray) -> dict:
+    if not np.isfinite(values).all():
+        raise GeneSetError("gene tokens are not finite: lower ae_lr, or use gene_scaling: zscore")
+    np.savez(folder / "tokens.npz", tokens=values.astype(np.float32), **scale)
+    (folder / "sets.json").write_text(json.dumps({"passed": passed, "genes": genes}, indent=1))
+    return {"tokens": len(genes), "passed": passed}
+
+
+@contextmanager
+def _one_thread():
+    """Sums do not depend on how many threads share them, so results do not depend on the caller's setting."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)

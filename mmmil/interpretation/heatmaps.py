@@ -1,0 +1,162 @@
+"""Attention heatmaps: whose slide is shown, where its tiles lie on it, and the files PNG and GeoJSON (Figs 9-11).
+
+Nothing is drawn that was not checked: the kept model predicts the test patients once more and must give the record's
+probabilities, and the slide must still hold, at the tiles' coordinates, the pixels that the model read.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mmmil import record, variants
+from mmmil.interpretation import extract
+from mmmil.params import Params
+from mmmil.slides import bag_files
+from mmmil.slides.places import HeatmapError, Place, place
+from mmmil.training import runs
+
+FILES = ["patient_id", "label", "variant", "prob", "png", "geojson"]
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """One patient's attention over tiles: maps, title -> (N,) shares that sum to 1; prob: variant -> of class 1."""
+
+    patient: str
+    label: int
+    prob: dict[str, float]
+    maps: dict[str, np.ndarray]
+
+
+def sources(study) -> dict[str, tuple[str, str]]:
+    """The maps of Figs 9-11 that a task can have: title -> (variant, source of attention); none without slides.
+
+    Models that the batch could not train have none.
+    """
+    readers = [name for name in ("dual_go", "dual_kegg", "wsi") if name in variants.variants(study.p)]
+    there = runs.standing(study, readers, [-1])
+    dual, whole = [name for name in there if name != "wsi"], next(iter(there), None)
+    found = {"self-attention": (whole, "self_image")} if whole else {}
+    for name in dual:
+        found[f"cross-attention, {variants.variant(name).genes.upper()}"] = (name, "cross_image")
+    return found
+
+
+# -- checks ------------------------------------------------------------------------------------------------------
+
+
+# -- who is shown ------------------------------------------------------------------------------------------------
+def of_each_class(study) -> list[Heatmap]:
+    """One patient per class with all maps of `sources`; empty for a task without slides.
+
+    The patient is chosen by `extract.exemplars` of the first map's model: of those called rightly, the nearest
+    to the class's median probability. Raises HeatmapError where the test set has no patient of a class.
+    """
+    shown = sources(study)
+    models = {n: extract.extract(study, n, anew=True) for n in dict.fromkeys(n for n, _ in shown.values())}
+    if not models:
+        return []
+    first = next(iter(models.values()))
+    require_both_classes(study.p, first.labels)
+    found = []
+    for i in extract.exemplars(first, study.p.threshold):
+        patient = first.patients[i]
+        at = {name: model.patients.index(patient) for name, model in models.items()}
+        n = len(bag_files.load_coords(study.bag_paths[patient])[0])  # padding stands last and has no place on the slide
+        maps = {title: models[name].weights[source][at[name]][:n] for title, (name, source) in shown.items()}
+        prob = {name: float(model.prob[at[name]]) for name, model in models.items()}
+        found.append(Heatmap(patient, int(first.labels[i]), prob, maps))
+    return found
+
+
+def require_both_classes(p: Params, labels: np.ndarray) -> None:
+    """Raise HeatmapError where the test set lacks a class."""
+    for label, name in enumerate(p.class_names):
+        if not (labels == label).any():
+            raise HeatmapError(
+                f"no patient of class {label} ({name}) is in the test set, so none of it can be shown; "
+                "use more patients or a larger test_fraction"
+            )
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+def geojson(where: Place, maps: dict[str, np.ndarray], patient: str = "") -> dict:
+    """A FeatureCollection of square tiles as QuPath (0.4 and later) opens it: drop the file onto the open slide.
+
+    Each tile is an object of the type `tile` with a measurement per map (its attention, and its rank, 1 for the most
+    attended), for QuPath's measurement maps; its colour is by the first map. Corners are level-0 px from the corner of
+    the scanned part, where QuPath has its origin (OpenSlide's bounds-x and bounds-y; 0 for Aperio slides).
+    """
+    from matplotlib import colormaps
+
+    first = next(iter(maps.values()))
+    shade = (first - first.min()) / (np.ptp(first) or 1.0)
+    rank = {title: np.argsort(np.argsort(-w, kind="stable")) + 1 for title, w in maps.items()}
+    features = []
+    for i, (x, y) in enumerate((where.coords - where.origin).tolist()):
+        right, below = x + where.size, y + where.size
+        measured = {f"attention: {title}": float(w[i]) for title, w in maps.items()}
+        measured |= {f"rank: {title}": int(rank[title][i]) for title in maps}
+        features.append(
+            {
+                "type": "Feature",
+                "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{patient}/{where.slide_path.name}/{x},{y},{where.size}")),
+                "geometry": {
+                    "type": "Polygon",
+                    "coordinates": [[[x, y], [right, y], [right, below], [x, below], [x, y]]],
+                },
+                "properties": {
+                    "objectType": "tile",
+                    "name": f"tile {i + 1}",
+                    "color": [int(255 * c) for c in colormaps["inferno"](float(shade[i]))[:3]],
+                    "measurements": measured,
+                },
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def write(study, patient: str, maps: dict[str, np.ndarray], folder: Path | None = None) -> tuple[Path, Path]:
+    """Write `<patient>.png` and `<patient>.geojson` into results/<task>/heatmaps (or `folder`), each whole or not.
+
+    maps: title -> (N,) attention over the patient's tiles, in the bag's order. Raises HeatmapError as `place` does,
+    and where a map is not of the bag's tiles.
+    """
+    from mmmil.plots.attention import attention_on_slide
+
+    where, folder = place(study, patient), folder or study.p.results / "heatmaps"
+    for title, weights in maps.items():
+        if len(weights) != len(where.coords):
+            raise HeatmapError(
+                f"{title}: {len(weights)} weights, but the bag of {patient} has {len(where.coords)} tiles; "
+                "the model was trained on other tiles: train it again"
+            )
+    label = study.p.class_names[study.labels[patient]]
+    figure = attention_on_slide(where, maps, f"{label}, {patient}", study.p.top_tiles)
+    text = json.dumps(geojson(where, maps, patient), indent=1)
+    png = record.write_atomically(folder / f"{patient}.png", lambda t: figure.savefig(t, format="png", dpi=150))
+    return png, record.write_atomically(folder / f"{patient}.geojson", lambda t: t.write_text(text))
+
+
+def write_all(study) -> pd.DataFrame:
+    """Write the heatmaps of `of_each_class`, and index.csv that says who was shown; its rows, columns FILES.
+
+    Pictures and GeoJSON files of patients that an earlier training showed are removed from the folder.
+    """
+    rows, folder = [], study.p.results / "heatmaps"
+    for shown in of_each_class(study):
+        files = [path.name for path in write(study, shown.patient, shown.maps)]
+        rows += [(shown.patient, shown.label, name, prob, *files) for name, prob in shown.prob.items()]
+    table = pd.DataFrame(rows, columns=FILES)
+    record.write_atomically(folder / "index.csv", lambda t: table.to_csv(t, index=False))
+    for kind in ("png", "geojson"):
+        for file in folder.glob(f"*.{kind}"):
+            if file.name not in set(table[kind]):
+                file.unlink()
+    return table

@@ -1,0 +1,96 @@
+"""The gene sets that the paper reports, beside what was found here: a receipt list (GO Term-Based Analysis)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from mmmil import params, variants
+from mmmil.genes import enrichment
+from mmmil.genes.choice import gmt
+from mmmil.interpretation import gene_sets
+
+STATES = {
+    "significant": "found and significant",
+    "not significant": "found, not significant",
+    "not tested": "among the sets, but the model has no such attention",
+    "not selected": "in the GMT file, not among the model's sets",
+    "absent": "not in the GMT file",
+}
+COLUMNS = ["library", "source", "id", "term", "state", "set", "effect", "fdr"]
+
+
+def reported(class_names: list[str], library: str, path: Path | None = None) -> pd.DataFrame:
+    """What the paper reports for the task with these two classes: columns source, id and term; empty for other tasks.
+
+    path: book/paper_terms.yml if not given.
+    """
+    path = path or params.root() / "book" / "paper_terms.yml"
+    rows = [
+        (entry["source"], number, term)
+        for entry in yaml.safe_load(path.read_text())
+        if entry["classes"] == list(class_names) and entry["library"] == library
+        for number, term in entry["terms"].items()
+    ]
+    return pd.DataFrame(rows, columns=["source", "id", "term"])
+
+
+def is_set(name: str, number: str, term: str) -> bool:
+    """Whether `name` is this set: by the id where it states one, else by its letters.
+
+    'skin development (GO:0043588)', 'hsa04110 Cell cycle', MSigDB's 'GOBP_SKIN_DEVELOPMENT' and plain 'Cell cycle' are.
+    """
+    if stated := gene_sets.set_id(name):
+        return stated == number
+    return _letters(re.sub(r"^(GO(BP|MF|CC)|KEGG(_MEDICUS)?)_", "", name)) == _letters(term)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def find(number: str, term: str, names: list[str]) -> str | None:
+    """The set of this id or name among `names`."""
+    return next((name for name in names if is_set(name, number, term)), None)
+
+
+def receipts(
+    class_names: list[str],
+    library: str,
+    tables: dict[str, pd.DataFrame],
+    chosen: list[str],
+    in_file: list[str],
+    path: Path | None = None,
+) -> pd.DataFrame:
+    """Every reported term with what was found: one row each, columns COLUMNS; `state` is a key of STATES.
+
+    tables: source -> as `gene_sets.analyse` gives it; chosen: the model's sets; in_file: all sets of the GMT file.
+    """
+    rows = []
+    for source, number, term in reported(class_names, library, path).itertuples(index=False):
+        row = {"library": library, "source": source, "id": number, "term": term}
+        name = find(number, term, chosen)
+        if name is None:
+            row |= {"set": find(number, term, in_file) or ""}
+            row |= {"state": "not selected" if row["set"] else "absent"}
+        elif source not in tables:
+            row |= {"set": name, "state": "not tested"}
+        else:
+            own = tables[source].loc[name]
+            row |= {"set": name, "effect": own["effect"], "fdr": own["fdr"]}
+            row |= {"state": "significant" if own["significant"] else "not significant"}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def of_study(study) -> pd.DataFrame:
+    """`receipts` of every analysed model of a task: attention_terms.csv."""
+    p, found = study.p, []
+    for library, name in gene_sets.models(study).items():
+        _, tables = gene_sets.analyse(study, name)
+        chosen = study.gene_tokens(-1, variants.variant(name).genes).names
+        found.append(receipts(p.class_names, library, tables, chosen, list(enrichment.read_gmt(gmt(p, library)))))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)

@@ -1,0 +1,247 @@
+"""The claims of the paper as data: `book/claims.yml`, checked as a whole before anything is judged by it.
+
+A claim says in our words what the paper says, of what kind it is, and by which query and tolerance it is decided. A
+query is one of a small closed set, never code; what each reads and how it is judged stands in `mmmil.ledger.verdicts`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from mmmil import params, schema, variants
+from mmmil.evaluation import metrics as evaluation_metrics
+from mmmil.ledger import facts as paper_facts
+from mmmil.schema import Stage as Strict  # unknown keys and other types are errors
+
+TASKS = ("lgg", "nsclc", "brca")  # the paper's
+SECTIONS = (
+    *("Abstract", "Introduction", "Proposed Method", "Dataset", "Preprocessing", "Experiments", "Structured pruning"),
+    *("MIL models", "Multimodal integration", "Multimodal design", "End-to-end learning", "Gene representation"),
+    *("Independent test set", "Attention over gene sets", "Discussion", "Limitations", "Conclusion"),
+)
+TABLES = (*(str(n) for n in range(1, 12)), *(f"S{n}" for n in range(1, 10)))
+NOTEBOOKS = tuple(schema.Cohort.model_fields["notebooks"].default)
+
+
+class LedgerError(ValueError):
+    """book/claims.yml names what does not exist, or a claim that its query cannot decide."""
+
+
+def _known(what: str, names):
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"no {what} {value!r}; there are {', '.join(names)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Variant = Annotated[str, _known("variant", variants.VARIANTS)]
+Metric = Annotated[str, _known("metric", evaluation_metrics.METRICS)]
+Task = Annotated[str, _known("task of the paper", TASKS)]
+Table = Annotated[str, _known("table of the paper", TABLES)]
+Pair = Annotated[list[Variant], Field(min_length=2, max_length=2)]
+Split = Literal["val", "test"]
+Library = Literal["go", "kegg"]
+
+
+class Value(Strict):
+    """A metric of one variant, mean over folds (val) or of the final model (test), with its interval."""
+
+    variant: Variant
+    metric: Metric
+    split: Split = "val"
+
+
+class Pairs(Strict):
+    """Pairs of variants, each compared in every metric: the first is claimed to come out ahead of the second."""
+
+    pairs: list[Pair] = Field(min_length=1)
+    metrics: list[Metric] = Field(min_length=1)
+    split: Split = "val"
+
+
+class Tested(Pairs):
+    """Whether such differences are significant by a test over the folds."""
+
+    method: Literal["paired_t", "corrected_t"] = "paired_t"
+    alpha: float = Field(0.05, gt=0, lt=1)
+    significant: bool
+
+
+class PValue(Strict):
+    """The p-value of one difference over the validation folds."""
+
+    a: Variant
+    b: Variant
+    metric: Metric
+    method: Literal["paired_t", "corrected_t"] = "paired_t"
+
+
+class Contrast(Strict):
+    """Two metrics of one variant on the same folds."""
+
+    variant: Variant
+    higher: Metric
+    lower: Metric
+
+
+class Balance(Strict):
+    """|sensitivity - specificity|: the first of each pair is claimed to have the smaller one."""
+
+    pairs: list[Pair] = Field(min_length=1)
+
+
+class Spread(Strict):
+    """Standard deviation over the folds: the first of each pair is claimed to have the smaller one."""
+
+    pairs: list[Pair] = Field(min_length=1)
+    metrics: list[Metric] = Field(min_length=1)
+
+
+class Count(Strict):
+    """Patients of a class, genes of an expression file, tiles that every slide gives, or significant gene sets."""
+
+    what: Literal["patients", "genes", "tiles", "sets"]
+    label: Literal[0, 1] | None = None
+    library: Library | None = None
+
+    @model_validator(mode="after")
+    def _needs(self):
+        if (self.what == "patients") != (self.label is not None) or (self.what == "sets") != (self.library is not None):
+            raise ValueError("patients are counted per label, sets per library, and nothing else is")
+        return self
+
+
+class Attention(Strict):
+    """Gene sets whose attention differs between the classes; `sets` (identifier: name) asks for these ones."""
+
+    library: Library
+    source: Literal["self_genes", "cross_genes"]
+    sets: dict[str, str] = Field(default_factory=dict)
+
+
+class Measured(Strict):
+    """A column of benchmarks/results/<file>.csv in the one row with the values of `where`, over that of `over`."""
+
+    file: str
+    column: str
+    where: dict[str, str]
+    over: dict[str, str] = Field(default_factory=dict)
+    on_gpu: bool = Field(False, description="decided only by rows whose column device is not cpu")
+
+
+class Query(Strict):
+    """Exactly one of these."""
+
+    receipt: Annotated[str, _known("receipt", paper_facts.RECEIPTS)] | None = None
+    setting: Annotated[str, _known("setting", params.Params.model_fields)] | None = None
+    count: Count | None = None
+    metric: Value | None = None
+    ordering: Pairs | None = None
+    equal: Pairs | None = None
+    overlap: Pairs | None = None
+    contrast: Contrast | None = None
+    balance: Balance | None = None
+    spread: Spread | None = None
+    p_value: PValue | None = None
+    significance: Tested | None = None
+    attention: Attention | None = None
+    measured: Measured | None = None
+    none: str | None = Field(None, description="why nothing here decides the claim")
+
+    @model_validator(mode="after")
+    def _one(self):
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"give exactly one of {', '.join(Query.model_fields)}")
+        return self
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.model_fields_set))
+
+    @property
+    def variants(self) -> set[str]:
+        """The models whose predictions it reads."""
+        asked = getattr(self, self.name)
+        named = {getattr(asked, field, None) for field in ("variant", "a", "b")} - {None}
+        return named.union(*getattr(asked, "pairs", []))
+
+
+KINDS = {
+    "exact": {"receipt", "setting", "count"},
+    "number": {"count", "metric", "p_value", "measured", "none"},
+    "ordering": {"ordering", "contrast", "balance", "spread", "measured"},
+    "qualitative": {"count", "metric", "equal", "overlap", "spread", "significance", "attention", "measured", "none"},
+}
+Kind = Literal["exact", "number", "ordering", "qualitative"]
+WITHOUT_COHORT = {"receipt", "measured", "none"}
+
+
+class Claim(Strict):
+    """One claim: `paper` is its value there (per task where it differs), `at_least` what we take its words to mean."""
+
+    id: str = Field(pattern=r"^C\d{3}$")
+    section: Annotated[str, _known("section of the paper", SECTIONS)]
+    claim: str = Field(min_length=10)
+    kind: Kind
+    tasks: list[Task] = Field(default_factory=list)
+    tables: list[Table] = Field(default_factory=list)
+    page: Annotated[str, _known("notebook", NOTEBOOKS)]
+    paper: int | float | str | dict[Task, int | float] | None = None
+    at_least: float | None = None
+    tolerance: float = Field(0.0, ge=0)
+    headline: bool = False
+    query: Query
+
+    @model_validator(mode="after")
+    def _decidable(self):
+        query = self.query.name
+        if query not in KINDS[self.kind]:
+            raise ValueError(f"a claim of kind {self.kind} is decided by {', '.join(KINDS[self.kind])}, not by {query}")
+        if not self.tasks and query not in WITHOUT_COHORT:
+            raise ValueError(f"a {query} is that of a task: name tasks")
+        if self.tasks and query in ("receipt", "measured"):
+            raise ValueError(f"a {query} is that of no task")
+        if isinstance(self.paper, dict) and set(self.paper) != set(self.tasks):
+            raise ValueError("paper: give a value for each of its tasks and no other")
+        needs = query in ("receipt", "setting", "count", "metric", "p_value", "measured")
+        if needs and (self.paper is None) == (self.at_least is None):
+            raise ValueError(f"a {query} is set against the paper's value (paper) or a limit (at_least): give one")
+        return self
+
+    def paper_value(self, task: str) -> int | float | str | None:
+        return self.paper.get(task) if isinstance(self.paper, dict) else self.paper
+
+
+def check(rows: list[dict]) -> list[Claim]:
+    """Validate the claims. Raises LedgerError with one line per fault: the claim, the field and what is wrong."""
+    claims, faults = [], []
+    for number, row in enumerate(rows, start=1):
+        name = row.get("id", f"claim {number}") if isinstance(row, dict) else f"claim {number}"
+        try:
+            claims.append(Claim.model_validate(row))
+        except ValidationError as error:
+            for e in error.errors():
+                where = ".".join(str(part) for part in e["loc"])
+                faults.append(f"{name}: {where + ': ' if where else ''}{e['msg']}")
+    ids = [claim.id for claim in claims]
+    faults += [f"{name}: stands there {ids.count(name)} times" for name in dict.fromkeys(ids) if ids.count(name) > 1]
+    if faults:
+        raise LedgerError("book/claims.yml:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return claims
+
+
+def load() -> list[Claim]:
+    """The claims of `book/claims.yml`, in its order. Raises LedgerError where it is not a list of valid claims."""
+    path = params.root() / "book" / "claims.yml"
+    try:
+        rows = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise LedgerError(f"{path} cannot be read: {error}") from None
+    if not isinstance(rows, list):
+        raise LedgerError(f"{path} must be a list of claims")
+    return check(rows)

@@ -1,0 +1,179 @@
+"""The queries of the claim ledger: what each finds on a cohort."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from mmmil import schema
+from mmmil.interpretation import reported_terms
+from mmmil.ledger.claims import Claim, Query
+from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results, shown_metric
+
+
+def _setting(query: Query, results: Results) -> Answer:
+    p, name = results.p, query.setting
+    if name in schema.Tiles.model_fields and not p.has_slides:
+        raise NotTestable("this cohort has no slides")
+    if (name in schema.Genes.model_fields or name in schema.Attention.model_fields) and not p.has_genes:
+        raise NotTestable("this cohort has no genes")
+    return Answer(getattr(p, name))
+
+
+def _metric(query: Query, results: Results) -> Answer:
+    asked = query.metric
+    results.require(asked.variant, split=asked.split)
+    table = results.table("metrics", ["variant", "metric", "split", "mean", "ci_low", "ci_high"])
+    same = (table["variant"] == asked.variant) & (table["metric"] == asked.metric) & (table["split"] == asked.split)
+    if not same.any() or pd.isna(table[same].iloc[0]["mean"]):
+        raise NotTestable(f"failed: no {shown_metric(asked.metric)} of {asked.variant}")
+    row = table[same].iloc[0]
+    return Answer(float(row["mean"]), float(row["ci_low"]), float(row["ci_high"]))
+
+
+def _pairs(query: Query, results: Results) -> Answer:
+    asked = query.ordering or query.equal
+    return Answer(differences=[results.difference(a, b, m, asked.split) for a, b in asked.pairs for m in asked.metrics])
+
+
+def _overlap(query: Query, results: Results) -> Answer:
+    asked, apart = query.overlap, []
+    for a, b in asked.pairs:
+        for metric in asked.metrics:
+            one, other = (
+                _metric(
+                    Query.model_validate({"metric": {"variant": v, "metric": metric, "split": asked.split}}), results
+                )
+                for v in (a, b)
+            )
+            if one.low > other.high or other.low > one.high:
+                apart.append(f"{a} and {b}, {shown_metric(metric)}")
+    n = len(asked.pairs) * len(asked.metrics)
+    return Answer(holds=not apart, shown=f"{n - len(apart)} of {n} overlap", note="; ".join(apart))
+
+
+def _contrast(query: Query, results: Results) -> Answer:
+    asked = query.contrast
+    (own,) = results.folds(asked.variant)
+    of = f"{asked.variant}, {shown_metric(asked.higher)} − {shown_metric(asked.lower)}"
+    return Answer(differences=[results.over_folds(own[asked.higher], own[asked.lower], of)])
+
+
+def _balance(query: Query, results: Results) -> Answer:
+    found = []
+    for better, worse in query.balance.pairs:
+        one, other = ((f["sensitivity"] - f["specificity"]).abs() for f in results.folds(better, worse))
+        found.append(results.over_folds(other, one, f"|sensitivity − specificity|, {worse} − {better}"))
+    return Answer(differences=found)
+
+
+def _spread(query: Query, results: Results) -> Answer:
+    """log of the ratio of standard deviations, with the interval of the F-test, which knows nothing of the pairing."""
+    asked, found = query.spread, []
+    for narrow, wide in asked.pairs:
+        one, other = results.folds(narrow, wide)
+        for metric in asked.metrics:
+            k, (s, t) = len(one), (float(f[metric].std(ddof=1)) for f in (one, other))
+            of = f"log SD, {wide} − {narrow}, {shown_metric(metric)}"
+            if s == 0 or t == 0:
+                raise NotTestable(f"{shown_metric(metric)} of {narrow if s == 0 else wide} is the same in every fold")
+            half = math.log(stats.f.ppf((1 + results.p.confidence) / 2, k - 1, k - 1)) / 2
+            ratio = math.log(t / s)
+            found.append(Difference(ratio, ratio - half, ratio + half, of))
+    return Answer(differences=found)
+
+
+def _p_value(query: Query, results: Results) -> Answer:
+    asked = query.p_value
+    return Answer(results.p_value(asked.a, asked.b, asked.metric, asked.method))
+
+
+def _significance(query: Query, results: Results) -> Answer:
+    asked = query.significance
+    found = [results.p_value(a, b, m, asked.method) for a, b in asked.pairs for m in asked.metrics]
+    below = sum(p < asked.alpha for p in found)
+    holds = below == len(found) if asked.significant else below == 0
+    return Answer(holds=holds, shown=f"{below} of {len(found)} below {asked.alpha:g}; smallest p {min(found):.3f}")
+
+
+def _count(query: Query, results: Results) -> Answer:
+    asked = query.count
+    if asked.what == "patients":
+        label = results.table("cohort", ["patient_id", "label"])["label"].astype(str)
+        return Answer(int((label == str(asked.label)).sum()))
+    if asked.what == "sets":
+        genes = results.table("genes", ["library", "fold", "significant"])
+        own = genes.loc[(genes["library"] == asked.library) & (genes["fold"] == -1), "significant"].dropna()
+        if own.empty:
+            raise NotTestable(f"no {asked.library.upper()} sets were tested here")
+        return Answer(int(own.iloc[0]), note="in the development patients")
+    if asked.what == "tiles":
+        if not results.p.has_slides:
+            raise NotTestable("this cohort has no slides")
+        valid = results.table("tiles", ["valid"])["valid"].dropna()
+        return Answer(int(valid.min()), note="fewest valid tiles of a slide, those left out included")
+    return _genes(results)
+
+
+def _genes(results: Results) -> Answer:
+    from mmmil.sources import expression as expression_files
+
+    if results.p.expression_kind != "star":
+        raise NotTestable("its expression is not a STAR file per patient")
+    cohort = results.table("cohort", ["patient_id"])
+    path = Path(str(cohort["expression_path"].iloc[0])) if "expression_path" in cohort and len(cohort) else Path()
+    if not path.is_file():
+        raise NotTestable("the first patient's expression file is no longer there")
+    return Answer(len(expression_files.read_star(path)), note=f"in {path.name}")
+
+
+def _attention(query: Query, results: Results) -> Answer:
+    asked = query.attention
+    results.require(f"dual_{asked.library}", split="test")  # the attention is that of the final model
+    if not asked.sets:
+        table = results.table("attention", ["library", "source", "n_sets", "n_significant"])
+        own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
+        if own.empty:
+            raise NotTestable(f"no attention over {asked.library.upper()} sets was compared here")
+        n, of = int(own["n_significant"].iloc[0]), int(own["n_sets"].iloc[0])
+        return Answer(n, shown=f"{n} of {of}")
+    table = results.table("attention_sets", ["library", "source", "set", "significant"])
+    own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
+    found, absent = [], []
+    for identifier, name in asked.sets.items():
+        same = own[[reported_terms.is_set(shown, identifier, name) for shown in own["set"]]]
+        if same.empty:
+            absent.append(identifier)
+        elif same["significant"].any():
+            found.append(identifier)
+    told = f"{len(found)} of {len(asked.sets)} differ" + (
+        f"; not among the chosen: {', '.join(absent)}" if absent else ""
+    )
+    return Answer(holds=len(found) == len(asked.sets), shown=told)
+
+
+ANSWERS: dict[str, Callable[[Query, Results], Answer]] = {
+    "setting": _setting,
+    "count": _count,
+    "metric": _metric,
+    "ordering": _pairs,
+    "equal": _pairs,
+    "overlap": _overlap,
+    "contrast": _contrast,
+    "balance": _balance,
+    "spread": _spread,
+    "p_value": _p_value,
+    "significance": _significance,
+    "attention": _attention,
+}
+
+
+def answer(claim: Claim, results: Results) -> Answer:
+    """What the claim's query finds on a cohort. Raises NotTestable with the reason where it finds nothing."""
+    found = ANSWERS[claim.query.name](claim.query, results)
+    return replace(found, tolerance=claim.tolerance, alike=claim.query.name == "equal")

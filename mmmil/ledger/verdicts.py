@@ -1,0 +1,208 @@
+"""Verdicts: each claim of the paper on each cohort that is here, by rules fixed beforehand.
+
+Exact: equal, to the tolerance, is reproduced. A number: within the tolerance of the paper's is reproduced; else, the
+paper's value inside our 95 % interval is within interval. A difference (ordering): reproduced where the interval of
+every one lies above zero (above minus the tolerance, where as good is enough), within interval where all point the
+claimed way and some interval does not. Equality: reproduced where every interval lies within the tolerance, within
+interval where every difference does. Intervals that overlap, differences that are significant or not, and gene sets
+named by the paper are as it says or not. Anything else is not reproduced.
+
+Differences over folds have the interval of the corrected resampled t-test (Nadeau and Bengio 2003); on the test
+patients that of the paired bootstrap. Only the paper's own cohorts at its scale are judged: of any other cohort the
+value is shown, and the verdict is that it cannot be tested there. So it is of models whose gene sets were chosen on all
+patients. A setting is a fact of the parameters: it is judged on every cohort that has what it is about, but where it is
+not the paper's on another cohort, or by an overlay, that refutes nothing and cannot be tested there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from mmmil import params, variants
+from mmmil.ledger import claims as ledger_claims
+from mmmil.ledger import evidence, queries
+from mmmil.ledger import facts as paper_facts
+from mmmil.ledger.claims import Claim
+from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results
+from mmmil.results import read_results
+from mmmil.sources import barcodes
+
+REPRODUCED, WITHIN, NOT, UNTESTABLE = VERDICTS = (
+    "reproduced",
+    "within interval",
+    "not reproduced",
+    "not testable here",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim on one cohort. task: the cohort's, of: the paper's that it stands for, both '' where none is asked;
+    value: what was found, as text; reason: why no other verdict was given, or what the value is.
+    """
+
+    claim: Claim
+    task: str
+    of: str
+    value: str
+    verdict: str
+    reason: str = ""
+    synthetic: bool = False
+
+
+def stands_for(p: params.Params) -> str:
+    """The paper's task whose two classes this cohort has, or ''."""
+    for task in ledger_claims.TASKS:
+        if params.read_yaml(task)["class_names"] == list(p.class_names):
+            return task
+    return ""
+
+
+def why_not_judged(p: params.Params) -> str:
+    """Why a cohort decides no claim about patients, or '' for the paper's own at its scale."""
+    if p.synthetic:
+        return "synthetic cohort"
+    if p.task not in ledger_claims.TASKS:
+        return f"not the paper's cohort but {p.title or p.task}"
+    if p.cohort_table or not p.sample_sheets:
+        return "an own table of patients, not TCGA's sample sheets"
+    cohort = read_results(p.task, "cohort", ["patient_id"])
+    foreign = 0 if cohort is None else sum(not barcodes.site_of(patient) for patient in cohort["patient_id"])
+    if foreign:
+        return f"not TCGA's patients: {foreign} of {len(cohort)} names are no barcodes"
+    return f"not at the paper's scale (overlay {p.overlay})" if p.overlay else ""
+
+
+def _leaked(query: ledger_claims.Query, p: params.Params) -> str:
+    """Why what a query finds on a cohort with leaking gene sets reproduces nothing, or ''."""
+    reads_sets = query.attention or (query.count and query.count.what == "sets")
+    chosen = any(variants.VARIANTS[name].genes in ("go", "kegg", "genes") for name in query.variants)
+    return "gene sets chosen on all patients" if p.leaks and (reads_sets or chosen) else ""
+
+
+def exact(value: float | int | str, paper: float | int | str, tolerance: float = 0.0) -> str:
+    """Equal, to the tolerance."""
+    if isinstance(value, str) or isinstance(paper, str):
+        return REPRODUCED if value == paper else NOT
+    return REPRODUCED if abs(value - paper) <= tolerance + 1e-12 else NOT
+
+
+def number(value: float, low: float, high: float, paper: float, tolerance: float) -> str:
+    """Within the tolerance; else the paper's value inside [low, high]; NaN bounds are no interval."""
+    if abs(value - paper) <= tolerance + 1e-12:
+        return REPRODUCED
+    return WITHIN if low <= paper <= high else NOT
+
+
+def at_least(value: float, low: float, limit: float) -> str:
+    """The interval, or where there is none (NaN) the value itself, reaches the limit."""
+    if (value if math.isnan(low) else low) >= limit:
+        return REPRODUCED
+    return WITHIN if value >= limit else NOT
+
+
+def ordering(differences: Iterable[Difference], tolerance: float = 0.0) -> str:
+    """Every difference above minus the tolerance, by its interval or by its estimate alone."""
+    found = list(differences)
+    if any(not d.value > -tolerance for d in found):
+        return NOT
+    return REPRODUCED if all(d.low > -tolerance for d in found) else WITHIN
+
+
+def equal(differences: Iterable[Difference], tolerance: float) -> str:
+    """Every difference within the tolerance of zero, by its interval or by its estimate alone."""
+    found = list(differences)
+    if any(abs(d.value) > tolerance for d in found):
+        return NOT
+    return REPRODUCED if all(-tolerance <= d.low and d.high <= tolerance for d in found) else WITHIN
+
+
+def rule(claim: Claim, task: str, found: Answer) -> str:
+    """The verdict on what was found, were it found on the paper's cohort; task: the paper's."""
+    query = claim.query.name
+    if query in ("ordering", "contrast", "balance", "spread"):
+        return ordering(found.differences, claim.tolerance)
+    if query == "equal":
+        return equal(found.differences, claim.tolerance)
+    if query in ("overlap", "significance") or (query == "attention" and claim.query.attention.sets):
+        return REPRODUCED if found.holds else NOT
+    if claim.at_least is not None or query == "attention":
+        return at_least(found.value, found.low, claim.at_least or 1)
+    paper = claim.paper_value(task)
+    if claim.kind == "exact":
+        return exact(found.value, paper, claim.tolerance)
+    return number(found.value, found.low, found.high, paper, claim.tolerance)
+
+
+def judge(claim: Claim, results: Results | None = None, of: str = "") -> Row:
+    """A claim on one cohort (results) that stands for the paper's task `of`; without both where no cohort is asked."""
+    query, p = claim.query, results.p if results else None
+
+    def row(value: str, verdict: str, reason: str = "") -> Row:
+        return Row(claim, p.task if p else "", of, value, verdict, reason, bool(p and p.synthetic))
+
+    if query.none is not None:
+        return row("–", UNTESTABLE, query.none)
+    try:
+        if query.receipt:
+            found = Answer(paper_facts.value(query.receipt))
+        elif query.measured:
+            found = evidence.measured(query.measured)
+        else:
+            found = queries.answer(claim, results)
+    except NotTestable as reason:
+        return row("–", UNTESTABLE, str(reason))
+    if found.undecided:
+        return row(found.text, UNTESTABLE, found.undecided)
+    verdict = rule(claim, of, found)
+    why_not = "; ".join(filter(None, (why_not_judged(p), _leaked(query, p)))) if p else ""
+    if query.setting:  # a fact of the parameters; what an overlay or another cohort's file changed refutes nothing
+        if why_not and verdict == NOT:
+            return row(found.text, UNTESTABLE, f"set to {found.text} here; {why_not}")
+    elif why_not:
+        return row(found.text, UNTESTABLE, why_not)
+    return row(found.text, verdict, found.note)
+
+
+@dataclass
+class Ledger:
+    """Every claim on every cohort that is here: tasks maps a name to the parameters its results were made with."""
+
+    tasks: Mapping[str, params.Params]
+    claims: list[Claim] = field(default_factory=ledger_claims.load)
+
+    @cached_property
+    def standing(self) -> dict[str, list[Results]]:
+        """The paper's tasks -> results of the cohorts that stand for them, the paper's own first."""
+        found: dict[str, list[Results]] = {task: [] for task in ledger_claims.TASKS}
+        for p in sorted(self.tasks.values(), key=lambda p: bool(why_not_judged(p))):
+            if task := stands_for(p):
+                found[task].append(Results(p))
+        return found
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """In the claims' order; a task without any cohort has one row that says so."""
+        rows = []
+        for claim in self.claims:
+            if not claim.tasks:
+                rows.append(judge(claim))
+            for task in claim.tasks:
+                cohorts = self.standing[task]
+                rows += [judge(claim, results, task) for results in cohorts]
+                if not cohorts:
+                    rows.append(Row(claim, "", task, "–", UNTESTABLE, "no cohort of this task is here"))
+        return rows
+
+    def counts(self) -> pd.DataFrame:
+        """Verdicts per cohort: index (of, task), ('', '') what needs no cohort, (of, '') a task without any; columns
+        VERDICTS.
+        """
+        table = pd.DataFrame([(row.of, row.task, row.verdict) for row in self.rows], columns=["of", "task", "verdict"])
+        counted = table.groupby(["of", "task", "verdict"]).size().unstack(fill_value=0)
+        return counted.reindex(columns=list(VERDICTS), fill_value=0)

@@ -1,0 +1,144 @@
+"""The multimodal multiple instance learning model: encoders, cross-attention, classifier (Proposed Method, Fig. 1).
+
+Shapes: B patients, N tiles, S gene sets, W width. Names of the encoder's parts follow TransMIL's published ones.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmil.models.attention import CrossAttention, ReturnAtt, self_attention
+
+
+class TransLayer(nn.Module):
+    """x + Attention(LayerNorm(x))."""
+
+    def __init__(self, width: int, heads: int, kind: str, landmarks: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attn = self_attention(width, heads, kind, landmarks, dropout)
+
+    def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
+        """(B, N, W) -> (B, N, W), and att as its attention gives it if asked for; `mask` (B, N): True for real."""
+        if return_att:
+            out, att = self.attn(self.norm(x), return_att=return_att, mask=mask)
+            return x + out, att
+        return x + self.attn(self.norm(x), mask=mask)
+
+
+class PPEG(nn.Module):
+    """Pyramid position encoding generator (TransMIL): tokens on a square, plus depth-wise 7x7, 5x5 and 3x3."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.proj = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.proj1 = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.proj2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class token first: (B, 1 + N, W) -> (B, 1 + N, W). Bags that fill no square repeat their first tokens."""
+        cls, tokens = x[:, :1], x[:, 1:]
+        n = tokens.shape[1]
+        side = ceil(n**0.5)
+        square = torch.cat([tokens, tokens[:, : side * side - n]], 1).mT.unflatten(2, (side, side))
+        square = square + self.proj(square) + self.proj1(square) + self.proj2(square)
+        return torch.cat([cls, square.flatten(2).mT[:, :n]], 1)
+
+
+class Encoder(nn.Module):
+    """TransMIL-style aggregation: class token, layer 1, PPEG for images only, layer 2, norm."""
+
+    def __init__(self, dim: int, width: int, heads: int, kind: str, landmarks: int, dropout: float, ppeg: bool):
+        super().__init__()
+        self._fc1 = nn.Sequential(nn.Linear(dim, width), nn.ReLU())
+        self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.layer1 = TransLayer(width, heads, kind, landmarks, dropout)
+        self.pos_layer = PPEG(width) if ppeg else None
+        self.layer2 = TransLayer(width, heads, kind, landmarks, dropout)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, tokens: Tensor, shift: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, dim) -> summary (B, W), encoded tokens (B, N, W), att of the class token over tokens (B, H, N).
+
+        `shift` (N, W) is added to the projected tokens: the learned identity of a gene set. `mask` (B, N) is False
+        for padding, which is attended to by none and is empty space to the PPEG.
+        """
+        x = self._fc1(tokens)
+        if shift is not None:
+            x = x + shift
+        real = None if mask is None else F.pad(mask, (1, 0), value=True)  # the class token is real
+        x = self.layer1(torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1), mask=real)
+        if self.pos_layer is not None:
+            x = self.pos_layer(x if real is None else x * real[..., None])
+        x, att = self.layer2(x, return_att="first", mask=real)
+        x = self.norm(x)
+        # The class token stands first; its weight on itself is left out and the rest is what tokens share.
+        return x[:, 0], x[:, 1:], att[:, :, 0, 1:]
+
+
+class MultimodalMIL(nn.Module):
+    """Image tokens and gene tokens -> two logits.
+
+    fusion: image (summary of the tiles), genes (summary of the sets), self (both summaries) or dual (both, and what
+    each summary gathers from the other modality's tokens by cross-attention: four vectors).
+    """
+
+    def __init__(
+        self,
+        fusion: str = "dual",
+        image_dim: int = 0,
+        gene_dim: int = 0,
+        n_sets: int = 0,
+        width: int = 96,
+        heads: int = 8,
+        attention: str = "exact",
+        landmarks: int = 64,
+        dropout: float = 0.1,
+        set_embedding: bool = True,
+    ):
+        super().__init__()
+        vectors = {"image": 1, "genes": 1, "self": 2, "dual": 4}
+        if fusion not in vectors:
+            raise ValueError(f"fusion is one of {', '.join(vectors)}, not {fusion!r}")
+        self.fusion = fusion
+        common = (width, heads, attention, landmarks, dropout)
+        if fusion != "genes":
+            self.image_encoder = Encoder(image_dim, *common, ppeg=True)
+        if fusion != "image":
+            self.gene_encoder = Encoder(gene_dim, *common, ppeg=False)
+            self.set_embedding = nn.Parameter(torch.randn(n_sets, width) * 0.02) if set_embedding else None
+        if fusion == "dual":
+            self.image_to_genes = CrossAttention(width, heads, dropout)
+            self.genes_to_image = CrossAttention(width, heads, dropout)
+        self.classifier = nn.Sequential(
+            nn.LayerNorm(vectors[fusion] * width), nn.Dropout(dropout), nn.Linear(vectors[fusion] * width, 2)
+        )
+
+    def forward(
+        self, tiles: Tensor | None = None, genes: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """tiles (B, N, image_dim), genes (B, S, gene_dim) -> logits (B, 2) and att.
+
+        mask (B, N) bool is False where a bag is padded; None where none is.
+
+        att maps self_image (B, H, N), self_genes (B, H, S) and, for dual, cross_genes (B, H, S: the image's summary
+        over gene sets) and cross_image (B, H, N: the genes' summary over tiles), each after the softmax.
+        """
+        vectors, att = [], {}
+        if self.fusion != "genes":
+            image, image_tokens, att["self_image"] = self.image_encoder(tiles, mask=mask)
+            vectors.append(image)
+        if self.fusion != "image":
+            gene, gene_tokens, att["self_genes"] = self.gene_encoder(genes, self.set_embedding)
+            vectors.append(gene)
+        if self.fusion == "dual":
+            from_genes, att["cross_genes"] = self.image_to_genes(image, gene_tokens)
+            from_image, att["cross_image"] = self.genes_to_image(gene, image_tokens, mask)
+            vectors += [from_genes, from_image]
+        return self.classifier(torch.cat(vectors, -1)), att

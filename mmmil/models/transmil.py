@@ -1,0 +1,40 @@
+"""TransMIL (Shao et al. 2021, NeurIPS), a baseline on frozen features: the image encoder with a linear classifier.
+
+Shapes: B patients, N tiles, W width, H heads.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmmil.models.fusion import Encoder
+
+
+class TransMIL(Encoder):
+    """TransMIL with its published sizes and state-dict names, so that published checkpoints load strictly.
+
+    Two of Nyström's layers with PPEG between them (Shao et al. 2021, the TPT module). The attention is ours: no
+    padding is attended to, and the pseudo-inverse is scaled per patient (see `mmmil.models.attention`).
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        width: int = 512,
+        heads: int = 8,
+        landmarks: int = 256,
+        dropout: float = 0.1,
+        n_classes: int = 2,
+    ):
+        super().__init__(image_dim, width, heads, "nystrom", landmarks, dropout, ppeg=True)
+        self._fc2 = nn.Linear(width, n_classes)
+
+    def forward(
+        self, tiles: Tensor, genes: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features (B, N, image_dim), mask (B, N) of real ones -> logits (B, 2) and self_image (B, H, N).
+
+        att is the class token's in layer 2; it may be negative, as Nyström's approximation may. `genes` is not read.
+        """
+        summary, _, att = super().forward(tiles, mask=mask)
+        return self._fc2(summary), {"self_image": att}

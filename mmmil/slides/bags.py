@@ -1,0 +1,133 @@
+"""Bags: the same number of tiles for every patient of a cohort, one HDF5 file per slide (Preprocessing)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from mmmil import record
+from mmmil.params import Params
+from mmmil.slides import coordinates, tiling
+from mmmil.slides.files import SlideError
+
+SUMMARY = ["patient_id", "slide_id", "slide_path", "width", "height", "mpp", "um_per_tile"]
+SUMMARY += ["candidates", "valid", "used", "bag", "problem"]
+
+
+class TilingError(SlideError):
+    """A slide cannot be used, or has too few valid tiles; names every such slide."""
+
+
+def bag_of(slide_path: Path, candidates_path: Path, folder: Path, p: Params, n_tiles: int) -> Path:
+    """HDF5 file of a slide's bag: `coords` (n, 2) in level-0 px, `imgs` (n_tiles, px, px, 3) uint8, `mask` (n_tiles,).
+
+    Where there are fewer than n_tiles, the bag is padded with white tiles at its end, False in `mask`.
+    """
+    inputs = {
+        "candidates": candidates_path.parent.name,
+        "n_tiles": n_tiles,
+        "tile_choice": p.tile_choice,
+        "seed": p.seed,
+    }
+
+    def make(unfinished: Path) -> None:
+        found = tiling.read_candidates(candidates_path)
+        coords = found.coords[tiling.choose(found, n_tiles, p.tile_choice, p.seed)]
+        tiles = np.full((n_tiles, p.tile_px, p.tile_px, 3), 255, np.uint8)
+        tiles[: len(coords)] = tiling.read_tiles(slide_path, coords, found.attributes)
+        mask = np.arange(n_tiles) < len(coords)
+        coordinates.write(unfinished / "bag.h5", found.attributes, coords=coords, imgs=tiles, mask=mask)
+
+    return record.cached(folder / "bags", inputs, make) / "bag.h5"
+
+
+def _examine_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params, threads: int) -> dict:
+    row = dict.fromkeys(SUMMARY, "")
+    row |= {"patient_id": patient_id, "slide_id": slide_id, "slide_path": str(slide_path)}
+    try:
+        path = tiling.candidates_of(slide_path, p.results / "tiles" / slide_id, p, threads)
+    except SlideError as error:
+        return row | {"problem": f"error: {error}"}
+    found = tiling.read_candidates(path)
+    a = found.attributes
+    return row | {
+        "width": int(a["level0_width"]),
+        "height": int(a["level0_height"]),
+        "mpp": round(float(a["mpp"]), 4),
+        "um_per_tile": round(float(a["mpp"] * a["patch_size"]), 2),
+        "candidates": len(found.valid),
+        "valid": int(found.valid.sum()),
+        "found": str(path),
+    }
+
+
+def _bag_slide(row: dict, slide_path: Path, p: Params, n_tiles: int) -> dict:
+    try:
+        path = Path(row["found"])
+        bag = bag_of(slide_path, path, p.results / "tiles" / row["slide_id"], p, n_tiles)
+        return row | {"bag": str(bag), "used": min(row["valid"], n_tiles)}
+    except (SlideError, OSError) as error:
+        return row | {"problem": f"error: {error}"}
+
+
+def common_number(valid: pd.Series, p: Params) -> int:
+    """Tiles per patient: n_tiles, or the largest number that every patient with at least min_tiles can give.
+
+    valid: valid tiles per slide that could be read. Raises TilingError where nobody has min_tiles.
+    """
+    if p.n_tiles:
+        return p.n_tiles
+    enough = valid[valid >= p.min_tiles]
+    if enough.empty:
+        most = f"the most is {valid.max()}" if len(valid) else "no slide could be read"
+        raise TilingError(
+            f"no patient has min_tiles ({p.min_tiles}) valid tiles, {most}; lower min_tiles or tissue_percent"
+        )
+    return int(enough.min())
+
+
+def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataFrame:
+    """Tile every patient's slide; one row per patient with columns SUMMARY, `bag` empty where there is none.
+
+    A bad slide does not stop the others. Raises TilingError at the end, naming all of them; slides with too few
+    valid tiles are an error, reported in `problem`, or padded, by the parameter `few_tiles`.
+    """
+    jobs = min(workers, len(patients))
+    threads = max(1, workers // max(jobs, 1))  # of one slide, where there are fewer slides than workers
+
+    def run(calls, what: str) -> list[dict]:
+        calls = list(calls)
+        done = Parallel(n_jobs=jobs, return_as="generator")(calls)
+        return list(tqdm(done, total=len(calls), desc=what, unit="slide", mininterval=5))
+
+    rows = run(
+        (delayed(_examine_slide)(i, r.slide_id, Path(r.slide_path), p, threads) for i, r in patients.iterrows()),
+        "looking for tissue",
+    )
+    read = [row for row in rows if not row["problem"]]
+    if read:
+        n_tiles = common_number(pd.Series([row["valid"] for row in read]), p)
+        least = 1 if p.few_tiles == "pad" else (n_tiles if p.n_tiles else p.min_tiles)
+        asked = {1: "none at all"}.get(least, f"fewer than {'n_tiles' if p.n_tiles else 'min_tiles'} ({least})")
+        for row in read:
+            if row["valid"] < least:
+                row["problem"] = f"{row['valid']} valid tiles, {asked}"
+        paths = patients["slide_path"]
+        good = [row for row in read if not row["problem"]]
+        bagged = run(
+            (delayed(_bag_slide)(row, Path(paths[row["patient_id"]]), p, n_tiles) for row in good), "reading tiles"
+        )
+        done = {row["patient_id"]: row for row in bagged}
+        rows = [done.get(row["patient_id"], row) for row in rows]
+    table = pd.DataFrame(rows, columns=SUMMARY)
+    bad = table["problem"].str.startswith("error: ")
+    if p.few_tiles == "error":
+        bad |= table["problem"] != ""
+    if bad.any():
+        lines = "\n".join(f"  {r.patient_id}: {r.problem.removeprefix('error: ')}" for r in table[bad].itertuples())
+        raise TilingError(f"{bad.sum()} of {len(table)} slides cannot be used:\n{lines}")
+    return table

@@ -1,0 +1,126 @@
+"""Tile coordinates as CLAM, TRIDENT and torchmil read and write them: HDF5, `coords` (N, 2) in level-0 px.
+
+TRIDENT's attributes say how a tile was cut (patch_size, patch_size_level0, level0_magnification,
+target_magnification, overlap, name, level0_width, level0_height); CLAM's are patch_size and patch_level. Ours carry
+both, and mpp (µm per px of the tile), mpp_level0, level, size (px read) and grid_level.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mmmil import record
+from mmmil.slides import files as slide_files
+from mmmil.slides.files import Geometry, SlideError
+
+
+def _number(value: float) -> int | float:
+    return int(value) if float(value).is_integer() else float(value)
+
+
+def attributes(g: Geometry, name: str, width: int, height: int) -> dict:
+    """What a file of coordinates says of its tiles."""
+    return {
+        "patch_size": g.tile_px,
+        "patch_size_level0": g.size_level0,
+        "patch_level": g.level,
+        "custom_downsample": 1,
+        "level0_magnification": _number(g.level0_magnification),
+        "target_magnification": _number(round(g.magnification, 4)),
+        "overlap": 0,
+        "name": name,
+        "level0_width": width,
+        "level0_height": height,
+        "mpp": g.mpp,
+        "mpp_level0": g.mpp_level0,
+        "level": g.level,
+        "size": g.size,
+        "grid_level": g.grid_level,
+    }
+
+
+def geometry_of(a: dict) -> Geometry:
+    """The geometry that our attributes state."""
+    whole = (int(a[k]) for k in ("patch_size", "level", "size", "patch_size_level0", "grid_level"))
+    return Geometry(*whole, float(a["mpp"]), float(a["mpp_level0"]), float(a["level0_magnification"]))
+
+
+def write(path: Path, attributes: dict, **arrays: np.ndarray) -> None:
+    """One HDF5 dataset per array, each with the attributes; pixels are chunked by tile."""
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            chunks = (1, *array.shape[1:]) if name == "imgs" and len(array) else None
+            file.create_dataset(name, data=array, chunks=chunks).attrs.update(attributes)
+
+
+def publish(bags: dict[str, Path], folder: Path) -> None:
+    """Write `<slide_id>_patches.h5` with the coordinates of each bag's tiles: where TRIDENT and torchmil look.
+
+    bags: slide_id -> HDF5 file with `coords`. Files of slides that are no longer used go.
+    """
+    for path in folder.glob("*_patches.h5"):
+        if path.name.removesuffix("_patches.h5") not in bags:
+            path.unlink()
+    for slide_id, bag in bags.items():
+        with h5py.File(bag) as file:
+            coords, about = file["coords"][:], dict(file["coords"].attrs)
+        record.write_atomically(folder / f"{slide_id}_patches.h5", lambda t, c=coords, a=about: write(t, a, coords=c))
+
+
+def find(folder: Path, slide_id: str) -> Path:
+    """The file of a slide's coordinates: TRIDENT's `<slide>_patches.h5` or CLAM's `<slide>.h5`.
+
+    Raises SlideError where there is neither.
+    """
+    for name in (f"{slide_id}_patches.h5", f"{slide_id}.h5"):
+        if (folder / name).is_file():
+            return folder / name
+    raise SlideError(
+        f"{folder}: has no coordinates of slide {slide_id} ({slide_id}_patches.h5 or {slide_id}.h5); "
+        "make them with TRIDENT or CLAM, or leave coords_dir empty"
+    )
+
+
+def read(path: Path, slide, slide_path: Path, tile_px: int, mpp_table: dict) -> tuple[np.ndarray, Geometry]:
+    """Coordinates (N, 2) in level-0 px of a CLAM or TRIDENT file, and the geometry of its tiles on the slide.
+
+    Raises SlideError for a file without coordinates or tile size, made for another slide or another tile_px, or
+    with tiles beyond the slide's border.
+    """
+    try:
+        with h5py.File(path) as file:
+            coords, a = file["coords"][:], dict(file["coords"].attrs)
+    except (OSError, KeyError) as error:
+        raise SlideError(f"{path}: no HDF5 file with a dataset `coords` ({error}); make it again") from None
+    if coords.ndim != 2 or coords.shape[1] != 2 or not np.issubdtype(coords.dtype, np.integer):
+        raise SlideError(f"{path}: coords is {coords.dtype} {coords.shape}, not whole numbers (N, 2); make it again")
+    if "patch_size" not in a:
+        raise SlideError(f"{path}: coords has no attribute patch_size; make it with CLAM or TRIDENT")
+    if int(a["patch_size"]) != tile_px:
+        raise SlideError(
+            f"{path}: its tiles are {int(a['patch_size'])} px, tile_px is {tile_px}; set tile_px to theirs"
+        )
+    width, height = slide.dimensions
+    if (int(a.get("level0_width", width)), int(a.get("level0_height", height))) != (width, height):
+        raise SlideError(
+            f"{path}: was made for a slide of {a['level0_width']} x {a['level0_height']} px, {slide_path.name} "
+            f"has {width} x {height}; name the right coords_dir"
+        )
+    if "patch_size_level0" in a:
+        size_level0 = int(a["patch_size_level0"])
+    else:  # CLAM: pixels of a level, shrunk further by custom_downsample
+        level = int(a.get("patch_level", 0))
+        if level >= slide.level_count:
+            raise SlideError(f"{path}: patch_level {level}, but {slide_path.name} has {slide.level_count} levels")
+        size_level0 = round(tile_px * slide.level_downsamples[level] * int(a.get("custom_downsample", 1)))
+    if len(coords) and ((coords < 0).any() or (coords + size_level0 > (width, height)).any()):
+        # CLAM pads a tile at the border; what lies outside the scan is white.
+        outside = (coords >= (width, height)).any(1) | (coords < 0).any(1)
+        if outside.any():
+            where = coords[outside][0].tolist()
+            raise SlideError(f"{path}: the tile at {where} lies outside the slide ({width} x {height}); make it again")
+    base, power = slide_files.microns_per_pixel(slide, slide_path, mpp_table), slide_files.objective_power(slide)
+    return coords.astype(np.int64), slide_files.resampled(slide, tile_px, size_level0, base, power)

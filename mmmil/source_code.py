@@ -1,0 +1,314 @@
+"""Which code decides a result, and whether it is the code that runs.
+
+A result's key holds the code of the module that computes it and of all that this imports of the package, read from the
+imports themselves, those inside functions included and those for type checkers alone left out. The modules of GROUND
+are left out as well: what they say enters a key as values (settings, rows of the variant table).
+
+A result may only be kept under that key where the code in the files is the code in memory. `require_as_loaded` refuses
+where a file was edited after it had been loaded, and where an object of the package was replaced.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import inspect
+import linecache
+import sys
+import textwrap
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent
+PACKAGE = ROOT.name
+_GROUND = ("schema", "params", "paper", "variants", "results", "record", "source_code")
+GROUND = frozenset(f"{PACKAGE}.{name}" for name in _GROUND)
+
+
+class ChangedCodeError(RuntimeError):
+    """The code in memory is not the code of the files, so that its result has no key; says what differs."""
+
+
+# -- the modules behind a result ---------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Source:
+    """Hash of a module's code without comments and docstrings, and the modules of the package that it imports."""
+
+    code: str
+    imports: tuple[str, ...]
+
+
+def modules(*names: str) -> list[str]:
+    """The modules that decide what `names` compute, sorted: they and all that they import, directly or not.
+
+    names: modules of the package (`mmmil.training.train`) or whole wings (`mmmil.slides`).
+    """
+    found: set[str] = set()
+    waiting = [module for name in names for module in _of_wing(name)]
+    while waiting:
+        module = waiting.pop()
+        if module not in found | GROUND:
+            found.add(module)
+            waiting += _source(module).imports
+    return sorted(found)
+
+
+def digest(*names: str) -> str:
+    """Hash of the code of `modules(*names)`; comments and docstrings count for nothing."""
+    codes = [(module, _source(module).code) for module in modules(*names)]
+    return hashlib.sha256(repr(codes).encode()).hexdigest()[:16]
+
+
+def imported(text: str, module: str = "") -> list[str]:
+    """The modules of the package that a piece of code imports when it runs; module: its own name."""
+    return list(dict.fromkeys(_imported(ast.parse(text), module)))
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module or of a wing's `__init__`, found without importing anything; None where there is none."""
+    head, *parts = module.split(".")
+    path = ROOT.joinpath(*parts)
+    files = [path.with_suffix(".py"), path / "__init__.py"] if head == PACKAGE and parts else []
+    return next((file for file in files if file.is_file()), None)
+
+
+def _of_wing(name: str) -> list[str]:
+    file = _file(name)
+    if file is None:
+        raise ValueError(f"{name} is no module of {PACKAGE}")
+    if file.name != "__init__.py":
+        return [name]
+    return [name, *(f"{name}.{path.stem}" for path in sorted(file.parent.glob("*.py")) if path != file)]
+
+
+def _source(module: str) -> _Source:
+    path = _file(module)
+    assert path is not None, module
+    stat = path.stat()
+    return _read_source(module, path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_source(module: str, path: Path, size: int, mtime_ns: int) -> _Source:
+    text = path.read_text()
+    own = f"{module}.__init__" if path.name == "__init__.py" else module
+    return _Source(code_digest(text), tuple(imported(text, own)))
+
+
+def _imported(node: ast.AST, module: str) -> Iterator[str]:
+    if isinstance(node, ast.ImportFrom):
+        name = "." * node.level + (node.module or "")
+        source = importlib.util.resolve_name(name, module.rpartition(".")[0]) if node.level else name
+        for alias in node.names:
+            whole = f"{source}.{alias.name}"
+            yield from (found for found in [whole if _file(whole) else source] if _file(found))
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names if _file(alias.name))
+    else:
+        checked = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for child in node.orelse if checked else ast.iter_child_nodes(node):
+            yield from _imported(child, module)
+
+
+def code_digest(text: str) -> str:
+    """Hash of a piece of code without its comments and docstrings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            body[:] = body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+# -- the code in memory ------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Loaded:
+    """What a module was when it was loaded: its text, its names, the contents of its tables, its classes' members."""
+
+    text: str
+    names: dict[str, Any]
+    tables: dict[str, Any]
+    members: dict[str, dict[str, Any]]
+
+
+_loaded: dict[str, _Loaded] = {}
+MEMBERS = (types.FunctionType, property, classmethod, staticmethod, functools.cached_property)
+
+
+def _note(module: types.ModuleType, text: str) -> None:
+    names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+    _loaded[module.__name__] = _Loaded(
+        text,
+        names,
+        {name: _content(value) for name, value in names.items() if name.isupper()},
+        {name: _members(value) for name, value in names.items() if _is_own_class(value, module.__name__)},
+    )
+
+
+def _content(value: Any) -> Any:
+    """Identities of what a table holds, by which a change in place shows; None for what is no table."""
+    if isinstance(value, dict):
+        return {key: id(held) for key, held in value.items()}
+    return [id(held) for held in value] if isinstance(value, list) else None
+
+
+def _members(cls: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(cls).items() if isinstance(value, MEMBERS)}
+
+
+def _is_own_class(value: Any, module: str) -> bool:
+    return isinstance(value, type) and value.__module__ == module
+
+
+class _Loader(SourceFileLoader):
+    """Loads a module of the package as ever, and notes what it was when it was loaded."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        text = Path(self.path).read_text()
+        super().exec_module(module)
+        _note(module, text)
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if not fullname.startswith(f"{PACKAGE}."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    sys.meta_path.insert(0, _Finder())
+    for _name, _module in list(sys.modules.items()):  # those that were loaded before this one
+        _path = _file(_name)
+        if _path is not None and _name != __name__:
+            _note(_module, _path.read_text())
+
+
+def require_as_loaded(*names: str) -> None:
+    """Raise ChangedCodeError where the code behind `names` is not, in memory, what it is in its files.
+
+    names: modules that compute a result. That of a study is looked at for replaced objects, too: it hands out the
+    patients, tiles and genes that results are computed from.
+    """
+    own = modules(*names)
+    for module in own:
+        was, path = _loaded.get(module), _file(module)
+        now = path.read_text() if path is not None else ""
+        if was is not None and now != was.text and code_digest(now) != code_digest(was.text):
+            raise ChangedCodeError(
+                f"{module} was edited after this process had loaded it, so what it computes is not what the file says "
+                "and is not kept: restart the kernel (or the job)"
+            )
+    for module in [*own, *modules(f"{PACKAGE}.study")]:
+        if module in _loaded and (name := _replaced(module)):
+            raise ChangedCodeError(
+                f"{module}.{name} was replaced in this process, so what it computes is not the package's and is not "
+                f"kept: restart the kernel, or register a class under a name of its own ({PACKAGE}.models.registry)"
+            )
+
+
+def _replaced(module: str) -> str:
+    """The first name of a module that is no longer what it was; '' where all are."""
+    was, now = _loaded[module], vars(sys.modules[module])
+    for name, value in was.names.items():
+        if now.get(name) is not value:
+            return name
+    for name, content in was.tables.items():
+        if _content(now[name]) != content:
+            return name
+    for name, members in was.members.items():
+        there = _members(now[name])
+        for member in {**members, **there}:
+            if there.get(member) is not members.get(member):
+                return f"{name}.{member}"
+    return ""
+
+
+# -- code of a notebook ------------------------------------------------------------------------------------------
+def own_digest(*things: Any) -> str:
+    """Hash of classes and functions that are no part of the package, and of all that they name beside them.
+
+    What they name in their own module or notebook counts in turn: classes and functions by their source, plain values
+    by what they are; of the package, the code of the modules named. Raises ChangedCodeError where there is no source.
+    """
+    parts: dict[str, Any] = {}
+    for thing in things:
+        _collect(thing, parts)
+    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]
+
+
+PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple, list, dict, set, frozenset)
+
+
+def _collect(thing: Any, parts: dict[str, Any]) -> None:
+    name = f"{thing.__module__}.{thing.__qualname__}"
+    if name in parts:
+        return
+    if thing.__module__.partition(".")[0] == PACKAGE:
+        parts[name] = digest(*_of_module(thing.__module__))
+        return
+    tree = _tree(thing)
+    parts[name] = code_digest(ast.unparse(tree))
+    for used, value in _named(thing, tree):
+        if isinstance(value, types.ModuleType):
+            if value.__name__.startswith(f"{PACKAGE}."):
+                parts[value.__name__] = digest(*_of_module(value.__name__))
+        elif isinstance(value, PLAIN):
+            parts[f"{thing.__module__}.{used}"] = repr(value)
+        elif isinstance(value, type | types.FunctionType) and (
+            value.__module__ == thing.__module__ or value.__module__.partition(".")[0] == PACKAGE
+        ):
+            _collect(value, parts)
+
+
+def _of_module(module: str) -> list[str]:
+    return [] if module in GROUND else [module]
+
+
+def _functions(thing: Any) -> list[types.FunctionType]:
+    members = [thing] if isinstance(thing, types.FunctionType) else list(vars(thing).values())
+    bare = [inspect.unwrap(getattr(member, "fget", None) or getattr(member, "__func__", member)) for member in members]
+    return [function for function in bare if isinstance(function, types.FunctionType)]
+
+
+def _tree(thing: Any) -> ast.AST:
+    """The definition of a class or function, from the file or the notebook cell that its code was compiled from.
+
+    Not by `inspect.getsource`, which finds no class of a notebook.
+    """
+    for function in _functions(thing):
+        code = function.__code__
+        text = "".join(linecache.getlines(code.co_filename))
+        for node in ast.walk(ast.parse(textwrap.dedent(text))) if text else ():
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == thing.__name__:
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                if first <= code.co_firstlineno <= (node.end_lineno or first):
+                    return node
+    raise ChangedCodeError(
+        f"the source of {thing.__qualname__} cannot be read, so that no result of it can be told from another's: "
+        "define it, with a method of its own, in a notebook cell or in a file"
+    )
+
+
+def _named(thing: Any, tree: ast.AST) -> Iterator[tuple[str, Any]]:
+    """Names that a definition reads, with what they stand for in its module or around it."""
+    known: dict[str, Any] = {}
+    for function in _functions(thing):
+        known |= function.__globals__
+        known |= inspect.getclosurevars(function).nonlocals
+    used: Iterable[str] = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return ((name, known[name]) for name in sorted(used) if name in known and not name.startswith("__"))

@@ -1,0 +1,266 @@
+"""Expression files as they come: STAR counts, HTSeq counts, matrices of genes x samples; each checked as a whole."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from mmmil.sources.gene_names import ExpressionError, require_gene_names, without_version
+
+STAR_COLUMNS = [
+    *("gene_id", "gene_name", "gene_type", "unstranded", "stranded_first", "stranded_second"),
+    *("tpm_unstranded", "fpkm_unstranded", "fpkm_uq_unstranded"),
+]
+STAR_ROWS = {"N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"}
+HTSEQ_ROWS = {"__no_feature", "__ambiguous", "__too_low_aQual", "__not_aligned", "__alignment_not_unique"}
+NOT_A_NUMBER = ["", "NA", "NaN", "nan", "null", "NULL", "N/A"]
+AGAIN = "compare its size and MD5 with the manifest and download it again"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A plain, gzip or one-file zip file as bytes; ExpressionError where it is missing or cut."""
+    if not path.is_file():
+        raise ExpressionError(f"{path}: the file is not there; download it, or correct its name")
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as handle:
+                yield handle
+        elif path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                if len(archive.namelist()) != 1:
+                    raise ExpressionError(f"{path}: holds {len(archive.namelist())} files; put one table in it")
+                with archive.open(archive.namelist()[0]) as handle:
+                    yield handle
+        else:
+            with path.open("rb") as handle:
+                yield handle
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise ExpressionError(f"{path}: the file is truncated or damaged ({error}); {AGAIN}") from None
+
+
+def _whole(path: Path, summary: set[str]) -> bytes:
+    """All bytes of a counts file, which must end with a whole line and have its summary rows."""
+    with _opened(path) as handle:
+        data = handle.read()
+    if not data.endswith(b"\n"):
+        raise ExpressionError(f"{path}: the file is truncated (its last line is not ended); {AGAIN}")
+    missing = sorted(n for n in summary if f"\n{n}\t".encode() not in data and not data.startswith(n.encode()))
+    if missing:
+        raise ExpressionError(f"{path}: the file is truncated or foreign (no row {', '.join(missing)}); {AGAIN}")
+    return data
+
+
+def _require_whole_numbers(counts: pd.Series, ids: pd.Series, path: Path) -> np.ndarray:
+    numbers = pd.to_numeric(counts, errors="coerce")
+    bad = ~(np.isfinite(numbers) & (numbers >= 0) & (numbers % 1 == 0) & (numbers < 2**31))
+    if bad.any():
+        raise ExpressionError(f"{path}: gene {ids[bad].iloc[0]} has the count '{counts[bad].iloc[0]}'; {AGAIN}")
+    return numbers.to_numpy(np.int32)
+
+
+def require_unique(ids: pd.Series, path: Path) -> None:
+    if ids.empty:
+        raise ExpressionError(f"{path}: holds no gene; {AGAIN}")
+    if ids.duplicated().any():
+        raise ExpressionError(f"{path}: gene {ids[ids.duplicated()].iloc[0]} stands there twice; {AGAIN}")
+
+
+def read_star(path: Path) -> pd.DataFrame:
+    """GDC STAR counts (`*.augmented_star_gene_counts.tsv[.gz]`) without its four N_* rows.
+
+    Returns columns gene_id (as in the file), symbol, count (int32, unstranded), tpm (float32), one row per gene.
+    Raises ExpressionError for another layout and for truncated or damaged files.
+    """
+    data = _whole(path, STAR_ROWS)
+    start = data.index(b"\n") + 1 if data.startswith(b"#") else 0
+    columns = data[start : data.index(b"\n", start)].decode(errors="replace").rstrip("\r").split("\t")
+    if columns != STAR_COLUMNS:
+        raise ExpressionError(f"{path}: has the columns {columns}, not {STAR_COLUMNS}; name a STAR counts file")
+    text, numbers = ["gene_id", "gene_name"], ["unstranded", "tpm_unstranded", "fpkm_uq_unstranded"]
+    try:
+        table = pd.read_csv(
+            io.BytesIO(data[start:]), sep="\t", quoting=3, low_memory=False, usecols=[*text, *numbers],
+            dtype=dict.fromkeys(text, str), keep_default_na=False, na_values={name: [""] for name in numbers},
+        )  # fmt: skip
+    except pd.errors.ParserError as error:
+        raise ExpressionError(f"{path}: damaged ({error}); {AGAIN}") from None
+    table = table[~table["gene_id"].isin(STAR_ROWS)]
+    require_unique(table["gene_id"], path)
+    tpm = pd.to_numeric(table["tpm_unstranded"], errors="coerce")
+    bad = ~(np.isfinite(tpm) & (tpm >= 0)) | table["fpkm_uq_unstranded"].isna()
+    if bad.any():
+        raise ExpressionError(f"{path}: the line of gene {table['gene_id'][bad].iloc[0]} is not whole; {AGAIN}")
+    return pd.DataFrame(
+        {
+            "gene_id": table["gene_id"],
+            "symbol": table["gene_name"],
+            "count": _require_whole_numbers(table["unstranded"], table["gene_id"], path),
+            "tpm": tpm.astype(np.float32),
+        }
+    ).reset_index(drop=True)
+
+
+def read_htseq(path: Path) -> pd.DataFrame:
+    """GDC HTSeq counts (`*.htseq.counts[.gz]`) without its five `__` rows: columns gene_id, symbol, count (int32).
+
+    The file has no symbols, so symbol is the Ensembl id without version: without a gene table that gives symbols,
+    gene sets must be given in Ensembl ids.
+    """
+    data = _whole(path, HTSEQ_ROWS)
+    try:
+        table = pd.read_csv(io.BytesIO(data), sep="\t", header=None, dtype=str, keep_default_na=False)
+    except pd.errors.ParserError as error:
+        raise ExpressionError(f"{path}: damaged ({error}); {AGAIN}") from None
+    if table.shape[1] != 2:
+        raise ExpressionError(f"{path}: has {table.shape[1]} columns, HTSeq counts have 2; name an HTSeq counts file")
+    table = table[~table[0].isin(HTSEQ_ROWS)].reset_index(drop=True)
+    require_unique(table[0], path)
+    counts = _require_whole_numbers(table[1], table[0], path)
+    return pd.DataFrame({"gene_id": table[0], "symbol": without_version(table[0]), "count": counts})
+
+
+# -- matrices ----------------------------------------------------------------------------------------------------
+def _header(handle: IO[bytes], path: Path) -> tuple[list[str], str]:
+    try:
+        first = handle.readline().decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ExpressionError(f"{path}: line 1 is no text in UTF-8 ({error}); save the table as UTF-8") from None
+    sep = "\t" if "\t" in first else ","
+    names = next(csv.reader([first], delimiter=sep), [])
+    if len(names) < 2:
+        raise ExpressionError(f"{path}: its first line names no samples; give a table of genes x samples with a header")
+    start = handle.tell()
+    cells = next(csv.reader([handle.readline().decode(errors="replace").rstrip("\r\n")], delimiter=sep), [])
+    handle.seek(start)
+    if len(cells) > len(names):  # R writes row names without a name; every sample would get its neighbour's values
+        raise ExpressionError(
+            f"{path}: line 2 has {len(cells)} cells, the header {len(names)}; put 'gene' before the first sample's name"
+        )
+    return names, sep
+
+
+def _by_slide(names: list[str]) -> bool:
+    """Whether a table is PORPOISE's: one row per slide, genes in the columns `<symbol>_rnaseq`."""
+    return "case_id" in names and any(name.endswith("_rnaseq") for name in names)
+
+
+def matrix_columns(path: Path) -> list[str]:
+    """Names of a matrix's samples, from its first two lines alone; the patients of a PORPOISE table."""
+    with _opened(path) as handle:
+        names, sep = _header(handle, path)
+        if _by_slide(names):
+            cases = pd.read_csv(handle, sep=sep, header=None, names=names, usecols=["case_id"], dtype=str)["case_id"]
+            return cases.drop_duplicates().tolist()
+    columns = names[1:]
+    again = [name for name, n in Counter(columns).items() if n > 1]
+    if again:
+        raise ExpressionError(f"{path}: the column {again[0]} stands there twice; delete one of them")
+    return columns
+
+
+def read_matrix(path: Path, kind: str, columns: list[str] | None = None, whole: bool = True) -> pd.DataFrame:
+    """Matrix of genes x samples (TSV or CSV, gzip or zip), or a PORPOISE table: index gene names, columns samples.
+
+    kind: 'counts' (int32), 'log2tpm' or 'zscore' (float32); columns: these samples only; whole: False also takes
+    expected counts, which are no whole numbers (float64). Raises ExpressionError for a table without gene names and
+    for cells that are missing, no number, or not what `kind` says.
+    """
+    with _opened(path) as handle:
+        names, sep = _header(handle, path)
+        by_slide = _by_slide(names)
+        if by_slide and kind != "zscore":
+            raise ExpressionError(f"{path}: its *_rnaseq columns are z-scores, not {kind}; set expression_kind: zscore")
+        wanted = names[1:] if columns is None else columns
+        if by_slide:
+            use = [i for i, name in enumerate(names) if name == "case_id" or name.endswith("_rnaseq")]
+            label = names.index("case_id")
+        else:
+            missing = sorted(set(wanted) - set(names[1:]))
+            if missing:
+                raise ExpressionError(f"{path}: has no column {missing[0]}; correct the patient's id or the matrix")
+            keep = set(wanted)
+            use, label = [0, *(i for i, name in enumerate(names) if i and name in keep)], 0
+        na_values = {i: NOT_A_NUMBER for i in use if i != label}
+        try:
+            frame = pd.read_csv(
+                handle, sep=sep, header=None, usecols=use, dtype={label: str},
+                keep_default_na=False, na_values=na_values, low_memory=False,
+            )  # fmt: skip
+        except ValueError as error:
+            raise ExpressionError(f"{path}: not a matrix that can be read ({error}); {AGAIN}") from None
+    frame = frame.set_index(label).rename(columns=dict(enumerate(names))).rename_axis(index=None)
+    if by_slide:
+        frame = _one_row_per_case(frame, path)
+        frame = frame if columns is None else frame[columns]
+    elif columns is not None:
+        frame = frame[columns]
+    if not by_slide:
+        require_gene_names(frame.index.to_series(), path)
+    return _checked(frame, path, kind, whole)
+
+
+def _one_row_per_case(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Rows of the same case repeat the patient's expression; the first is taken after checking that."""
+    first = frame[~frame.index.duplicated()]
+    same = frame.eq(first.loc[frame.index]) | (frame.isna() & first.loc[frame.index].isna())
+    if not same.to_numpy().all():
+        case = frame.index[~same.to_numpy().all(axis=1)][0]
+        raise ExpressionError(f"{path}: rows of the case {case} differ in expression; keep the right one")
+    return first.T.rename(index=lambda name: name.removesuffix("_rnaseq"))
+
+
+def _checked(frame: pd.DataFrame, path: Path, kind: str, whole: bool) -> pd.DataFrame:
+    def place(mask: np.ndarray) -> str:
+        row, column = np.argwhere(mask)[0]
+        return f"{path}: gene {frame.index[row]}, column {frame.columns[column]}: {frame.iloc[row, column]!s}"
+
+    if frame.empty:
+        raise ExpressionError(f"{path}: holds no gene; {AGAIN}")
+    text = frame.select_dtypes(exclude="number").columns
+    if len(text):
+        bad = (frame.apply(pd.to_numeric, errors="coerce").isna() & frame.notna()).to_numpy()
+        raise ExpressionError(f"{place(bad)} is not a number; correct the cell")
+    values = frame.to_numpy()
+    if not np.isfinite(values).all():
+        raise ExpressionError(f"{place(~np.isfinite(values))} is missing or infinite; fill the cell or delete the gene")
+    if kind == "counts":
+        _require_counts(values, path, place, whole)
+    elif kind == "log2tpm" and values.max() > 20:  # all TPM of a sample add up to a million: log2 is below 20
+        raise ExpressionError(f"{place(values > 20)} cannot be log2 TPM; give log2(TPM + 1), or set expression_kind")
+    dtype = np.float32 if kind != "counts" else np.int32 if whole else np.float64
+    return pd.DataFrame(values.astype(dtype), index=frame.index.astype(str), columns=frame.columns)
+
+
+def _require_counts(values: np.ndarray, path: Path, place: Callable[[np.ndarray], str], whole: bool) -> None:
+    parts = values % 1 != 0 if values.dtype.kind == "f" else np.zeros(1, bool)
+    if values.min() < 0:
+        fault = "so it is no count; correct the cell"
+        if parts.any() and (values < 0).mean() > 0.01:
+            fault = "so these are z-scores or log ratios, not counts; set expression_kind: zscore, or give raw counts"
+        raise ExpressionError(f"{place(values < 0)} is negative, {fault}")
+    if values.max() >= 2**31 - 1:
+        raise ExpressionError(f"{place(values >= 2**31 - 1)} is too large for a count; correct the cell")
+    if not parts.any():
+        return
+    if values.max() <= 20 or np.allclose(values.sum(axis=0), 1e6, rtol=0.01):  # rounding would make counts of them
+        raise ExpressionError(
+            f"{place(parts)} is no count: {'no cell is above 20' if values.max() <= 20 else 'columns add up to 1e6'}, "
+            "so these are TPM or their logarithms; give log2(TPM + 1) with expression_kind: log2tpm"
+        )
+    if whole:
+        raise ExpressionError(
+            f"{place(parts)} is not a whole number ({parts.mean():.1%} of all cells), and DESeq2 takes whole counts "
+            "only; if these are RSEM's expected counts set round_counts: true, else give raw counts"
+        )

@@ -1,0 +1,125 @@
+"""What genes are called and how long they are: Ensembl ids, and the user's table of their symbols and lengths."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mmmil.sources.tables import CohortError, read_table
+
+ENSEMBL_ID = re.compile(r"^ENS[A-Z]*\d+$")
+ENSEMBL_VERSION = re.compile(r"^(ENS\w*?\d+)\.\d+")
+PAR_Y = re.compile(r"_PAR_Y$|^ENSGR\d")  # GENCODE before release 25, as in HTSeq files, writes ENSGR0...
+# GENCODE and the GDC say gene_name; the GDC's gencode.gene.info has exon_length beside a full_length with introns.
+NAMES = {"gene_id": ["gene_id"], "symbol": ["symbol", "gene_name"], "length": ["length", "exon_length"]}
+WITHOUT_TPM = ("htseq", "counts")  # kinds of expression files whose level is computed from their counts
+
+
+class ExpressionError(ValueError):
+    """An expression file is damaged or not what the parameters say; names the file, the gene and the remedy."""
+
+
+def without_version(ids: pd.Series) -> pd.Series:
+    return ids.str.replace(ENSEMBL_VERSION, r"\1", regex=True)
+
+
+def is_par_y(ids: pd.Series) -> np.ndarray:
+    """Which ids are the second copy, on Y, of a gene that X and Y share; (genes,) bool."""
+    return ids.str.contains(PAR_Y).to_numpy(bool)
+
+
+def require_gene_names(names: pd.Series, path: Path) -> None:
+    """Raise ExpressionError where the first column of a matrix has an empty cell, or a sample's values.
+
+    Entrez ids are numbers too, but whole ones and each there once.
+    """
+    if (names == "").any():
+        raise ExpressionError(f"{path}: a row has no gene name; name it or delete it")
+    numbers = pd.to_numeric(names, errors="coerce")
+    if len(names) and numbers.notna().all() and ((numbers % 1 != 0).any() or numbers.duplicated().any()):
+        raise ExpressionError(
+            f"{path}: the first column holds numbers only (first: {names.iloc[0]}), so its genes have no names; "
+            "put a column of gene symbols or Ensembl ids first"
+        )
+
+
+def read_gene_table(path: Path) -> pd.DataFrame:
+    """The gene table: index gene_id (no version, `_PAR_Y` copies left out), columns symbol and length, or one of them.
+
+    A CSV, or TSV by its suffix, either as `.gz`; columns as NAMES says, others are ignored; lengths in bp of exons.
+    Raises ExpressionError for missing columns, a table without rows, a gene without id, on two lines, or with a
+    length that is no positive number.
+    """
+    try:
+        table = read_table(path)
+    except CohortError as error:
+        raise ExpressionError(f"gene_table: {error}") from None
+    found = {name: [c for c in choices if c in table] for name, choices in NAMES.items()}
+    if not found["gene_id"] or not (found["symbol"] or found["length"]):
+        raise ExpressionError(
+            f"{path}: has the columns {', '.join(table.columns)}; a gene_table needs gene_id, and symbol (or "
+            "gene_name) or length (or exon_length)"
+        )
+    table = table[[columns[0] for columns in found.values() if columns]]
+    table.columns = [name for name, columns in found.items() if columns]
+    table = table[~is_par_y(table["gene_id"])]
+    ids = without_version(table["gene_id"])
+
+    def refuse(bad: pd.Series, fault: str) -> None:
+        if bad.any():
+            line = table.index[bad][0]
+            raise ExpressionError(f"{path}, line {line}: " + fault.format(id=ids[line], **table.loc[line, shown]))
+
+    shown = [name for name in table if name != "gene_id"]
+    if table.empty:
+        raise ExpressionError(f"{path}: the gene_table holds no gene; give one line per gene")
+    refuse(ids == "", "gene_id is empty; fill it or delete the line")
+    refuse(ids.duplicated(), "gene_id {id} stands there twice; keep one line per gene")
+    if "length" in table:
+        length = pd.to_numeric(table["length"], errors="coerce").astype(float)
+        refuse(~(np.isfinite(length) & (length > 0)), "length '{length}' of gene {id} is no number of bp; correct it")
+        table = table.assign(length=length)
+    return table.set_index(ids.rename("gene_id")).drop(columns="gene_id")
+
+
+def gene_table_for(kind: str, path: Path | None, counts_level: str, file: str | Path) -> pd.DataFrame | None:
+    """The gene table that expression files of `kind` are read with, or None; STAR files need none and ignore it.
+
+    Raises ExpressionError where counts need lengths for TPM and there are none; `file` is one of them, to be named.
+    """
+    if kind == "star":
+        return None
+    table = None if path is None else read_gene_table(Path(path))
+    if kind in WITHOUT_TPM and counts_level == "tpm" and (table is None or "length" not in table):
+        lacks = "states no TPM and no gene lengths" if table is None else f"states no TPM, and {path} has no length"
+        raise ExpressionError(
+            f"{file}: {lacks}, so there is no level; name a gene_table with the column length, or set counts_level: cpm"
+        )
+    return table
+
+
+def with_symbols(genes: pd.DataFrame, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """genes (gene_id, symbol) with the table's symbols, and which (bool) are Ensembl ids that the table lacks.
+
+    Rows that are named otherwise, by symbol, keep their symbol. Without a column symbol nothing changes.
+    """
+    if "symbol" not in table:
+        return genes, np.zeros(len(genes), bool)
+    ids = genes["gene_id"].str.split("|").str[0]
+    symbol = ids.map(table["symbol"])
+    unknown = symbol.isna() & ids.str.contains(ENSEMBL_ID)
+    return genes.assign(symbol=symbol.where(symbol.notna(), genes["symbol"])), unknown.to_numpy(bool)
+
+
+def gene_lengths(genes: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """(genes,) float64 lengths in bp by gene_id, else by symbol, NaN where the table has neither.
+
+    Of genes that share a symbol the longest counts: which of them a matrix named by symbol means is not known.
+    """
+    length = genes["gene_id"].str.split("|").str[0].map(table["length"])
+    if "symbol" in table:
+        length = length.fillna(genes["symbol"].map(table.groupby("symbol")["length"].max().drop("", errors="ignore")))
+    return length.to_numpy(np.float64)

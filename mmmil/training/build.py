@@ -1,0 +1,112 @@
+"""The model of a variant, untrained or read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+from torch import nn
+
+from mmmil.models import backbone
+from mmmil.models.bag_model import BagModel
+from mmmil.models.clam import CLAM
+from mmmil.models.fusion import MultimodalMIL
+from mmmil.models.mcat import MCAT
+from mmmil.models.transmil import TransMIL
+from mmmil.params import Params
+from mmmil.slides.bag_files import BagFiles
+from mmmil.training import fit
+from mmmil.training.fit import Inputs
+from mmmil.training.inputs import Genes, inputs_of
+
+
+def build(
+    p: Params, v, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
+) -> BagModel:
+    """The untrained model of a variant; its sizes come from the gene tokens and the tile encoder."""
+    image_dim = tile_encoder.channels if tile_encoder else image_dim
+    n_sets, gene_dim = genes.tokens.tokens.shape[1:] if genes else (0, 0)
+    if v.fusion == "clam":
+        aggregator = CLAM(image_dim)
+    elif v.fusion == "transmil":
+        aggregator = TransMIL(image_dim)
+    elif v.fusion == "co":
+        aggregator = MCAT(image_dim, [gene_dim], shared=True)
+    else:
+        aggregator = MultimodalMIL(
+            v.fusion,
+            image_dim,
+            gene_dim,
+            n_sets,
+            width=p.width,
+            heads=p.heads,
+            attention=p.attention,
+            landmarks=p.landmarks,
+            dropout=p.dropout,
+            set_embedding=p.set_embedding,
+        )
+    return BagModel(
+        aggregator,
+        tile_encoder,
+        genes.encoder if genes else None,
+        p.gene_dropout,
+        tile_chunk=p.tile_chunk if p.batch_norm == "fixed" else 0,  # a batch's statistics are of all its tiles
+        fixed_norm=p.batch_norm == "fixed",
+    )
+
+
+def tile_encoder(
+    p: Params, v, tiles: np.ndarray | BagFiles, masks: np.ndarray, train: list[int], fabric: Fabric
+) -> tuple[backbone.TileEncoder, pd.DataFrame | None]:
+    """The variant's tile encoder with the statistics of training tiles; the reduced one is pruned by APoZ on them.
+
+    tiles (P, N, px, px, 3) uint8, masks (P, N), train: indices of the training patients. Returns the encoder with a
+    table of every channel's APoZ and whether it was kept (None where nothing is pruned).
+    """
+    encoder = backbone.TileEncoder(v.backbone, p.weights, p.weights_dir).to(memory_format=torch.channels_last)
+    if v.backbone != "reduced" and p.batch_norm == "batch" and p.weights != "random":
+        return encoder, None
+    patient, tile = np.nonzero(masks[train])
+    picked = np.random.default_rng(p.seed).choice(len(tile), min(p.apoz_tiles, len(tile)), replace=False)
+    pixels = np.stack([tiles[train[patient[i]]][tile[i]] for i in np.sort(picked)])
+    encoder.to(fabric.device)
+    batches = [
+        backbone.to_input(torch.from_numpy(chunk).to(fabric.device), encoder.mean, encoder.std)
+        for chunk in np.array_split(pixels, max(1, len(pixels) // 64))
+    ]
+    # Random weights have no statistics of their own yet, and ImageNet's are not those of tissue.
+    backbone.measure_batch_norm(encoder, batches)
+    if v.backbone != "reduced":
+        return encoder, None
+    shares = backbone.apoz(encoder, batches)
+    kept = backbone.lowest_apoz(shares, p.kept_channels)
+    table = pd.DataFrame({"apoz": shares.numpy(), "kept": np.isin(np.arange(len(shares)), kept.numpy())})
+    return backbone.prune(encoder, kept), table
+
+
+def start_seed(p: Params, fold: int) -> int:
+    """Seed from which a fold's training draws its first weights and then everything else."""
+    return 1000 * p.seed + fold + 1
+
+
+def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
+    """A trained model of a finished training's folder, set up on the device, with the inputs it reads.
+
+    Its tile encoder is laid out and compiled as in training: in bf16 another kernel rounds to other probabilities.
+    """
+    p = study.p
+    inputs, genes = inputs_of(study, v, fold)
+    encoder = None
+    if v.is_trained_end_to_end:
+        encoder = backbone.TileEncoder(v.backbone, "random")
+        if v.backbone == "reduced":
+            backbone.prune(encoder, torch.arange(p.kept_channels))
+        encoder.to(memory_format=torch.channels_last)
+    model = build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+    model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    fit.compile_encoder(model, p)
+    return fabric.setup(model), inputs

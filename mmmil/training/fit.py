@@ -1,0 +1,262 @@
+"""The training engine: a plain PyTorch loop that Lightning Fabric places on a CPU, a GPU or several (Experimental
+Setup; the paper states none of its optimisation).
+
+The number of epochs is fixed beforehand, or chosen by the caller on an inner split; nothing is chosen on the patients
+that are reported. Every epoch ends with a checkpoint, from which a killed training goes on bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from mmmil import record
+from mmmil.models.clam import BAG_WEIGHT
+from mmmil.params import Params
+from mmmil.slides.bag_files import BagFiles
+from mmmil.training import augmentation
+from mmmil.training.device import freed_memory_kept
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; says at which step and what to change."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8, their files, or features (P, N, D); genes
+    (P, S, D), or levels (P, G) where the model encodes them itself; the mask (P, N) of real tiles where bags are
+    padded; None for what it does not read. patients: their names, for messages.
+    """
+
+    tiles: Tensor | BagFiles | None = None
+    genes: Tensor | None = None
+    mask: Tensor | None = None
+    patients: Sequence[str] = field(default_factory=list)
+
+    def take(self, which: Tensor) -> dict[str, Tensor]:
+        """Arguments of the model for some patients."""
+        held = {"tiles": self.tiles, "genes": self.genes, "mask": self.mask}
+        return {name: torch.as_tensor(values[which]) for name, values in held.items() if values is not None}
+
+    def named(self, which: Tensor) -> str:
+        """The first patients of a batch, for a message."""
+        names = [self.patients[i] if len(self.patients) else str(i) for i in which.tolist()]
+        return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+
+
+def on_device(fabric: Fabric, inputs: Inputs) -> Inputs:
+    """The inputs with all they hold in the GPU's memory, where the tiles take less than a third of what is free."""
+    if fabric.device.type != "cuda" or not isinstance(inputs.tiles, Tensor):
+        return inputs
+    free, _ = torch.cuda.mem_get_info(fabric.device)
+    if inputs.tiles.nbytes > free / 3:
+        return inputs
+    return Inputs(inputs.tiles.to(fabric.device), inputs.genes, inputs.mask, inputs.patients)
+
+
+def fit(
+    fabric: Fabric,
+    model: nn.Module,
+    inputs: Inputs,
+    labels: Tensor,
+    train: list[int],
+    p: Params,
+    augment: bool = False,
+    held: Sequence[int] = (),
+    epochs: int = 0,
+    checkpoint: Path | None = None,
+) -> tuple[nn.Module, pd.DataFrame]:
+    """Train on the patients with indices `train`; returns the model on its device and a row per epoch.
+
+    labels: (P,) int64, of all patients of the inputs; held: patients whose loss is told after every epoch (column
+    held), and who change nothing; epochs: stop after so many of p.epochs, 0: after all. The learning rate's schedule
+    is that of p.epochs either way. checkpoint: a file that is written after every epoch and from which an interrupted
+    training goes on; the caller removes it when the result is kept.
+
+    Raises TrainingError where the loss is not finite (names the batch), where the device's memory is not enough
+    (names the parameters to lower) and where the tile encoder cannot be compiled.
+    """
+    compile_encoder(model, p)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr, weight_decay=p.weight_decay, fused=True)
+    model, optimizer = fabric.setup(model, optimizer)
+    steps = -(-len(train) // p.batch_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Fabric's wrapped optimizer hides the step counter that torch looks for
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, p.lr, total_steps=p.epochs * steps)
+    weights = torch.ones(2)
+    if p.class_weights:
+        weights = len(train) / (2 * torch.bincount(labels[train], minlength=2))
+    generator = torch.Generator().manual_seed(p.seed)
+    state = _State(fabric, model, optimizer, schedule, generator, checkpoint)
+    history = state.restore()
+    with warnings.catch_warnings(), freed_memory_kept(fabric.device):
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # as above
+        for epoch in range(len(history), epochs or p.epochs):
+            model.train()
+            order = torch.tensor(train)[torch.randperm(len(train), generator=generator)]
+            losses, batches = [], order.split(p.batch_size)
+            for batch in batches:
+                draws = augmentation.draw(len(batch), p.colour_jitter, generator) if augment else None
+                try:
+                    loss = _loss(fabric, model, inputs, labels, batch, weights, p.label_smoothing, draws)
+                    optimizer.zero_grad()
+                    fabric.backward(loss)
+                except Exception as error:
+                    if (told := _remedy(error, p, batch, inputs)) is None:
+                        raise
+                    raise TrainingError(told) from error
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.detach())
+            # Looked at once an epoch: a GPU would wait for the answer after every step.
+            told = fabric.all_reduce(torch.stack(losses), reduce_op="mean").float().cpu()
+            for step in (~torch.isfinite(told)).nonzero()[:1].flatten().tolist():
+                raise TrainingError(
+                    f"the loss is {told[step].item()} in epoch {epoch}, step {step} (patients "
+                    f"{inputs.named(batches[step])}); lower lr, or look for broken tiles or expression of theirs"
+                )
+            row = {"loss": told.mean().item()}
+            if len(held):
+                row["held"] = _held_loss(fabric, model, inputs, labels, held, p)
+            history.append(row)
+            state.keep(history)
+    return model, pd.DataFrame(history)
+
+
+def compile_encoder(model: nn.Module, p: Params) -> None:
+    """Compile the model's tile encoder where `compile` says so: in place, so that its parameters keep their names."""
+    if p.compile == "backbone" and getattr(model, "tile_encoder", None) is not None:
+        model.tile_encoder.compile()
+
+
+def _loss(fabric, model, inputs, labels, batch, weights, smoothing, draws) -> Tensor:
+    """Weighted cross-entropy of a batch; over several processes the mean of what each returns is that of the batch.
+
+    A model that reads labels (CLAM) gives the loss of its instances as well.
+    """
+    mine = slice(fabric.global_rank, None, fabric.world_size)
+    share = torch.ones(len(batch[mine]))
+    if not len(share):  # more processes than patients: it must take part, and counts for nothing
+        mine, share = slice(0, 1), torch.zeros(1)
+    own = batch[mine]
+    given = fabric.to_device(inputs.take(own))
+    target = labels[own].to(fabric.device)
+    if draws is not None:
+        given["tiles"] = augmentation.turned(given["tiles"], draws[mine].turn)
+        given["colour"] = draws[mine].colour.to(fabric.device)
+    if getattr(model.module, "reads_labels", False):
+        given["labels"] = target
+    logits, _, *instances = model(**given)
+    weights = weights.to(fabric.device)
+    each = F.cross_entropy(logits.float(), target, weights, reduction="none", label_smoothing=smoothing)
+    share = share.to(fabric.device)
+    loss = (each * share).sum() / weights[labels[batch].to(fabric.device)].sum()
+    if instances:
+        of_all = share.sum() / len(batch)
+        loss = BAG_WEIGHT * loss + (1 - BAG_WEIGHT) * instances[0].float() * of_all
+    return loss * fabric.world_size
+
+
+def _remedy(error: Exception, p: Params, batch: Tensor, inputs: Inputs) -> str | None:
+    """What to change after an error of the device's memory or of the compiler; None for any other."""
+    # A CPU's allocator raises a plain RuntimeError.
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        tiles = f" of {inputs.tiles.shape[1]} tiles" if inputs.tiles is not None else ""
+        return (
+            f"the device's memory is not enough for {len(batch)} patients{tiles}: lower batch_size (now "
+            f"{p.batch_size}) or tile_chunk (now {p.tile_chunk} tiles at once through the backbone; needs batch_norm: "
+            "fixed)"
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        first = next(iter(str(error).strip().splitlines()), "")
+        return (
+            f"the tile encoder cannot be compiled here ({type(error).__name__}: {first}); set compile: never, which "
+            "computes the same"
+        )
+    return None
+
+
+def _held_loss(fabric, model, inputs, labels, held, p) -> float:
+    prob, _ = predict(fabric, model, inputs, held, p.batch_size)
+    label = labels[list(held)].numpy()
+    return float(-np.log(np.clip(np.where(label == 1, prob, 1 - prob), 1e-7, 1)).mean())
+
+
+@torch.no_grad()
+def predict(
+    fabric: Fabric,
+    model: nn.Module,
+    inputs: Inputs,
+    which: Sequence[int],
+    batch: int = 8,
+    heads: Literal["mean", "each"] = "mean",
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Probability of class 1, (len(which),) float64, and attention after the softmax.
+
+    Attention is a mapping name -> (len(which), N), averaged over heads, or (len(which), H, N) with heads 'each'.
+    """
+    model.eval()
+    probs, atts = [], []
+    for chunk in torch.tensor(list(which)).split(batch):
+        logits, att = model(**fabric.to_device(inputs.take(chunk)))
+        probs.append(logits.double().softmax(-1)[:, 1].cpu())
+        atts.append({k: (a.float().mean(1) if heads == "mean" else a.float()).cpu() for k, a in att.items()})
+    return torch.cat(probs).numpy(), {k: torch.cat([a[k] for a in atts]).numpy() for k in atts[0]}
+
+
+@dataclass
+class _State:
+    """All that the next epoch depends on, in one file that is replaced whole."""
+
+    fabric: Fabric
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+    path: Path | None
+
+    def restore(self) -> list[dict]:
+        """Go on from the file if there is one; returns the epochs that are done, a row each."""
+        if self.path is None or not self.path.is_file():
+            return []
+        try:
+            kept = torch.load(self.path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(kept["model"])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            self.schedule.load_state_dict(kept["schedule"])
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            raise TrainingError(
+                f"{self.path}: the checkpoint is damaged ({type(error).__name__}); remove it to start again"
+            ) from None
+        self.generator.set_state(kept["generator"])
+        torch.set_rng_state(kept["torch"])
+        if kept["cuda"] is not None and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(kept["cuda"], self.fabric.device)
+        return kept["history"]
+
+    def keep(self, history: list[dict]) -> None:
+        if self.path is None or self.fabric.global_rank:
+            return
+        on_gpu = self.fabric.device.type == "cuda"
+        state = {
+            "history": history,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.fabric.device) if on_gpu else None,
+        }
+        record.write_atomically(self.path, lambda path: torch.save(state, path))

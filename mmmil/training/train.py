@@ -1,0 +1,97 @@
+"""Training of one variant on one fold: its inputs, its model, its predictions (Experimental Setup)."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from mmmil.models import backbone, baselines
+from mmmil.models.bag_model import BagModel
+from mmmil.params import Params
+from mmmil.training import device, fit
+from mmmil.training.build import build, start_seed, tile_encoder
+from mmmil.training.device import make_fabric
+from mmmil.training.fit import predict
+from mmmil.training.inputs import inputs_of
+
+
+def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> dict:
+    """Train a variant on a fold's training patients, predict the evaluated ones, and write both into `folder`.
+
+    checkpoint: a file from which an interrupted training goes on. Returns facts for run.json.
+    """
+    p = study.p
+    train_ids, evaluated_ids = study.fold_patients(fold)
+    position = {patient: i for i, patient in enumerate(study.patients)}
+    train, evaluated = [position[i] for i in train_ids], [position[i] for i in evaluated_ids]
+    labels = torch.from_numpy(study.labels.to_numpy(np.int64, copy=True))
+    facts = {"parameters": None}
+    if v.fusion == "logistic":
+        facts["device"] = platform.processor() or platform.machine()
+        if v.uses_genes:
+            x, strength = study.expression.level, 1e-3
+        else:
+            x, strength = baselines.colour(study.bags(fold), study.tile_masks), 1.0
+        probs = baselines.logistic(x[train], labels[train].numpy(), x[evaluated], strength)
+    else:
+        fabric = make_fabric(p)
+        inputs, genes = inputs_of(study, v, fold)
+        if fabric.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+        def start() -> BagModel:
+            """The model before its first step: the same one whenever it is asked for."""
+            torch.manual_seed(start_seed(p, fold))  # after the inputs: making them must not move the generator
+            encoder = None
+            if v.is_trained_end_to_end:
+                encoder, channels = tile_encoder(p, v, study.bags(fold), study.tile_masks, train, fabric)
+                if channels is not None:
+                    channels.to_csv(folder / "apoz.csv", index_label="channel")
+                facts["backbone_parameters"] = backbone.parameters(encoder)
+            return build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+
+        augment = p.augment and v.is_trained_end_to_end
+        epochs, inputs = p.epochs, fit.on_device(fabric, inputs)
+        if p.epoch_choice == "inner":
+            epochs = _best_epoch(fabric, start(), inputs, labels, train, p, augment, folder, checkpoint)
+        model = start()
+        facts |= device.circumstances(p) | {"parameters": backbone.parameters(model), "epochs": epochs}
+        fitted, history = fit.fit(
+            fabric, model, inputs, labels, train, p, augment, epochs=epochs, checkpoint=checkpoint
+        )
+        probs, attention = predict(fabric, fitted, inputs, evaluated, p.batch_size)
+        if fold < 0:  # of the test patients, on the very pass that predicts them
+            np.savez(folder / "attention.npz", **attention)
+        save_file({k: t.contiguous().cpu() for k, t in model.state_dict().items()}, folder / "model.safetensors")
+        history.to_csv(folder / "history.csv", index_label="epoch")
+        if fabric.device.type == "cuda":
+            facts["gpu_peak_mib"] = torch.cuda.max_memory_allocated() // 2**20
+    table = pd.DataFrame(
+        {
+            "variant": v.name,
+            "seed": p.seed,
+            "fold": fold,
+            "split": "test" if fold < 0 else "val",
+            "patient_id": evaluated_ids,
+            "label": labels[evaluated].numpy(),
+            "prob": probs,
+        }
+    )
+    table.to_parquet(folder / "predictions.parquet", index=False)
+    return facts
+
+
+def _best_epoch(fabric, model, inputs, labels, train, p: Params, augment: bool, folder: Path, checkpoint) -> int:
+    """Number of epochs after which the loss on a fifth of the training patients was lowest (history in `inner.csv`)."""
+    from sklearn.model_selection import train_test_split
+
+    inner, held = train_test_split(train, test_size=0.2, stratify=labels[train].numpy(), random_state=p.seed)
+    beside = checkpoint and checkpoint.with_suffix(".inner" + checkpoint.suffix)
+    _, history = fit.fit(fabric, model, inputs, labels, inner, p, augment, held, checkpoint=beside)
+    history.to_csv(folder / "inner.csv", index_label="epoch")
+    return int(history["held"].idxmin()) + 1

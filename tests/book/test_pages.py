@@ -1,0 +1,128 @@
+"""Generated parts of the book: tables side by side, labels of cohorts, the table of contents, failed notebooks."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from mmmil import paper, params, study
+from mmmil.book import overview, pages, sections
+from mmmil.book import text as page_text
+from mmmil.cohort import build as cohorts
+from mmmil.evaluation import summary
+from tests import book_stubs
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(book_stubs.ROOT)
+    folder = book_stubs.project(tmp_path)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_every_part_is_written_and_synthetic_is_labelled(project):
+    written = {path.stem: path.read_text() for path in sections.write()}
+    own = {"03_costs", "03_benchmarks", "unsaid", "real", "ledger", "glance", "overview", "status"}
+    assert set(written) == {*sections.PARTS, *own}
+    for number in sections.PARTS:
+        assert "Synthetic cohorts: not a reproduction" in written[number]
+        assert "params/lgg.yaml` + `params/demo.yaml" in written[number]
+        assert "12 patients" in written[number]
+    assert "| LGG grade II / III | grade II | 6 | 3 | 1 |" in written["01"]
+    assert "18 (12–23)" in written["02"] and "| GO | 60 |" in written["02"]
+    assert "WSI + GO, dual-attention | ROC-AUC | 0.750 [0.600, 0.900] | 0.750 [0.600, 0.900]" in written["04"]
+    assert "baseline: logistic regression, all genes | ROC-AUC | 0.700 |" in written["04"]
+    assert "held-out test patients" in written["04"]
+    assert "no result for the tables of this section" in written["05"]
+    assert "not a reproduction" in written["overview"] and 'TASKS="lgg nsclc" OVERLAY=demo' in written["overview"]
+    assert (project / "book/generated/overview_synthetic.png").stat().st_size > 5000
+    assert "`lr`" in written["unsaid"] and "`n_tiles`" not in written["unsaid"]
+    assert not list((project / "book" / "generated").glob(".*"))
+
+
+def test_real_and_synthetic_never_share_a_table(project):
+    text = (project / "params" / "demo.yaml").read_text().replace("synthetic: true", "synthetic: false")
+    (project / "params" / "atscale.yaml").write_text(text.replace("weights: random", "weights: imagenet"))
+    for page in (project / "book" / "executed" / "nsclc").glob("*.ipynb"):
+        book_stubs.write_page(project, "nsclc", page.stem, overlay="atscale")
+    part = sections.section("04", pages.executed_tasks())
+    synthetic, real = part.split("### Real cohorts")
+    assert "NSCLC" not in synthetic and "LGG" not in real.split("## The notebooks")[0]
+    assert "not a reproduction" not in real
+
+
+def test_a_selection_that_leaks_is_told_of_its_cohort_alone(project):
+    tasks = {"lgg": params.load("lgg", "demo", selection="all_patients"), "nsclc": params.load("nsclc", "demo")}
+    for text in (sections.section("04", tasks), sections.section("09", tasks)):
+        told = [line for line in text.split("\n") if "The selection leaks" in line]
+        assert len(told) == 1 and "LGG grade II / III" in told[0]
+    told = overview.overview(tasks, project).split("\n")
+    assert [line[:3] for line in told if "The selection leaks" in line] == ["LGG"]
+    assert "leaks" not in page_text.made_on({"nsclc": tasks["nsclc"]})
+    patients = cohorts.Cohort(pd.DataFrame({"label": [0, 1]}), pd.DataFrame(), [])
+    heads = {task: page_text.provenance(study.Study(p, patients, pd.Series(), None)) for task, p in tasks.items()}
+    assert "The selection leaks" in heads["lgg"] and "leaks" not in heads["nsclc"]
+
+
+def test_toc_leaves_out_what_others_have_not_made(project):
+    toc = yaml.safe_load(pages.write_toc(["lgg", "nsclc"]).read_text())
+    files = [entry["file"] for entry in pages.entries_of(toc)]
+    assert "book/executed/lgg/09_summary" in files and "book/real" in files
+    assert not [file for file in files if "brca" in file or "real_" in file]
+
+
+def test_toc_stops_on_a_missing_page_of_this_run(project):
+    (project / "book/executed/nsclc/07_attention_analysis.ipynb").unlink()
+    with pytest.raises(pages.PageError, match=r"nsclc/07_attention_analysis\.ipynb: not there"):
+        pages.write_toc(["lgg", "nsclc"])
+    assert pages.write_toc(["lgg"]).is_file()
+
+
+def test_a_failed_notebook_never_becomes_a_page(project):
+    path = book_stubs.write_page(project, "lgg", "01_dataset", fails=True)
+    with pytest.raises(pages.PageError, match="papermill recorded an exception"):
+        pages.check_executed(path)
+    notebook = book_stubs.executed_notebook("lgg", "01_dataset", fails=True)
+    notebook["metadata"]["papermill"]["exception"] = None
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(pages.PageError, match="failed in cell 2: ValueError: bad"):
+        pages.write_toc(["lgg"])
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"cells": [], "metadata": {}}'])
+def test_what_papermill_did_not_make_is_no_page(tmp_path, text):
+    (tmp_path / "a.ipynb").write_text(text)
+    with pytest.raises(pages.PageError):
+        pages.check_executed(tmp_path / "a.ipynb")
+
+
+def test_a_table_without_its_columns_is_named(project):
+    (project / "results/lgg/metrics.csv").write_text("variant,mean\nwsi,1\n")
+    with pytest.raises(pages.PageError, match="lacks the columns table, metric"):
+        sections.write()
+
+
+def test_nothing_made_says_how_to_make_it(project):
+    for path in (project / "results").rglob("*.csv"):
+        path.unlink()
+    assert all("`make book`" in sections.section(n, pages.executed_tasks()) for n in sections.PARTS)
+
+
+@pytest.mark.parametrize(("value", "number"), [("3", 3), ("Table 11", 11), ("S1", 3), ("S9", 11), ("baseline", None)])
+def test_supplement_tables_repeat_three_to_eleven(value, number):
+    assert paper.paper_table(value) == number
+
+
+def test_estimate_without_interval():
+    nan = float("nan")
+    assert summary.estimate(0.5, nan, nan) == "0.500"
+    assert summary.estimate(nan, nan, nan) == "–"
+
+
+def test_every_default_notebook_has_its_page_and_section():
+    entries = [entry["file"] for entry in pages.entries_of(yaml.safe_load((book_stubs.ROOT / "_toc.yml").read_text()))]
+    for name in params.Params.model_fields["notebooks"].default:
+        assert f"book/{name}" in entries
+        assert {f"book/executed/{task}/{name}" for task in ("lgg", "nsclc", "brca")} <= set(entries)

@@ -1,0 +1,275 @@
+"""Label rules: which class a clinical table says, of whom it says nothing, and what a page tells of the rule."""
+
+import csv
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmmil import params
+from mmmil.cohort import labels as label_rules
+from mmmil.cohort.labels import clinical_values
+from mmmil.simulate import patients as synthetic_patients
+from mmmil.sources.tables import CohortError
+
+FEW = settings(max_examples=60, deadline=None, derandomize=True)
+ER, PR, HER2 = "er_status", "pr_status", "her2_status"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("clinical")
+
+
+def clinical(folder, head, *rows, name="clinical.tsv"):
+    path = folder / name
+    path.write_text("\n".join("\t".join(cells) for cells in [head, *rows]) + "\n")
+    return path
+
+
+def breast(folder, *rows):
+    """One row per patient p0, p1 ...: PAM50, ER, PR, HER2."""
+    head = ["case_submitter_id", "PAM50Call_RNAseq", ER, PR, HER2]
+    return [clinical(folder, head, *((f"p{i}", *cells) for i, cells in enumerate(rows)))]
+
+
+NEGATIVE = ("Negative",) * 3
+
+
+def test_pam50_is_the_call(folder):
+    paths = breast(folder, ("LumA", *NEGATIVE), ("Basal", *NEGATIVE), ("", *NEGATIVE))
+    assert clinical_values("pam50", paths) == {"p0": "LumA", "p1": "Basal", "p2": "empty"}
+
+
+@pytest.mark.parametrize("column", label_rules.COLUMNS["PAM50"])
+def test_names_of_the_pam50_column(folder, column):
+    path = clinical(folder, ["patient", column], ("p0", "LumB"))
+    assert clinical_values("pam50", [path]) == {"p0": "LumB"}
+
+
+def test_luminal_a_by_pam50_and_triple_negative_by_ihc(folder):
+    paths = breast(
+        folder,
+        ("LumA", "Positive", "Positive", "Negative"),
+        ("LumA", "", "", ""),
+        ("Basal", "Negative", "negative", "Negative"),
+        ("", *NEGATIVE),
+        ("Basal", "Negative", "Negative", "Equivocal"),
+        ("LumB", "Positive", "", ""),
+        ("", "", "", ""),
+        ("Luminal A", "Positive", "Positive", "Positive"),  # as the 2012 paper spells it
+    )
+    assert list(clinical_values("pam50_or_ihc", paths).values()) == [
+        *("Luminal A", "Luminal A", "TNBC", "TNBC"),
+        "PAM50 Basal, IHC incomplete",
+        "PAM50 LumB, IHC not triple-negative",
+        "no PAM50 call, IHC incomplete",
+        "Luminal A",
+    ]
+
+
+@pytest.mark.parametrize(
+    "contested, value",
+    [("exclude", "claimed by both: PAM50 LumA and IHC TNBC"), ("ihc", "TNBC"), ("pam50", "Luminal A")],
+)
+def test_a_patient_whom_both_rules_claim(folder, contested, value):
+    paths = breast(folder, ("LumA", *NEGATIVE))
+    assert clinical_values("pam50_or_ihc", paths, contested) == {"p0": value}
+    assert clinical_values("pam50_or_ihc", paths)["p0"].startswith("claimed by both")
+
+
+def test_rows_of_other_samples_do_not_decide(folder):
+    head = ["sampleID", "_PATIENT", "PAM50Call_RNAseq"]
+    rows = [("TCGA-AA-0001", "01", "LumA"), ("TCGA-AA-0001", "11", "Normal"), ("TCGA-AA-0002", "06", "LumB")]
+    for order in (rows, rows[::-1]):
+        path = clinical(folder, head, *((f"{patient}-{code}", patient, call) for patient, code, call in order))
+        assert clinical_values("pam50", [path]) == {"TCGA-AA-0001": "LumA", "TCGA-AA-0002": "only sample type 06"}
+        more = clinical(folder, ["patient", "pam50"], ("TCGA-AA-0002", "Basal"), name="more.tsv")
+        for paths in ([path, more], [more, path]):
+            assert clinical_values("pam50", paths) == {"TCGA-AA-0001": "LumA", "TCGA-AA-0002": "Basal"}
+
+
+def test_two_primary_samples_that_differ_are_no_class(folder):
+    rows = [("TCGA-AA-0001-01A", "TCGA-AA-0001", "LumB"), ("TCGA-AA-0001-01B", "TCGA-AA-0001", "LumA")]
+    path = clinical(folder, ["sampleID", "_PATIENT", "PAM50Call_RNAseq"], *rows)
+    assert clinical_values("pam50", [path]) == {"TCGA-AA-0001": "LumA / LumB"}
+
+
+def test_tables_complete_each_other(folder):
+    receptors = clinical(folder, ["case_submitter_id", ER, PR, HER2], ("p0", *NEGATIVE), ("p1", *NEGATIVE))
+    calls = clinical(folder, ["patient", "BRCA_Subtype_PAM50"], ("p1", "LumA"), ("p2", "LumA"), name="calls.tsv")
+    assert clinical_values("pam50_or_ihc", [receptors, calls]) == {
+        "p0": "TNBC",
+        "p1": "claimed by both: PAM50 LumA and IHC TNBC",
+        "p2": "Luminal A",
+    }
+    with pytest.raises(CohortError, match=r"clinical\.tsv: label_rule .* needs one of the columns PAM50Call"):
+        clinical_values("pam50_or_ihc", [receptors])
+
+
+def test_tables_that_contradict_each_other(folder):
+    head = ["case_submitter_id", "tumor_grade"]
+    one = clinical(folder, head, ("p0", "G2"), ("p1", "G3"), ("p2", "not reported"), ("p3", "G2"))
+    two = clinical(folder, head, ("p0", "G3"), ("p1", "'--"), ("p2", "G3"), ("p3", "G3"), name="two.tsv")
+    with pytest.raises(
+        CohortError, match=r"(?s)two\.tsv: patient p0: grade is 'G3' here and 'G2' in.*patient p3"
+    ) as error:
+        clinical_values("grade", [one, two])
+    assert "p1" not in str(error.value) and "p2" not in str(error.value)
+    clinical(folder, head, ("p0", ""), ("p2", "G3"), ("p4", "G2"), name="two.tsv")
+    for order in ([one, two], [two, one]):
+        assert clinical_values("grade", order) == {"p0": "G2", "p1": "G3", "p2": "G3", "p3": "G2", "p4": "G2"}
+
+
+def test_the_gdcs_joined_export_has_many_submitter_ids(folder):
+    head = ["submitter_id", "case_submitter_id", "tumor_grade", "submitter_id", "submitter_id", "submitter_id"]
+    rows = [(f"p{i}", "--", "G2", f"p{i}_diagnosis", "--", f"p{i}_treatment_1") for i in range(3)]
+    assert clinical_values("grade", [clinical(folder, head, *rows)]) == dict.fromkeys(["p0", "p1", "p2"], "G2")
+    assert clinical_values("grade", [clinical(folder, head[::-1], *(cells[::-1] for cells in rows))])["p1"] == "G2"
+    with pytest.raises(CohortError, match="the column 'submitter_id' stands there twice"):
+        clinical_values("grade", [clinical(folder, ["submitter_id", "submitter_id", "tumor_grade"], ("a", "b", "G2"))])
+    with pytest.raises(CohortError, match="the column 'tumor_grade' stands there twice"):
+        clinical_values("grade", [clinical(folder, ["patient", "tumor_grade", "tumor_grade"], ("a", "G2", "G2"))])
+
+
+def test_a_row_without_patient(folder):
+    with pytest.raises(CohortError, match=r"clinical\.tsv, line 3: the patient \(patient\) is empty"):
+        clinical_values("grade", [clinical(folder, ["patient", "tumor_grade"], ("a", "G2"), ("", "G2"))])
+
+
+cell = st.sampled_from(["", "--", "Positive", "Negative", "negative", "Equivocal", "LumA", "Basal", "G2", "'--", "é"])
+
+
+@FEW
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(["p0", "p1", "p2"]), *[cell] * 5), min_size=1, max_size=6),
+    order=st.permutations(range(6)),
+    rule=st.sampled_from(sorted(label_rules.RULES)),
+)
+def test_the_order_of_columns_and_rows_says_nothing(folder, rows, order, rule):
+    head = ["case_submitter_id", "PAM50Call_RNAseq", ER, PR, HER2, "tumor_grade"]
+    if rule == "project":
+        head[5] = "project_id"
+    values = clinical_values(rule, [clinical(folder, head, *rows)])
+    shuffled = clinical(folder, [head[i] for i in order], *([cells[i] for i in order] for cells in rows[::-1]))
+    assert clinical_values(rule, [shuffled]) == values and set(values) == {cells[0] for cells in rows}
+
+
+@FEW
+@given(data=st.binary(max_size=20), where=st.integers(0, 120), cut=st.integers(0, 40))
+def test_any_damage_is_an_error_or_values(folder, data, where, cut):
+    path = clinical(folder, ["patient", "tumor_grade"], *((f"p{i}", "G2") for i in range(9)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:where] + data + whole[where + cut :])
+    try:
+        values = clinical_values("grade", [path])
+    except CohortError as error:
+        assert "clinical.tsv" in str(error)
+    else:
+        assert all(isinstance(value, str) and value for value in values.values())
+
+
+@pytest.mark.parametrize(
+    "rule, values", [("pam50", [["LumA"], ["Basal"]]), ("pam50_or_ihc", [["Luminal A"], ["TNBC"]])]
+)
+def test_a_synthetic_table_holds_what_the_rule_reads(folder, rule, values):
+    p = params.load("brca", "demo", label_rule=rule, class_values=values)
+    patients = synthetic_patients.patients(p)
+    synthetic_patients.clinical(p, patients).to_csv(folder / "made.tsv", sep="\t", index=False)
+    found = clinical_values(rule, [folder / "made.tsv"])
+    assert [label_rules.classes(p)[found[patient]] for patient in patients["patient_id"]] == patients["label"].tolist()
+
+
+# -- what a page tells -------------------------------------------------------------------------------------------
+def rule(label_rule, **more):
+    base = {"task": "t", "class_names": ["Luminal A", "TNBC"], "class_values": [["Luminal A"], ["TNBC"]]}
+    return label_rules.described(params.check({**base, "label_rule": label_rule, **more}))
+
+
+def test_every_rule_is_told():
+    grade = rule("grade", class_names=["low", "high"], class_values=[["G2"], ["G3", "G4"]], clinical=["clinical.tsv"])
+    assert grade.startswith("The label is the tumour grade: `G2` is low; `G3` or `G4` is high (column `tumor_grade` of")
+    assert "is left out and counted" in grade
+    assert "`PAM50Call_RNAseq`" in rule("pam50") and "`er_status`" in rule("ihc")
+    assert "in the sample sheets" in rule("project", sample_sheets=["s.tsv"]) and "`project_id`" in rule("project")
+    assert "the column `label` of mine.csv" in rule("table", cohort_table="mine.csv")
+    matrix = {"expression_matrix": ["a.tsv", "b.tsv"], "expression_kind": "counts", "inputs": "genes"}
+    assert "`a.tsv` is Luminal A" in rule("matrix", class_values=[["a.tsv"], ["b.tsv"]], **matrix)
+
+
+def test_conflicts_are_told():
+    told = {name: rule("pam50_or_ihc", contested=name) for name in ("exclude", "ihc", "pam50")}
+    assert "A patient whom both claim is left out and counted." in told["exclude"]
+    assert "whom both claim is TNBC." in told["ihc"] and "whom both claim is Luminal A." in told["pam50"]
+
+
+# -- real tables -------------------------------------------------------------------------------------------------
+def plain(path, sep):
+    """A real file's cells, read by nothing but the csv module; names that are there twice get a number."""
+    with path.open(newline="") as handle:
+        head, *rows = list(csv.reader(handle, delimiter=sep))
+    head = [name if name not in head[:i] else f"{name}.{i}" for i, name in enumerate(head)]
+    return [dict(zip(head, cells, strict=True)) for cells in rows]
+
+
+@pytest.mark.real
+def test_real_breast_cancer(real_data):
+    path = real_data / "labels/xena_BRCA_clinicalMatrix.tsv"
+    rows = [cells for cells in plain(path, "\t") if cells["sampleID"].endswith("-01")]
+    names = [
+        "breast_carcinoma_estrogen_receptor_status",
+        "breast_carcinoma_progesterone_receptor_status",
+        "lab_proc_her2_neu_immunohistochemistry_receptor_status",
+    ]
+    negative = {cells["_PATIENT"] for cells in rows if all(cells[name] == "Negative" for name in names)}
+    positive = {
+        cells["_PATIENT"]
+        for cells in rows
+        if "Positive" in (cells[names[0]], cells[names[1]]) and cells[names[2]] == "Negative"
+    }
+    luminal = {cells["_PATIENT"] for cells in rows if cells["PAM50Call_RNAseq"] == "LumA"}
+    assert (len(rows), len(negative), len(luminal), len(negative & luminal)) == (1101, 116, 421, 2)
+
+    def found(rule, value, contested="exclude"):
+        values = clinical_values(rule, [path], contested)
+        assert len(values) == 1101
+        return {patient for patient in values if values[patient] == value}
+
+    assert found("ihc", "TNBC") == negative and found("ihc", "Luminal A") == positive
+    assert found("pam50", "LumA") == luminal
+    assert found("pam50_or_ihc", "TNBC") == negative - luminal
+    assert found("pam50_or_ihc", "Luminal A") == luminal - negative
+    assert found("pam50_or_ihc", "claimed by both: PAM50 LumA and IHC TNBC") == negative & luminal
+    assert found("pam50_or_ihc", "TNBC", "ihc") == negative and found("pam50_or_ihc", "Luminal A", "pam50") == luminal
+
+
+@pytest.mark.real
+def test_real_grades(real_data):
+    cdr, subtypes = (
+        real_data / "labels" / name
+        for name in ("tcga_cdr_4cohorts_grade.tsv", "tcgabiolinks_lgg_gbm_subtype_grade.csv")
+    )
+    rows = {cells["bcr_patient_barcode"]: cells for cells in plain(cdr, "\t")}
+    found = clinical_values("grade", [cdr])
+    assert found == {patient: cells["histological_grade"] for patient, cells in rows.items()}
+    glioma = Counter(found[patient] for patient in rows if rows[patient]["type"] == "LGG")
+    assert glioma == {"G2": 249, "G3": 265, "[Discrepancy]": 1}
+    assert {found[patient] for patient in rows if rows[patient]["type"] != "LGG"} == {"[Not Available]"}
+    others = clinical_values("grade", [subtypes])
+    expected = Counter(cells["Grade"] or "empty" for cells in plain(subtypes, ","))
+    assert Counter(others.values()) == expected and (expected["G2"], expected["G3"]) == (216, 241)
+    shared = [patient for patient in rows if others.get(patient) in ("G2", "G3")]
+    assert len(shared) == 457 and sum(found[patient] == others[patient] for patient in shared) == 456
+    with pytest.raises(CohortError, match=r"TCGA-DU-7019: grade is 'G3' here and '\[Discrepancy\]' in another table"):
+        clinical_values("grade", [cdr, subtypes])
+
+
+@pytest.mark.real
+def test_real_export_of_the_gdc(real_data):
+    path = real_data / "gdc/clinical.LUSC.tsv"
+    rows = plain(path, "\t")
+    assert {cells["case_submitter_id"] for cells in rows} == {"--"}  # the case's id is the first of five submitter_id
+    assert clinical_values("grade", [path]) == {cells["submitter_id"]: cells["tumor_grade"] for cells in rows}
+    projects = clinical_values("project", [path])
+    assert projects == {cells["submitter_id"]: cells["project_id"] for cells in rows} and len(projects) == 135

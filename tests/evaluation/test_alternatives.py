@@ -1,0 +1,70 @@
+"""Settings chosen otherwise: each open setting has a topic, each value is legal, and the page shows what was found."""
+
+import pandas as pd
+import pytest
+
+from mmmil import params, schema
+from mmmil.book import unsaid
+from mmmil.evaluation import alternatives
+from tests import book_stubs
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(book_stubs.ROOT)
+    folder = book_stubs.project(tmp_path, tasks=())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_every_open_setting_stands_under_one_topic():
+    named = [name for _, names in unsaid.TOPICS.values() for name in names]
+    assert len(named) == len(set(named)) and set(named) == schema.UNSTATED
+
+
+def test_every_value_tried_is_legal_and_differs_from_the_demo():
+    p = params.load("lgg", "demo")
+    for setting, values in alternatives.TRIED.items():
+        for value in values:
+            changed = p.override(**{setting: value}, **alternatives.WITH.get(setting, {}))
+            assert getattr(changed, setting) != getattr(p, setting), setting
+
+
+def measured(auc: dict[str, float], value: str = "0.3") -> list[dict]:
+    row = dict.fromkeys(alternatives.COLUMNS, 0.0) | {"task": "lgg", "cohort": "LGG", "synthetic": True}
+    row |= {"patients": 37, "value": value, "default_value": "0.6", "commit": "abc"}
+    return [row | {"setting": "gene_dropout", "variant": v, "difference": d, "ci_low": d - 0.1} for v, d in auc.items()]
+
+
+def test_rows_are_replaced_and_others_kept(project):
+    alternatives.add(measured({"go": 0.1, "dual_go": 0.2}))
+    alternatives.add(measured({"go": 0.3}))
+    table = alternatives.add(measured({"go": 0.5}, value="0.0"))
+    assert len(table) == 3
+    told = alternatives.effect(alternatives.read(), "gene_dropout")
+    assert "`0.3`: dual_go +0.200 [+0.100, +0.000], go +0.300" in told and "`0.0`: go +0.500" in told
+
+
+def test_a_change_is_set_against_what_it_was_measured_against(project):
+    rows = measured({"go": 0.1}, value="256") + measured({"go": 0.2}, value="512")
+    alternatives.add([row | {"setting": "ae_hidden", "default_value": "64"} for row in rows])
+    alternatives.add(measured({"go": 0.3}))
+    text = unsaid.unsaid()
+    line = next(x for x in text.split("\n") if x.startswith("| `ae_hidden`"))
+    assert "| `256` |" in line and "`256` instead of `64`: go +0.100" in line and "`512` instead of `64`" in line
+    assert "`0.3`: go +0.300" in text  # against the default itself
+
+
+def test_the_page_says_what_was_measured_on_which_cohort_or_how_to(project):
+    assert "has not been measured here" in unsaid.unsaid()
+    alternatives.add(measured({"go": 0.1}))
+    text = unsaid.unsaid()
+    line = next(x for x in text.split("\n") if x.startswith("| `gene_dropout`"))
+    assert "lgg: `0.3`: go +0.100" in line and "37 patients, a synthetic cohort" in text
+
+
+def test_a_table_of_other_columns_is_named(project):
+    alternatives.path().parent.mkdir(parents=True)
+    pd.DataFrame({"a": [1]}).to_csv(alternatives.path(), index=False)
+    with pytest.raises(params.ParameterError, match=r"alternatives\.csv: has other columns"):
+        alternatives.read()

@@ -1,0 +1,440 @@
+"""The claim ledger: what it refuses, its receipts, each rule, and that synthetic cohorts decide nothing."""
+
+import math
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mmmil import params, variants
+from mmmil.book import ledger as book_ledger
+from mmmil.evaluation import summary
+from mmmil.ledger import claims, evidence, queries, verdicts
+from mmmil.ledger import facts as paper_facts
+from mmmil.ledger.evidence import Answer, Difference
+from mmmil.ledger.verdicts import NOT, REPRODUCED, UNTESTABLE, WITHIN
+from mmmil.training import runs
+from tests import book_stubs
+
+NAN = float("nan")
+PAPER = [name for name in variants.VARIANTS if name not in variants.BASELINES]
+
+
+def predict(p, effects: dict[str, float], without=(), patients: int = 240, seed: int = 0) -> pd.DataFrame:
+    """Predictions of all variants on the same patients; effects: how far a variant's classes lie apart."""
+    rng = np.random.default_rng(seed)
+    label, fold = np.arange(patients) % 2, (np.arange(patients) // 2) % 6 - 1
+    frames = []
+    for name in (n for n in PAPER if n not in without):
+        score = effects.get(name, 1.0) * (label - 0.5) + rng.normal(size=patients)
+        frame = {"variant": name, "seed": p.seed, "fold": fold, "split": np.where(fold < 0, "test", "val")}
+        frame |= {
+            "patient_id": [f"P{i:03d}" for i in range(patients)],
+            "label": label,
+            "prob": 1 / (1 + np.exp(-score)),
+        }
+        frames.append(pd.DataFrame(frame)[runs.PREDICTIONS])
+    return pd.concat(frames, ignore_index=True)
+
+
+def write(folder, p, table: pd.DataFrame) -> None:
+    results = folder / "results" / p.task
+    results.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(results / "predictions.parquet")
+    summary.summarise(table, p).to_csv(results / "metrics.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """lgg and brca synthetic, nsclc the paper's cohort at its scale; every variant of nsclc is there but clam."""
+    folder, before = tmp_path_factory.mktemp("project"), Path.cwd()
+    os.chdir(book_stubs.ROOT)
+    try:
+        book_stubs.project(folder, tasks=("lgg", "nsclc", "brca"), names=["09_summary"])
+        book_stubs.write_page(folder, "nsclc", "09_summary", overlay="")
+        os.chdir(folder)
+        effects = {"dual_go": 3.0, "dual_kegg": 3.0, "go": 0.5, "kegg": 0.5, "wsi": 0.5, "wsi_original": 0.2}
+        write(folder, params.load("nsclc"), predict(params.load("nsclc"), effects, without=["clam"]))
+        write(folder, params.load("lgg", "demo"), predict(params.load("lgg", "demo"), effects))
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def project(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def tasks() -> dict[str, params.Params]:
+    return {"lgg": params.load("lgg", "demo"), "nsclc": params.load("nsclc"), "brca": params.load("brca", "demo")}
+
+
+@pytest.fixture(scope="module")
+def book(folder):
+    """The ledger of the three tasks, judged once."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        made = verdicts.Ledger(tasks())
+        assert made.rows
+    finally:
+        os.chdir(before)
+    return made
+
+
+@pytest.fixture
+def rows(book):
+    return {(row.claim.id, row.of): row for row in book.rows}
+
+
+def claim(**changes):
+    """A valid claim with some fields replaced."""
+    valid = {"id": "C001", "section": "Abstract", "claim": "both are better than one", "kind": "ordering"}
+    valid |= {"tasks": ["lgg"], "page": "04_multimodal_ablations", "tables": ["5"]}
+    valid |= {"query": {"ordering": {"pairs": [["dual_go", "go"]], "metrics": ["roc_auc"]}}}
+    return valid | changes
+
+
+# -- the claims as data ------------------------------------------------------------------------------------------
+
+
+def test_every_claim_is_valid_and_all_of_the_paper_appears():
+    found = claims.load()
+    assert len(found) >= 40
+    named = yaml.safe_dump([c.query.model_dump() for c in found])
+    assert not [name for name in PAPER if f" {name}\n" not in named]
+    assert {table for c in found for table in c.tables} == set(claims.TABLES)
+    assert {c.section for c in found} == set(claims.SECTIONS)
+    assert {c.query.name for c in found} == set(claims.Query.model_fields)
+
+
+def test_no_claim_is_a_sentence_of_another():
+    texts = [c.claim for c in claims.load()]
+    assert len(set(texts)) >= len(texts) - 1  # "None of these four differences is significant" stands twice
+
+
+def test_where_the_direction_alone_is_judged_the_claim_says_no_more():
+    for c in claims.load():
+        if c.query.name in ("ordering", "contrast", "balance"):
+            said, _, aside = c.claim.partition("(the paper: ")
+            assert not re.search(r"\b(far|much|clear|marked|slight|notabl|substantial)", said), c.id
+            assert "direction is judged" in aside or not re.search("marked|slight|notabl|substantial", aside), c.id
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"id": "7"}, "7: id"),
+        ({"tolerence": 0.1}, "C001: tolerence: Extra inputs"),
+        ({"tasks": ["glioma"]}, "no task of the paper 'glioma'"),
+        ({"tables": ["12"]}, "no table of the paper '12'"),
+        ({"page": "10_more"}, "no notebook '10_more'"),
+        ({"tasks": []}, "an? ordering is that of a task"),
+        ({"kind": "number"}, "not by ordering"),
+        ({"query": {"ordering": {"pairs": [["dual_go", "xgo"]], "metrics": ["roc_auc"]}}}, "no variant 'xgo'"),
+        ({"query": {"ordering": {"pairs": [["dual_go", "go"]], "metrics": ["auc"]}}}, "no metric 'auc'"),
+        ({"query": {"ordering": {"pairs": [["go"]], "metrics": ["f1"]}}}, "at least 2 items"),
+        ({"query": {"python": "1 + 1"}}, "query.python: Extra inputs"),
+        ({"query": {}}, "exactly one of"),
+        ({"query": {"receipt": "parameters"}}, "no receipt 'parameters'"),
+        ({"kind": "exact", "query": {"setting": "tile_size"}}, "no setting 'tile_size'"),
+        ({"kind": "exact", "query": {"setting": "tile_px"}}, "give one"),
+        ({"kind": "exact", "query": {"setting": "tile_px"}, "paper": {"nsclc": 256}}, "each of its tasks"),
+        ({"kind": "exact", "query": {"count": {"what": "patients"}}, "paper": 3}, "counted per label"),
+    ],
+)
+def test_a_wrong_claim_is_an_error_that_names_it(changes, told):
+    with pytest.raises(claims.LedgerError, match=told):
+        claims.check([claim(**changes)])
+
+
+def test_a_claim_that_stands_twice_is_an_error():
+    with pytest.raises(claims.LedgerError, match="C001: stands there 2 times"):
+        claims.check([claim(), claim()])
+
+
+def test_a_file_that_is_no_list_is_an_error(tmp_path, monkeypatch):
+    for name in ("params", "book"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "_toc.yml").touch()
+    (tmp_path / "book" / "claims.yml").write_text("id: C001")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(claims.LedgerError, match="must be a list"):
+        claims.load()
+
+
+# -- receipts ----------------------------------------------------------------------------------------------------
+
+
+def test_receipts_of_the_real_modules_equal_the_paper():
+    judged = {c.id: verdicts.judge(c) for c in claims.load() if c.query.receipt}
+    assert len(judged) >= 15
+    assert not [(row.claim.id, row.value) for row in judged.values() if row.verdict != REPRODUCED]
+    assert {"340,992", "94,224", "68,880"} <= {row.value for row in judged.values()}
+
+
+def test_a_changed_receipt_is_not_reproduced(monkeypatch):
+    (own,) = [c for c in claims.load() if c.query.receipt == "parameters_reduced"]
+    monkeypatch.setattr(paper_facts, "value", lambda name: 68_881)
+    assert verdicts.judge(own).verdict == NOT
+
+
+# -- rules -------------------------------------------------------------------------------------------------------
+
+
+def test_exact():
+    assert verdicts.exact(64, 64) == REPRODUCED and verdicts.exact(63, 64) == NOT
+    assert verdicts.exact("nystrom", "nystrom") == REPRODUCED and verdicts.exact("exact", "nystrom") == NOT
+    assert verdicts.exact(0.798, 0.8, 0.01) == REPRODUCED
+
+
+def test_number():
+    assert verdicts.number(0.75, 0.6, 0.9, 0.74, 0.02) == REPRODUCED
+    assert verdicts.number(0.70, 0.6, 0.9, 0.74, 0.02) == WITHIN
+    assert verdicts.number(0.95, 0.9, 1.0, 0.74, 0.02) == NOT
+    assert verdicts.number(0.30, NAN, NAN, 0.335, 0.01) == NOT  # a p-value has no interval
+    assert verdicts.at_least(0.95, 0.91, 0.9) == REPRODUCED
+    assert verdicts.at_least(0.95, 0.85, 0.9) == WITHIN
+    assert verdicts.at_least(0.85, 0.80, 0.9) == NOT
+    assert verdicts.at_least(3, NAN, 2) == REPRODUCED
+
+
+def test_ordering_and_equality():
+    clear, unsure, wrong = (Difference(v, v - 0.02, v + 0.02, "") for v in (0.05, 0.01, -0.01))
+    assert verdicts.ordering([clear, clear]) == REPRODUCED
+    assert verdicts.ordering([clear, unsure]) == WITHIN
+    assert verdicts.ordering([clear, wrong]) == NOT
+    assert verdicts.ordering([clear, wrong], tolerance=0.02) == WITHIN
+    assert verdicts.ordering([unsure], tolerance=0.02) == REPRODUCED
+    assert verdicts.equal([unsure, wrong], 0.03) == REPRODUCED
+    assert verdicts.equal([unsure, wrong], 0.02) == WITHIN
+    assert verdicts.equal([clear], 0.02) == NOT
+
+
+def test_the_difference_shown_is_the_one_that_decides():
+    clear, unsure, wrong = (
+        Difference(v, v - w, v + w, of) for v, w, of in ((0.2, 0.01, "a"), (0.3, 0.5, "b"), (-0.1, 0.01, "c"))
+    )
+    assert "(b, least of 2)" in Answer(differences=[clear, unsure]).text
+    assert Answer(differences=[clear, unsure, wrong]).text.startswith("-0.100 [-0.110, -0.090] (c")
+    assert "(b, least of 3)" in Answer(differences=[clear, unsure, wrong], tolerance=0.2).text
+
+
+def test_the_difference_shown_of_an_equality_is_the_one_farthest_from_zero():
+    near, wide, far = (
+        Difference(v, v - w, v + w, of) for v, w, of in ((-0.015, 0.001, "a"), (0.01, 0.03, "b"), (0.05, 0.01, "c"))
+    )
+    assert "(b, farthest from zero of 2)" in Answer(differences=[near, wide], tolerance=0.02, alike=True).text
+    assert "(c, farthest from zero of 3)" in Answer(differences=[near, wide, far], tolerance=0.02, alike=True).text
+
+
+def test_an_equality_is_shown_by_what_it_hangs_on(rows):
+    assert "farthest from zero of 2" in rows["C079", "nsclc"].value
+    assert "least of 4" in rows["C071", "nsclc"].value
+
+
+# -- cohorts -----------------------------------------------------------------------------------------------------
+
+
+def test_on_synthetic_cohorts_only_facts_of_code_are_reproduced(rows):
+    synthetic = [row for row in rows.values() if row.synthetic]
+    assert {row.task for row in synthetic} == {"lgg", "brca"}
+    decided = [row for row in synthetic if row.verdict != UNTESTABLE]
+    assert decided and all(row.claim.query.setting for row in decided)
+    assert not [row for row in synthetic if row.verdict == NOT]
+    asked = [row for row in synthetic if row.claim.query.ordering and row.of == "lgg" and "4" not in row.claim.tables]
+    shown = [row for row in asked if row.reason == "synthetic cohort"]
+    assert len(shown) >= 5 and all(row.value.startswith(("+", "-")) for row in shown)
+    assert {row.reason for row in asked} == {"synthetic cohort"}  # the demo trains all variants
+    less = evidence.Results(params.load("lgg", "demo", variants=["wsi"]))
+    with pytest.raises(evidence.NotTestable, match="ctranspath_go is not trained on this cohort"):
+        less.require("ctranspath_go")
+    assert rows["C023", "lgg"].reason == "set to 64 here; synthetic cohort"  # the demo's tiles
+
+
+def test_the_papers_cohort_is_judged(rows):
+    better = rows["C071", "nsclc"]
+    assert better.verdict == REPRODUCED and "dual_go − go" in better.value
+    assert rows["C023", "nsclc"].verdict == REPRODUCED
+    assert rows["C014", "nsclc"].verdict == NOT and rows["C014", "nsclc"].value == "exact"
+    assert rows["C001", "nsclc"].verdict in (REPRODUCED, WITHIN, NOT)
+    assert rows["C019", "nsclc"].verdict == NOT  # six patients of the stub, not 465
+
+
+def test_a_failed_training_decides_nothing(rows):
+    assert rows["C065", "nsclc"].verdict == UNTESTABLE
+    assert rows["C065", "nsclc"].reason.startswith("failed: the training of clam")
+
+
+def test_a_training_of_one_fold_that_failed_decides_nothing_either(project):
+    by_id = {c.id: c for c in claims.load()}
+    results = evidence.Results(params.load("nsclc"))
+    lost = (results.predictions["variant"] == "dual_go") & (results.predictions["fold"] == 3)
+    results.predictions = results.predictions[~lost]
+    for name in ("C001", "C003", "C071", "C091"):
+        row = verdicts.judge(by_id[name], results, "nsclc")
+        assert (row.value, row.verdict) == ("–", UNTESTABLE)
+        assert row.reason == "failed: the training of dual_go left no predictions of fold 3"
+    assert verdicts.judge(by_id["C103"], results, "nsclc").verdict != UNTESTABLE  # the final models are all there
+    results.predictions = results.predictions[results.predictions["split"] == "val"]
+    with pytest.raises(evidence.NotTestable, match="failed: the training of wsi left"):
+        results.difference("wsi", "go", "roc_auc", "test")
+
+
+def test_a_real_cohort_that_is_not_the_papers_decides_nothing(project):
+    p = params.load("real_nsclc")
+    write(project, p, predict(p, {}, without=[n for n in PAPER if n not in ("go", "kegg")]))
+    own = verdicts.Ledger({"real_nsclc": p})
+    found = {row.claim.id: row for row in own.rows if row.task == "real_nsclc"}
+    assert found["C074"].verdict == UNTESTABLE and found["C074"].value.startswith("0.")
+    assert found["C074"].reason == "not the paper's cohort but NSCLC LUAD / LUSC, real counts"
+    assert found["C071"].reason == "dual_go is not trained on this cohort"
+    assert verdicts.stands_for(params.load("real_lgg")) == "lgg"
+    lgg = [row for row in own.rows if row.of == "lgg" and row.claim.query.none is None]
+    assert {row.reason for row in lgg} == {"no cohort of this task is here"}
+
+
+def test_an_own_table_of_patients_is_not_the_papers_cohort(project):
+    (own,) = [c for c in claims.load() if c.id == "C071"]
+    for changes in ({"cohort_table": "own.csv"}, {"sample_sheets": []}):
+        row = verdicts.judge(own, evidence.Results(params.load("nsclc", **changes)), "nsclc")
+        assert row.verdict == UNTESTABLE and row.reason.startswith("an own table of patients")
+    path = project / "results" / "nsclc" / "cohort.csv"
+    before = path.read_text()
+    path.write_text(before.replace("TCGA-AA-0003", "H-3"))
+    row = verdicts.judge(own, evidence.Results(params.load("nsclc")), "nsclc")
+    path.write_text(before)
+    assert row.verdict == UNTESTABLE and row.reason == "not TCGA's patients: 1 of 12 names are no barcodes"
+
+
+def test_models_whose_gene_sets_were_chosen_on_all_patients_reproduce_nothing(project):
+    by_id, results = {c.id: c for c in claims.load()}, evidence.Results(params.load("nsclc", selection="all_patients"))
+    for name in ("C001", "C004", "C071", "C030"):
+        row = verdicts.judge(by_id[name], results, "nsclc")
+        assert (row.verdict, row.reason) == (UNTESTABLE, "gene sets chosen on all patients") and row.value != "–"
+    for name in ("C050", "C022"):  # images alone, and a setting
+        assert verdicts.judge(by_id[name], results, "nsclc").verdict != UNTESTABLE
+    (row,) = [
+        r
+        for r in verdicts.Ledger({"lgg": params.load("lgg", "demo", selection="all_patients")}).rows
+        if (r.claim.id, r.of) == ("C071", "lgg")
+    ]
+    assert row.reason == "synthetic cohort; gene sets chosen on all patients"
+
+
+def test_a_setting_of_a_modality_that_is_not_there_decides_nothing(project):
+    by_id = {c.id: c for c in claims.load()}
+    genes = evidence.Results(params.load("real_lgg"))
+    slides = evidence.Results(params.load("nsclc", inputs="slides"))
+    assert verdicts.judge(by_id["C023"], genes, "lgg").reason == "this cohort has no slides"
+    assert verdicts.judge(by_id["C028"], slides, "nsclc").reason == "this cohort has no genes"
+    assert verdicts.judge(by_id["C028"], genes, "lgg").verdict == REPRODUCED
+    assert verdicts.judge(by_id["C023"], slides, "nsclc").verdict == REPRODUCED
+
+
+def test_a_cohort_of_other_classes_stands_for_none(project):
+    assert verdicts.stands_for(params.load("nsclc", class_names=["a", "b"])) == ""
+
+
+# -- what the queries find ---------------------------------------------------------------------------------------
+
+
+def test_comparisons_are_read_in_both_directions(project):
+    row = ("3", "wsi", "wsi_original", "roc_auc", "val", "corrected_t", 0.1, 0.02, 0.2, 0.01, 0.02, 5)
+    columns = ["table", "a", "b", "metric", "split", "method", "difference", "ci_low", "ci_high", "p", "p_holm", "n"]
+    pd.DataFrame([row], columns=columns).to_csv(project / "results/nsclc/comparisons.csv", index=False)
+    results = evidence.Results(params.load("nsclc"))
+    found = results.difference("wsi", "wsi_original", "roc_auc", "val")
+    turned = results.difference("wsi_original", "wsi", "roc_auc", "val")
+    assert (found.value, found.low, found.high) == (0.1, 0.02, 0.2)
+    assert (turned.value, turned.low, turned.high) == (-0.1, -0.2, -0.02)
+    assert results.p_value("wsi_original", "wsi", "roc_auc", "corrected_t") == 0.01
+
+
+def test_what_comparisons_lack_is_computed_from_the_predictions(project):
+    from scipy import stats
+
+    results = evidence.Results(params.load("nsclc"))
+    one, other = (results.per_fold.loc[name]["pr_auc"] for name in ("dual_go", "go"))
+    found = results.difference("dual_go", "go", "pr_auc", "val")
+    assert found.value == pytest.approx((one - other).mean())
+    half = stats.t.ppf(0.975, 4) * math.sqrt((1 / 5 + 1 / 4) * (one - other).var(ddof=1))
+    assert found.high - found.value == pytest.approx(half)
+    assert results.p_value("dual_go", "go", "pr_auc", "paired_t") == pytest.approx(stats.ttest_rel(one, other).pvalue)
+    test = results.difference("dual_go", "wsi_original", "roc_auc", "test")
+    assert test.low <= test.value <= test.high
+
+
+def test_named_gene_sets_are_found_by_identifier_or_name(project):
+    names = ["GOBP_SKIN_DEVELOPMENT", "organelle fission (GO:0048285)", "Meiotic Cell Cycle", "protein folding"]
+    table = pd.DataFrame(
+        {"library": "go", "source": "cross_genes", "set": names, "significant": [True, True, False, True]}
+    )
+    write(project, params.load("brca"), predict(params.load("brca"), {}))
+    table.to_csv(project / "results/brca/attention_sets.csv", index=False)
+    (own,) = [c for c in claims.load() if c.id == "C117"]
+    row = verdicts.judge(own, evidence.Results(params.load("brca")), "brca")
+    assert row.verdict == NOT and row.value == "2 of 4 differ; not among the chosen: GO:0009306"
+    table.assign(set=[*names[:3], "GOBP_PROTEIN_SECRETION"], significant=True).to_csv(
+        project / "results/brca/attention_sets.csv", index=False
+    )
+    assert verdicts.judge(own, evidence.Results(params.load("brca")), "brca").verdict == REPRODUCED
+
+
+def test_a_measurement_is_a_ratio_of_two_rows(project):
+    (own,) = [c for c in claims.load() if c.id == "C038"]
+    path = project / "benchmarks" / "results" / "memory.csv"
+    path.parent.mkdir(parents=True)
+    assert verdicts.judge(own).reason.startswith("not measured")
+    rows = [("batch", "dual", f"{way}, reference", "a GPU", mib) for way, mib in (("Original", 1000), ("reduced", 790))]
+    table = pd.DataFrame(rows, columns=["part", "fusion", "way", "device", "peak_mib"])
+    table.to_csv(path, index=False)
+    assert verdicts.judge(own).verdict == REPRODUCED and verdicts.judge(own).value == "0.790 (790 / 1000)"
+    table.assign(device="cpu").to_csv(path, index=False)  # counted without a GPU: shown, and decides nothing
+    assert verdicts.judge(own).verdict == UNTESTABLE and verdicts.judge(own).value == "0.790 (790 / 1000)"
+    table[:1].to_csv(path, index=False)
+    assert "has 0 rows" in verdicts.judge(own).reason
+
+
+def test_spread_balance_and_contrast_by_hand(project):
+    p = params.load("nsclc")
+    results = evidence.Results(p)
+    folds = results.per_fold
+    query = claims.Query.model_validate({"spread": {"pairs": [["kegg", "wsi"]], "metrics": ["roc_auc"]}})
+    found = queries.ANSWERS["spread"](query, results).differences[0]
+    assert found.value == pytest.approx(np.log(folds.loc["wsi"]["roc_auc"].std() / folds.loc["kegg"]["roc_auc"].std()))
+    query = claims.Query.model_validate({"balance": {"pairs": [["wsi_uib", "wsi"]]}})
+    gap = {v: (folds.loc[v]["sensitivity"] - folds.loc[v]["specificity"]).abs().mean() for v in ("wsi", "wsi_uib")}
+    assert queries.ANSWERS["balance"](query, results).differences[0].value == pytest.approx(gap["wsi"] - gap["wsi_uib"])
+    query = claims.Query.model_validate(
+        {"contrast": {"variant": "wsi", "higher": "sensitivity", "lower": "specificity"}}
+    )
+    expected = (folds.loc["wsi"]["sensitivity"] - folds.loc["wsi"]["specificity"]).mean()
+    assert queries.ANSWERS["contrast"](query, results).differences[0].value == pytest.approx(expected)
+
+
+# -- the page ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_every_claim_and_keeps_synthetic_values_apart(project, book):
+    text = book_ledger.page(book)
+    assert not [c.id for c in claims.load() if f"**{c.id}**" not in text]
+    line = next(x for x in text.split("\n") if "**C071**" in x)
+    cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+    assert cells[2] == "LGG grade II / III (synthetic)" and cells[3] == "–" and cells[4].startswith("+")
+    assert cells[5] == "not testable here: synthetic cohort"
+    assert "`lgg.yaml` + `demo.yaml`, seed 0, `results/lgg/predictions.parquet`" in cells[6]
+    assert "[NSCLC LUAD / LUSC](executed/nsclc/09_summary.ipynb) (the paper's cohort)" in text
+
+
+def test_the_glance_counts_every_row_once(project, book):
+    assert book.counts().to_numpy().sum() == len(book.rows)
+    text = book_ledger.glance(book)
+    assert "0.74 / 0.982 / 0.966" in text and "| C042 |" in text and "340,992" in text
+    assert "not testable here (synthetic cohort)" in text

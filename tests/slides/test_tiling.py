@@ -1,0 +1,249 @@
+"""Tiles are histolab's own; their number, choice and padding follow the parameters; a bad slide is named."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mmmil import params
+from mmmil.simulate import slides as synthetic_slides
+from mmmil.slides import bag_files, bags, tiling
+from mmmil.slides.bags import TilingError
+from mmmil.slides.files import SlideError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def svs(tmp_path_factory):
+    """A synthetic slide of 2048 px, three levels, with pen."""
+    path = tmp_path_factory.mktemp("slides") / "big.svs"
+    synthetic_slides.write_slide(path, synthetic_slides.Slide(("tiling", 3), 2048, planted_share=0.3, pen=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Four small slides: three with tissue enough, one with a little."""
+    folder = tmp_path_factory.mktemp("cohort")
+    rows = {}
+    for i, radius in enumerate((None, None, 200, 60)):
+        synthetic_slides.write_slide(folder / f"s{i}.svs", synthetic_slides.Slide(("few", i), 512, radius=radius))
+        rows[f"P{i}"] = (f"s{i}", str(folder / f"s{i}.svs"))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["slide_id", "slide_path"])
+
+
+@pytest.fixture
+def p(tmp_path):
+    return params.load(
+        "lgg", "demo", data_dir=str(tmp_path), results_dir=str(tmp_path / "results"), n_tiles=4, mpp_table=""
+    )
+
+
+def histolabs(path, folder, tile_px, level, percent=90.0) -> dict:
+    """Tiles that histolab writes: corner -> pixels."""
+    from histolab.slide import Slide
+    from histolab.tiler import GridTiler
+
+    GridTiler((tile_px, tile_px), level=level, tissue_percent=percent).extract(Slide(path, folder))
+    saved = {}
+    for file in folder.glob("*.png"):
+        x, y, *_ = file.stem.split(f"level{level}_")[1].split("-")
+        saved[int(x), int(y)] = np.asarray(Image.open(file).convert("RGB"))
+    return saved
+
+
+@pytest.mark.parametrize("tile_px, level", [(256, 0), (100, 0), (64, 1), (100, 1), (16, 2)])
+def test_tiles_and_pixels_are_histolabs(svs, tmp_path, tile_px, level):
+    saved = histolabs(svs, tmp_path, tile_px, level)
+    found = tiling.find_candidates(svs, tile_px, level, threads=2)
+    ours = [tuple(c) for c in found.coords[found.valid].tolist()]
+    assert len(ours) == len(saved) > 3 and ours == list(dict.fromkeys(ours)) and set(ours) == set(saved)
+    pixels = tiling.read_tiles(svs, np.array(ours), found.attributes)
+    assert all((saved[c] == tile).all() for c, tile in zip(ours, pixels, strict=True))
+    assert found.attributes["mpp"] == 0.5 * 4**level
+
+
+@pytest.mark.real
+def test_the_genuine_slide_gives_histolabs_own_fifteen_tiles(real_data, tmp_path):
+    path = real_data / "slides" / "CMU-1-Small-Region.svs"
+    saved = histolabs(path, tmp_path, 256, 0)
+    found = tiling.find_candidates(path)
+    ours = [tuple(c) for c in found.coords[found.valid].tolist()]
+    assert len(ours) == 15 and set(ours) == set(saved)
+    pixels = tiling.read_tiles(path, np.array(ours), found.attributes)
+    assert all((saved[c] == tile).all() for c, tile in zip(ours, pixels, strict=True))
+    assert found.attributes["mpp"] == pytest.approx(0.499)
+
+
+def test_threads_change_nothing(svs):
+    one, four = (tiling.find_candidates(svs, 100, threads=n) for n in (1, 4))
+    assert (one.coords == four.coords).all() and (one.tissue == four.tissue).all() and (one.valid == four.valid).all()
+
+
+def test_tiles_at_another_scale_cover_the_same_tissue(svs):
+    level, power, mpp = (
+        tiling.find_candidates(svs, 64, **kind) for kind in ({"level": 1}, {"magnification": 5}, {"mpp": 2.0})
+    )
+    for found in (power, mpp):
+        assert found.attributes["patch_size_level0"] == level.attributes["patch_size_level0"] == 256
+        assert found.attributes["mpp"] == 2.0 and found.valid.sum() == pytest.approx(level.valid.sum(), abs=4)
+    between = tiling.find_candidates(svs, 64, mpp=1.5)
+    assert between.attributes["patch_size_level0"] == 192 and between.attributes["size"] == 192
+    tiles = tiling.read_tiles(svs, between.coords[between.valid][:3], between.attributes)
+    assert tiles.shape == (3, 64, 64, 3)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("histolab_broken.svs", "no whole-slide image"),
+        ("kidney-48-5.tif", "plain TIFF"),
+        ("openslide_unreadable.svs", "reading its pixels failed .*: the file is damaged"),
+        ("nothing_there.svs", "is not there"),
+        ("openslide_boxes.tiff", "no plausible µm per pixel"),
+    ],
+)
+def test_each_bad_slide_is_told_by_name_and_kind(real_data, name, told):
+    with pytest.raises(SlideError, match=told) as error:
+        tiling.find_candidates(real_data / "slides" / name, tile_px=8)
+    assert name in str(error.value)
+
+
+@pytest.mark.real
+def test_a_fluorescence_slide_is_tiled_without_a_crash_and_a_tiny_one_has_no_tile(real_data):
+    glow = tiling.find_candidates(real_data / "slides/hamamatsu_DAPI_fluorescence.ndpi")
+    assert len(glow.coords) > 50  # mmmil.quality says that it is no H&E
+    assert tiling.find_candidates(real_data / "slides/openslide_small.svs").coords.shape == (0, 2)
+
+
+def test_a_slide_of_glass_has_no_candidate(tmp_path):
+    synthetic_slides.write_slide(tmp_path / "glass.svs", synthetic_slides.Slide(("glass",), 512, radius=1e-6))
+    found = tiling.find_candidates(tmp_path / "glass.svs", 64)
+    assert found.valid.sum() == 0
+
+
+# -- cohort ------------------------------------------------------------------------------------------------------
+def test_one_bad_slide_does_not_stop_the_others_and_is_named_at_the_end(cohort, p, tmp_path):
+    whole = Path(cohort["slide_path"].iloc[0]).read_bytes()
+    (tmp_path / "cut.svs").write_bytes(whole[: len(whole) // 2])
+    rows = {
+        "good": tuple(cohort.iloc[0]),
+        "cut": ("cut", str(tmp_path / "cut.svs")),
+        "gone": ("gone", str(tmp_path / "gone.svs")),
+    }
+    patients = pd.DataFrame.from_dict(rows, orient="index", columns=["slide_id", "slide_path"])
+    with pytest.raises(TilingError, match=r"(?s)2 of 3 slides.*cut: .*truncated.*gone: .*is not there"):
+        bags.tile_cohort(patients, p)
+    assert len(list((p.results / "tiles" / "s0" / "bags").iterdir())) == 1
+    again = bags.tile_cohort(patients.loc[["good"]], p)
+    assert again["problem"].tolist() == [""] and bag_files.load_bags(list(again["bag"])).shape == (1, 4, 64, 64, 3)
+
+
+def test_too_few_tiles_are_a_reason_an_error_or_padded(cohort, p):
+    table = bags.tile_cohort(cohort, p, workers=2)
+    few = int(table["valid"].iloc[3])
+    assert 1 <= few < 4 and table["problem"].tolist() == ["", "", "", f"{few} valid tiles, fewer than n_tiles (4)"]
+    with pytest.raises(TilingError, match=rf"P3: {few} valid tiles"):
+        bags.tile_cohort(cohort, p.override(few_tiles="error"))
+    padded = bags.tile_cohort(cohort, p.override(few_tiles="pad"))
+    assert padded["problem"].tolist() == [""] * 4 and padded["used"].tolist() == [4, 4, 4, few]
+    masks, pixels = bag_files.load_masks(list(padded["bag"])), bag_files.load_bags(list(padded["bag"]))
+    assert masks.sum(1).tolist() == [4, 4, 4, few] and masks[3, :few].all()
+    assert (pixels[~masks] == 255).all() and not (pixels[masks] == 255).all((1, 2, 3)).any()
+    assert len(bag_files.load_coords(padded["bag"].iloc[3])[0]) == few
+
+
+def test_the_number_that_all_patients_can_give(cohort, p):
+    table = bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=4))
+    valid = table["valid"].tolist()
+    assert set(table["used"].iloc[:3]) == {min(valid[:3])} and table["problem"].iloc[3].endswith("min_tiles (4)")
+    with pytest.raises(TilingError, match="no patient has min_tiles"):
+        bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=5000))
+    everyone = bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=1))
+    assert set(everyone["used"]) == {valid[3]}
+
+
+def test_a_slide_tiled_once_is_not_tiled_again(cohort, p, monkeypatch, code_replaced):
+    first = bags.tile_cohort(cohort.iloc[:2], p)
+    monkeypatch.setattr(tiling, "find_candidates", None)
+    monkeypatch.setattr(tiling, "read_tiles", None)
+    assert bags.tile_cohort(cohort.iloc[:2], p).equals(first)
+
+
+def candidates(n=60):
+    coords = np.stack(np.meshgrid(np.arange(6) * 64, np.arange(n // 6) * 64), -1).reshape(-1, 2)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(n)
+    return tiling.Candidates(coords[order], rng.random(n).astype(np.float32), rng.random(n) > 0.2, {"name": "a"})
+
+
+@pytest.mark.parametrize("how", ["random", "tissue", "spread"])
+def test_chosen_tiles_are_valid_distinct_and_in_reading_order(how):
+    found = candidates()
+    picked = tiling.choose(found, 9, how, seed=1)
+    assert found.valid[picked].all() and len(set(picked)) == 9
+    rows = [(y, x) for x, y in found.coords[picked]]
+    assert rows == sorted(rows)
+    assert (picked == tiling.choose(found, 9, how, seed=1)).all()
+    assert len(tiling.choose(found, 1000, how)) == found.valid.sum()
+    if how == "tissue":
+        assert set(found.tissue[picked]) == set(np.sort(found.tissue[found.valid])[-9:])
+
+
+def test_spread_tiles_lie_farther_apart_than_random_ones():
+    def nearest(how):
+        xy = candidates().coords[tiling.choose(candidates(), 9, how, seed=1)].astype(float)
+        apart = np.hypot(*(xy[:, None] - xy[None]).T) + 1e9 * np.eye(9)
+        return apart.min(1).mean()
+
+    assert nearest("spread") > 1.2 * nearest("random")
+
+
+def test_files_carry_tridents_names(cohort, p):
+    bag = bags.tile_cohort(cohort.iloc[:1], p)["bag"].item()
+    with h5py.File(bag) as file:
+        assert file["imgs"].chunks == (1, 64, 64, 3) and file["coords"].shape == (4, 2)
+        names = {"patch_size", "patch_size_level0", "level0_magnification", "target_magnification"}
+        assert names | {"overlap", "name", "level0_width", "level0_height"} <= set(file["coords"].attrs)
+
+
+def test_memory_does_not_grow_with_a_slide_that_has_no_pyramid(tmp_path):
+    import tifffile
+
+    side = 12_000
+    path = tmp_path / "flat.svs"
+
+    def tiles():
+        rng = np.random.default_rng(0)
+        tissue = np.clip(rng.normal((190, 100, 170), 25, (256, 256, 3)), 0, 255).astype(np.uint8)
+        glass = np.full((256, 256, 3), 243, np.uint8)
+        n = -(-side // 256)
+        for row in range(n):
+            for column in range(n):
+                yield tissue if 2 < row < 6 and 2 < column < 8 else glass
+
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            tiles(), shape=(side, side, 3), dtype=np.uint8, tile=(256, 256), photometric="rgb", compression="jpeg",
+            description="Aperio Image Library v12.0.15 \r\n12000x12000 |AppMag = 20|MPP = 0.5", metadata=None,
+        )  # fmt: skip
+    code = (
+        "import resource; from mmmil.slides import tiling\n"
+        "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"found = tiling.find_candidates({str(path)!r})\n"
+        "assert found.valid.sum() > 5, found\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // 1024)"
+    )
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    grown = int(
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env).stdout
+    )
+    assert grown < 600, grown  # MiB; at once it would be 144 MP x 7 bytes, about 1000

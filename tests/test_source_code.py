@@ -1,0 +1,240 @@
+"""Which code decides a result, and the two ways to keep a result under the key of code that did not make it."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmmil import record, source_code
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "mmmil").rglob("*.py"))
+
+
+def name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def keeps(path):
+    return "record.cached(" in path.read_text() and path.name != "record.py"
+
+
+KEEPING = [name_of(path) for path in FILES if keeps(path)]
+
+
+def test_comments_and_docstrings_are_not_code():
+    plain = source_code.code_digest("def f():\n    return 1\n")
+    assert source_code.code_digest('def f():\n    """Say."""\n    return 1  # why\n') == plain
+    assert source_code.code_digest("def f():\n    return 2\n") != plain
+
+
+def test_imports_inside_functions_count_and_those_for_type_checkers_do_not():
+    text = """
+from typing import TYPE_CHECKING
+import numpy
+from mmmil.training import fit
+if TYPE_CHECKING:
+    from mmmil.genes import tokens
+else:
+    from mmmil.genes import scaling
+def f():
+    import mmmil.models.clam
+    from mmmil.models.mcat import MCAT
+"""
+    found = ["mmmil.training.fit", "mmmil.genes.scaling", "mmmil.models.clam", "mmmil.models.mcat"]
+    assert source_code.imported(text) == found
+
+
+def test_there_are_modules_that_keep_results():
+    assert {"mmmil.slides.tiling", "mmmil.genes.tokens", "mmmil.training.runs"} <= set(KEEPING)
+
+
+@pytest.mark.parametrize("module", [*KEEPING, "mmmil.training.train", "mmmil.simulate.cohort"])
+def test_a_key_holds_every_module_that_the_computation_imports(module):
+    """Held against what Python itself has loaded, in a process that imports the module and nothing else."""
+    script = f"import sys, {module}; print(*(name for name in sys.modules if name.startswith('mmmil.')))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    wings = {name_of(path.parent) for path in FILES if path.name == "__init__.py" and not path.read_text()}
+    there = set(loaded.stdout.split()) - source_code.GROUND - wings
+    assert module in there and there <= set(source_code.modules(module))
+
+
+def test_what_the_ground_says_enters_keys_as_values():
+    """No module of the ground imports one that computes, so that leaving it out leaves nothing else out."""
+    for module in source_code.GROUND:
+        text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+        assert set(source_code.imported(text)) <= source_code.GROUND
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the package whose files a test may edit."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "mmmil", tmp_path / "mmmil", ignore=ignored)
+    for name in ("params", "_toc.yml"):
+        source = ROOT / name
+        shutil.copytree(source, tmp_path / name) if source.is_dir() else shutil.copy(source, tmp_path)
+
+    def run(script, fails=False):
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert bool(done.returncode) is fails, done.stderr
+        return done.stderr if fails else done.stdout.strip()
+
+    return tmp_path, run
+
+
+def test_a_change_of_code_anywhere_behind_a_result_is_another_key(copied):
+    folder, run = copied
+    script = "from mmmil import source_code; print(source_code.digest('mmmil.training.train'))"
+    before = run(script)
+    layers = folder / "mmmil/models/attention.py"
+    text = layers.read_text()
+    layers.write_text(text + "\n# a comment\n")
+    assert run(script) == before
+    layers.write_text(text + "\nLIMIT = 3\n")
+    changed = run(script)
+    assert changed != before
+    (folder / "mmmil/models/new.py").write_text("LIMIT = 4\n")  # a module that nobody has entered in a list
+    layers.write_text(text + "\nLIMIT = 3\ndef later():\n    from mmmil.models.new import LIMIT\n")
+    imported = run(script)
+    (folder / "mmmil/models/new.py").write_text("LIMIT = 5\n")
+    assert len({before, changed, imported, run(script)}) == 4
+
+
+def test_editing_a_module_that_a_kernel_has_loaded_keeps_nothing(copied):
+    folder, run = copied
+    script = """
+import pathlib
+from mmmil import record
+from mmmil.training import augmentation, fit
+make = lambda folder: (folder / "x").write_text("x") and None
+keep = lambda n: record.cached(pathlib.Path("kept"), {"n": n}, make, fit.__name__)
+file = pathlib.Path(augmentation.__file__)
+text = file.read_text()
+keep(1)
+file.write_text(text + "# a comment")
+keep(2)
+file.write_text(text + "LIMIT = 3")
+"""
+    refused = run(script + "keep(3)", fails=True).splitlines()[-1]
+    assert "mmmil.training.augmentation was edited" in refused and "restart the kernel" in refused
+    assert len(list((folder / "kept").iterdir())) == 2
+    run(script.replace("keep(1)", "").replace("keep(2)", "") + "file.write_text(text); keep(3)")
+
+
+def test_code_that_is_edited_while_a_result_is_made_keeps_nothing(copied):
+    folder, run = copied
+    script = """
+import pathlib
+from mmmil import record
+from mmmil.training import augmentation, fit
+def make(folder):
+    file = pathlib.Path(augmentation.__file__)
+    file.write_text(file.read_text() + "LIMIT = 3")
+record.cached(pathlib.Path("kept"), {}, make, fit.__name__)
+"""
+    assert "was edited" in run(script, fails=True)
+    assert list((folder / "kept").iterdir()) == []
+
+
+REPLACED = {
+    "class": ("build.MultimodalMIL = Mine", "mmmil.training.build.MultimodalMIL"),
+    "function": ("fit.predict = Mine", "mmmil.training.fit.predict"),
+    "method": ("fusion.MultimodalMIL.forward = lambda *_: 0", "mmmil.models.fusion.MultimodalMIL.forward"),
+    "new method": ("fusion.Encoder.__call__ = lambda *_: 0", "mmmil.models.fusion.Encoder.__call__"),
+    "number": ("clam.BAG_WEIGHT = 0.1", "mmmil.models.clam.BAG_WEIGHT"),
+    "table": ("backbone.FROZEN['other'] = 0", "mmmil.models.backbone.FROZEN"),
+    "library": ("fit.np = Mine", "mmmil.training.fit.np"),
+    "study": ("study.Study.bags = Mine", "mmmil.study.Study.bags"),
+}
+
+
+@pytest.mark.parametrize("replacing, named", REPLACED.values(), ids=REPLACED)
+def test_replacing_an_object_of_the_package_keeps_nothing(tmp_path, replacing, named):
+    script = f"""
+import pathlib
+from mmmil import record, study
+from mmmil.models import backbone, clam, fusion
+from mmmil.training import build, fit, train
+class Mine: pass
+make = lambda folder: (folder / "x").write_text("x") and None
+keep = lambda n: record.cached(pathlib.Path("kept"), {{"n": n}}, make, train.__name__)
+keep(1)
+{replacing}
+keep(2)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    refused = done.stderr.splitlines()[-1]
+    assert done.returncode and f"{named} was replaced" in refused and "register a class" in refused
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_a_result_that_is_there_is_not_handed_out_for_replaced_code(tmp_path, monkeypatch):
+    from mmmil.training import fit
+
+    def make(folder):
+        (folder / "x").write_text("x")
+
+    record.cached(tmp_path, {}, make, fit.__name__)
+    monkeypatch.setattr(fit, "predict", None)
+    with pytest.raises(source_code.ChangedCodeError, match=r"fit\.predict was replaced"):
+        record.cached(tmp_path, {}, make, fit.__name__)
+
+
+def test_no_list_of_modules_is_kept_by_hand():
+    """Keys come from imports: nothing in the package or the workflow names modules to hash."""
+    for path in [*FILES, ROOT / "workflow" / "Snakefile", *(ROOT / "workflow").glob("*.py")]:
+        assert "source_digest" not in path.read_text(), path
+
+
+# -- code of a notebook ------------------------------------------------------------------------------------------
+def cell(tmp_path, text):
+    """Digest of the class Mine in a cell of a notebook: a module whose source only `linecache` knows."""
+    script = f"""
+import linecache
+from mmmil import source_code
+text = {text!r}
+linecache.cache["<cell>"] = (len(text), None, text.splitlines(True), "<cell>")
+exec(compile(text, "<cell>", "exec"))
+print(source_code.own_digest(Mine))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+MINE = """
+import torch
+SHARE = 2
+def half(x):
+    return x / SHARE
+class Mine(torch.nn.Module):
+    def forward(self, tiles=None, genes=None, mask=None):
+        return half(tiles)
+"""
+
+
+def test_the_code_of_a_cell_is_its_class_and_all_that_it_names(tmp_path):
+    plain = cell(tmp_path, MINE)
+    assert cell(tmp_path, MINE.replace("    def forward", '    """Say."""\n    def forward')) == plain
+    assert cell(tmp_path, MINE + "\nother = 3\n") == plain
+    changed = [MINE.replace("half(tiles)", "half(genes)"), MINE.replace("SHARE = 2", "SHARE = 3")]
+    changed += [MINE.replace("x / SHARE", "x * SHARE"), MINE.replace("torch.nn.Module", "torch.nn.Identity")]
+    assert len({plain, *(cell(tmp_path, text) for text in changed)}) == 5
+
+
+def test_a_class_without_a_source_is_refused():
+    space = {"__name__": "nowhere"}
+    exec("class Mine:\n    def forward(self): pass", space)
+    with pytest.raises(source_code.ChangedCodeError, match="cannot be read"):
+        source_code.own_digest(space["Mine"])
+
+
+def test_the_syntax_tree_of_every_module_is_read():
+    for path in FILES:
+        ast.parse(path.read_text())
+    assert json.dumps(source_code.modules("mmmil.book"))

@@ -1,0 +1,132 @@
+"""Trainings as jobs: a receipt for each, the record from the receipts, and what becomes of those that fail."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmmil import params, record
+from mmmil.book import status
+from mmmil.evaluation import comparisons, metrics
+from mmmil.evaluation import summary as summaries
+from mmmil.training import fit, receipts, runs
+from mmmil.training import train as trainer
+
+NAMES = ["wsi", "go", "baseline_genes"]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study whose trainings are told what to predict; those in `study.broken` fail."""
+    p = params.load("lgg", "demo", variants=NAMES, n_folds=2, results_dir=str(tmp_path))
+    fake = SimpleNamespace(p=p, fold_numbers=[0, 1, -1], broken=set(), made=[])
+
+    def place(study, name, fold):
+        return p.results / "models" / name / str(fold), {"variant": name, "fold": fold}
+
+    def train(study, v, fold, folder, checkpoint):
+        study.made.append((v.name, fold))
+        if (v.name, fold) in study.broken:
+            raise fit.TrainingError("the loss is nan in epoch 0\nand more")
+        label = np.tile([0, 1], 6)
+        table = pd.DataFrame(
+            {"variant": v.name, "seed": 0, "fold": fold, "split": "test" if fold < 0 else "val"}, index=range(12)
+        )
+        table["patient_id"], table["label"] = [f"P{fold}-{i}" for i in range(12)], label
+        table["prob"] = np.random.default_rng(fold + 1).random(12)
+        table.to_parquet(folder / "predictions.parquet", index=False)
+
+    monkeypatch.setattr(runs, "_place", place)
+    monkeypatch.setattr(trainer, "train", train)
+    return fake
+
+
+def test_a_training_has_a_name():
+    assert receipts.parse("dual_go/3") == ("dual_go", 3) and receipts.parse("wsi/final") == ("wsi", -1)
+    for wrong in ("dual_go", "dual_go/last", "duel_go/1"):
+        with pytest.raises(params.ParameterError):
+            receipts.parse(wrong)
+
+
+def test_the_record_is_gathered_from_the_receipts(study):
+    assert receipts.run(study, receipts.trainings(study.p)) == 0
+    assert len(study.made) == 9
+    predictions, failures = receipts.read(study.p)
+    assert len(predictions) == 9 * 12 and list(predictions.columns) == runs.PREDICTIONS and failures.empty
+    receipts.receipt(study.p, "go/1").unlink()
+    with pytest.raises(receipts.BatchError, match=r"go/1\.json.*python -m mmmil train --task lgg --overlay demo"):
+        receipts.read(study.p)
+
+
+def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
+    study.broken = {("go", 1)}
+    assert receipts.run(study, receipts.trainings(study.p)) == 1
+    predictions, failures = receipts.read(study.p)
+    assert len(predictions) == 8 * 12
+    row = failures.iloc[0]
+    assert (row["variant"], row["fold"]) == ("go", "1") and "loss is nan" in row["error"] and "Traceback" in row["log"]
+    assert "go/1: TrainingError: the loss is nan" in receipts.failed(study.p)[0]
+    # Metrics over one fold of two would be no row of this table.
+    summary = summaries.summarise(predictions, study.p)
+    incomplete = (summary["variant"] == "go") & (summary["split"] == "val")
+    assert incomplete.any() and summary.loc[incomplete, "mean"].isna().all()
+    assert summary.loc[~incomplete, "mean"].notna().all()
+    shown = summaries.table(summary, NAMES).to_html()
+    assert shown.count(summaries.FAILED) == len(metrics.METRICS)
+    assert summaries.FAILED not in summaries.table(summary, NAMES, split="test").to_html()
+    record.write_atomically(study.p.results / "failures.csv", lambda path: failures.to_csv(path, index=False))
+
+
+def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
+    study.broken = {("go", 1), ("go", -1)}
+    receipts.run(study, receipts.trainings(study.p))
+    study.made.clear()
+    assert len(runs.predictions(study, NAMES)) == 7 * 12 and not study.made
+    assert runs.failures(study)["fold"].tolist() == [1, -1]
+    with pytest.raises(fit.TrainingError):  # asked for by name, it says what is wrong
+        runs.run(study, "go", 1)
+    receipts.forget_failures(study.p)
+    lacking = [t for t in receipts.trainings(study.p) if not receipts.receipt(study.p, t).is_file()]
+    assert lacking == ["go/1", "go/final"]
+    study.broken, study.made = set(), []
+    assert receipts.run(study, receipts.trainings(study.p)) == 0 and study.made == [("go", 1), ("go", -1)]
+    assert not receipts.failed(study.p) and runs.failures(study).empty
+    assert len(runs.predictions(study, NAMES)) == 9 * 12
+
+
+def test_a_task_of_which_every_training_failed_still_has_its_rows(study):
+    study.broken = {(name, fold) for name in NAMES for fold in study.fold_numbers}
+    assert receipts.run(study, receipts.trainings(study.p)) == 9
+    predictions, failures = receipts.read(study.p)
+    summary = summaries.summarise(predictions, study.p, NAMES)
+    assert len(failures) == 9 and set(summary["variant"]) == set(NAMES) and summary["mean"].isna().all()
+    assert comparisons.compare(predictions, study.p).empty
+
+
+def test_a_killed_job_fails_the_training_it_died_at_and_the_others_go_on(study):
+    job = ["wsi/0", "wsi/1", "wsi/final"]
+    receipts.run(study, job[:1])
+    rest = receipts.give_up(study, job, "ended by signal 9")
+    assert rest == ["wsi/final"] and not receipts.receipt(study.p, "wsi/final").is_file()
+    assert receipts.give_up(study, job[:2], "at its end") == []  # nothing is lacking: no training failed
+    assert json.loads(receipts.receipt(study.p, "wsi/0").read_text())["error"] == ""
+    told = json.loads(receipts.receipt(study.p, "wsi/1").read_text())
+    assert "was killed" in told["error"] and told["log"] == "ended by signal 9"
+    study.made.clear()
+    assert len(runs.predictions(study, ["wsi"])) == 2 * 12  # pages do not train it, and so do not die of it
+    assert study.made == [("wsi", -1)]
+    assert runs.standing(study, NAMES) == ["go", "baseline_genes"]
+    assert runs.standing(study, NAMES, [0, -1]) == NAMES
+
+
+def test_the_status_page_shows_the_end_of_the_log(tmp_path, monkeypatch):
+    p = params.load("lgg", "demo")
+    log = "\n".join(f"line {i}" for i in range(40))
+    table = pd.DataFrame([("go", "1", "ValueError: x", log)], columns=receipts.FAILURES)
+    monkeypatch.setattr(status, "read_results", lambda *_: table)
+    text = status.failures({"lgg": p})
+    assert text.startswith("(failed-trainings)=") and "`go/1`" in text and "line 39" in text and "line 3\n" not in text
+    monkeypatch.setattr(status, "read_results", lambda *_: table[:0])
+    assert "None." in status.failures({"lgg": p})

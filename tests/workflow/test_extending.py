@@ -1,0 +1,156 @@
+"""A 19th variant is one row, a fourth task one YAML and its lines in `_toc.yml`; what fails leaves the rest standing.
+
+All in a copy of the project, by the command that `make book` runs.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from scipy import stats
+from sklearn import metrics
+
+from mmmil import params, variants
+from tests import book_stubs
+
+ROWS = """        Variant("self_genes", "single genes, self-attention", "reduced", "genes", "self", ("11",)),
+        Variant("broken", "WSI, an encoder that is none", "resnet9", "", "image", ("3",)),
+"""
+BREAKS = ('"dual_go", "WSI + GO, dual-attention", "reduced"', '"dual_go", "WSI + GO, dual-attention", "resnet9"')
+TRIES = "    try:\n        return run(study, name, fold)\n"
+DIES = '    if (name, fold) == ("dual_go", 0):\n        __import__("os").kill(__import__("os").getpid(), 9)\n'
+TASK = {
+    "task": "fourth",
+    "title": "A fourth task",
+    "class_names": ["A", "B"],
+    "synthetic": True,
+    "overlay": "",
+    "data_dir": "data/{task}",
+    "label_rule": "grade",
+    "class_values": [["G2"], ["G3"]],
+    "sample_sheets": ["gdc_sample_sheet.tsv"],
+    "clinical": ["clinical.tsv"],
+    "mpp_table": "mpp.csv",
+    "incomplete": "exclude",
+    # The model of page 07 fails, and one of page 03.
+    "notebooks": ["03_backbone_pruning", "06_gene_representation", "07_attention_analysis", "09_summary"],
+    "variants": ["wsi", "dual_go", "self_genes", "broken", "baseline_genes"],
+    "weights": "random",
+    **{"sim_patients": 24, "sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "n_tiles": 4, "tile_px": 64},
+    **{"n_folds": 2, "epochs": 2, "ae_epochs": 2, "ae_hidden": 16, "latent_dim": 24, "width": 24, "apoz_tiles": 16},
+    **{"null_repeats": 1, "single_genes": 32},
+}
+PAGES = [f"book/executed/fourth/{name}" for name in TASK["notebooks"]]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("copy") / "project"
+    ignored = ("data", "results", "logs", "executed", "generated", "_build", ".*", "__pycache__")
+    shutil.copytree(book_stubs.ROOT, folder, ignore=shutil.ignore_patterns(*ignored))
+    experiments = folder / "mmmil" / "experiments.py"
+    text, mark = experiments.read_text(), "        # Not in the paper: what trivial models reach"
+    assert all(text.count(part) == 1 for part in (mark, BREAKS[0], TRIES))
+    experiments.write_text(text.replace(mark, ROWS + mark).replace(*BREAKS).replace(TRIES, DIES + TRIES))
+    (folder / "params" / "fourth.yaml").write_text(yaml.safe_dump(TASK))
+    toc = yaml.safe_load((folder / "_toc.yml").read_text())
+    for part in toc["parts"]:
+        for chapter in part["chapters"]:
+            own = [{"file": page} for page in PAGES if Path(page).name == Path(chapter["file"]).name]
+            chapter.get("sections", []).extend(own)
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    call = [sys.executable, "workflow/run.py", "--tasks", "fourth", "--overlay", "", "--cores", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (folder / "_build/html/index.html").is_file(), done.stdout[-3000:] + done.stderr[-3000:]
+    return folder, done
+
+
+def test_the_new_variant_and_the_new_task_are_in_the_book(built):
+    folder, _ = built
+    predictions = pd.read_parquet(folder / "results/fourth/predictions.parquet")
+    assert set(predictions["variant"]) == {"wsi", "self_genes", "baseline_genes"}
+    assert predictions.groupby("variant")["fold"].nunique().eq(3).all()
+    for page in (PAGES[1], PAGES[3]):
+        assert "self-attention" in (folder / "_build/html" / f"{page}.html").read_text()
+    assert "A fourth task" in (folder / "_build/html/book/09_summary.html").read_text()
+
+
+def test_what_failed_is_told_and_the_other_rows_stand(built):
+    folder, done = built
+    assert done.returncode == 1  # the book is there, and whoever started it is told
+    assert "6 trainings failed" in done.stderr and "fourth broken/0: " in done.stderr
+    failures = pd.read_csv(folder / "results/fourth/failures.csv")
+    assert failures["variant"].value_counts().to_dict() == {"broken": 3, "dual_go": 3}
+    killed = (failures["variant"] == "dual_go") & (failures["fold"] == "0")  # its job went on without it
+    assert failures.loc[killed, "error"].str.contains("was killed").all() and killed.sum() == 1
+    assert failures.loc[killed, "log"].str.contains("ended by signal 9").all()
+    assert failures.loc[~killed, "log"].str.contains("Traceback").all()
+    page = (folder / "_build/html/book/executed/fourth/09_summary.html").read_text()
+    link = re.search(r'<a[^>]+href="([^"#]+)#failed-trainings"[^>]*>failed</a>', page)
+    target = (folder / "_build/html/book/executed/fourth" / link[1]).resolve()
+    assert 'id="failed-trainings"' in target.read_text() and "broken/0" in target.read_text()
+    assert re.search(
+        r"failed-trainings[^>]*>(<[^>]+>)*failed", (folder / "_build/html/book/09_summary.html").read_text()
+    )
+
+
+def test_a_page_whose_model_failed_says_so_and_shows_the_rest(built):
+    folder, _ = built
+    page = {name: (folder / "_build/html" / f"{name}.html").read_text() for name in PAGES}
+    assert "no proposed model: none was trained, or one failed" in page[PAGES[2]]
+    assert "WSI, UIB-reduced + APoZ" in page[PAGES[0]]
+
+
+def recomputed(predictions, variant, metric, split, p):
+    """A metric's mean over folds and its Student interval, or its one value on the test set: scikit-learn alone."""
+    compute = {
+        "accuracy": lambda y, q: metrics.accuracy_score(y, q >= p.threshold),
+        "f1": lambda y, q: metrics.f1_score(y, q >= p.threshold, zero_division=0),
+        "sensitivity": lambda y, q: metrics.recall_score(y, q >= p.threshold, zero_division=0),
+        "specificity": lambda y, q: metrics.recall_score(y, q >= p.threshold, pos_label=0, zero_division=0),
+        "pr_auc": metrics.average_precision_score,
+        "roc_auc": metrics.roc_auc_score,
+    }[metric]
+    own = predictions[(predictions["variant"] == variant) & (predictions["split"] == split)]
+    values = np.array([compute(fold["label"], fold["prob"]) for _, fold in own.groupby("fold")])
+    if split == "test":
+        return values.mean(), None
+    half = stats.t.ppf((1 + p.confidence) / 2, len(values) - 1) * stats.sem(values)
+    low, high = values.mean() - half, values.mean() + half
+    return values.mean(), (max(low, 0), min(high, 1))
+
+
+def test_twenty_random_cells_of_the_book_are_recomputed_from_the_predictions(built):
+    folder, _ = built
+    p = params.check(TASK)
+    predictions = pd.read_parquet(folder / "results/fourth/predictions.parquet")
+    page = (folder / "_build/html/book/executed/fourth/09_summary.html").read_text()
+    names = {v.shown_as: v.name for v in variants.VARIANTS.values()} | {"single genes, self-attention": "self_genes"}
+    cells = []
+    tables = [t for t in BeautifulSoup(page, "html.parser").find_all("table") if "roc_auc" in t.get_text()]
+    for table, split in zip(tables[:2], ("val", "test"), strict=True):
+        columns = [th.get_text(strip=True) for th in table.find("thead").find_all("th")][1:]
+        for row in table.find("tbody").find_all("tr"):
+            variant = names.get(row.find("th").get_text(strip=True))
+            shown = [td.get_text(strip=True) for td in row.find_all("td")]
+            cells += [(variant, metric, split, text) for metric, text in zip(columns, shown, strict=True)]
+    cells = [cell for cell in cells if cell[3] != "failed"]
+    assert len(cells) == 3 * 6 * 2
+    for at in np.random.default_rng().choice(len(cells), 20, replace=False):
+        variant, metric, split, text = cells[at]
+        mean, *interval = map(float, re.findall(r"\d\.\d+", text))
+        value, expected = recomputed(predictions, variant, metric, split, p)
+        assert abs(mean - value) <= 0.0005 + 1e-9, cells[at]
+        if expected:
+            assert np.allclose(interval, expected, atol=0.0005 + 1e-9), cells[at]
+        else:
+            assert interval[0] <= mean <= interval[1], cells[at]

@@ -1,0 +1,136 @@
+"""What a fresh clone stands on: the environment's files, clean notebooks, no path of a machine, one run at a time."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests import book_stubs
+
+ROOT = book_stubs.ROOT
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PRESCRIBED = "histolab openslide-python pydeseq2 gseapy torch timm jupyter-book papermill snakemake nystrom-attention"
+TEXT = {".py", ".md", ".yml", ".yaml", ".toml", ".ipynb", ".cff", ".bib", ".cfg", ""}
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    spec = importlib.util.spec_from_file_location("run", ROOT / "workflow" / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_conda_gives_python_pip_and_uv_and_no_other_version():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["dependencies"] == ["python=3.12", "pip", "uv"]
+
+
+def test_the_lock_names_every_package_with_hashes_and_no_address():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock and "--index" not in lock
+    pins = re.findall(r"^([A-Za-z0-9_.-]+)==", lock, re.MULTILINE)
+    assert set(PRESCRIBED.split()) <= set(pins)
+    assert len(re.findall(r"^\S+==[^\n]*\\\n    --hash=sha256:", lock, re.MULTILINE)) == len(pins) > 150
+    assert re.search(r"^jupyter-book==1\.", lock, re.MULTILINE)
+    assert not (ROOT / "uv.lock").exists() and not (ROOT / ".python-version").exists()
+
+
+def test_the_book_is_jupyter_book_one_and_executes_nothing():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["execute"]["execute_notebooks"] == "off" and config["only_build_toc_files"]
+    assert {".venv/**", "**/.snakemake/**", "_build"} <= set(config["exclude_patterns"])
+    assert config["copyright"] and not config["launch_buttons"]["thebe"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stripped_and_only_call_the_package(path):
+    notebook = json.loads(path.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not [cell for cell in code if cell["outputs"] or cell["execution_count"] is not None]
+    tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    assert {"task", "overlay"} <= set(re.findall(r"^(\w+) *=", "".join(tagged[0]["source"]), re.MULTILINE))
+    for cell in code:
+        assert not re.search(r"^\s*(def|class|async def)\s", "".join(cell["source"]), re.MULTILINE)
+    for cell in notebook["cells"]:  # three executed copies of one label would collide
+        if cell["cell_type"] == "markdown":
+            assert not re.search(r"^\([\w-]+\)=|:name:|:label:", "".join(cell["source"]), re.MULTILINE)
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_no_path_of_a_machine_in_the_repository():
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    homes = re.compile(r"/(?:home|Users|root|work|tmp)/\w|[A-Z]:\\\\Users")
+    shared = "../" + "shared"
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if path.suffix not in TEXT or name.startswith("book/_static") or not path.is_file():
+            continue
+        text = path.read_text(errors="replace")
+        assert not homes.search(text), f"{name}: {homes.search(text).group()}"
+        assert shared not in text or name == "mmmil/params.py", name
+
+
+def test_make_targets_and_test_command():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("book", "test", "real", "lab", "clean", "lock", "lint"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_hooks_fetch_nothing():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in hooks["repos"]] == ["local"]
+
+
+def test_one_run_at_a_time(launcher, tmp_path):
+    lock = launcher.take_lock(tmp_path / "run.lock")
+    with pytest.raises(launcher.RunError, match=f"process {os.getpid()}"):
+        launcher.take_lock(tmp_path / "run.lock")
+    os.close(lock)
+    os.close(launcher.take_lock(tmp_path / "run.lock"))
+
+
+def test_a_job_that_outlived_its_run_is_waited_for(launcher, tmp_path):
+    path = tmp_path / "run.lock"
+    lock = launcher.take_lock(path)
+    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdin=lock)
+    os.close(lock)
+    path.write_text("999999999")  # the killed run's process
+    with pytest.raises(launcher.RunError, match="still holds"):
+        launcher.take_lock(path, patience=0.2, step=0.1)
+    job.kill()
+    job.wait()
+    os.close(launcher.take_lock(path, patience=5, step=0.1))
+
+
+def test_a_wrong_parameter_stops_before_any_work(launcher, capsys):
+    assert launcher.main(["--tasks", "no_such_task"]) == 2
+    assert "no_such_task.yaml does not exist" in capsys.readouterr().err
+
+
+def test_the_workflow_plans_every_step_of_a_task():
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--cores", "1", "--nolock"),
+            *("--forceall", "--dry-run", "--quiet", "rules", "--config", "tasks=lgg", "overlay=demo"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    assert counts["cohort"] == counts["tiles"] == counts["genes"] == counts["record"] == counts["book"] == "1"
+    assert int(counts["notebook"]) == 8 and counts["train_lgg_0"] == counts["train_lgg_1"] == "1"
