@@ -83,11 +83,11 @@ def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1):
 def features(task: Task, encoder: Annotated[str, typer.Option(help="resnet50d or ctranspath")], overlay: Overlay = ""):
     """Compute a frozen encoder's features of every bag, which its trainings then find."""
     from mmmil import study
-    from mmmil.training import inputs
+    from mmmil.training.features import frozen_features
 
     s = study.load(params.load(task, overlay))
     for fold in s.fold_numbers:
-        inputs.frozen_features(s, encoder, fold)
+        frozen_features(s, encoder, fold)
 
 
 @app.command()

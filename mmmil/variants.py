@@ -17,7 +17,8 @@ class Variant:
     # mil_features), colour (baseline), or ""
     backbone: str
     genes: str  # go, kegg (gene sets), genes (one vector of single genes), all (baseline), or ""
-    fusion: str  # image, genes, self, dual, co (MCAT), clam, transmil, or logistic (baseline)
+    # image, genes, self, dual, co (MCAT), clam, transmil, logistic (baseline), or the name of a registered aggregator
+    fusion: str
     tables: tuple[str, ...] = ()
 
     @property
@@ -74,13 +75,17 @@ VARIANTS = {
 }
 
 BASELINES = [name for name, v in VARIANTS.items() if v.fusion == "logistic"]
+OWN: dict[str, Variant] = {}  # rows that a notebook has added in this process (mmmil.models.registry)
 
 
 def variant(name: str) -> Variant:
-    """A row of the table. Raises ParameterError for a name that is not in it."""
-    if name not in VARIANTS:
-        raise ParameterError(f"variants: no variant {name!r}; there are {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+    """A row of the table, or one that was registered. Raises ParameterError for a name that is neither."""
+    if name not in VARIANTS and name not in OWN:
+        raise ParameterError(
+            f"variants: no variant {name!r}; there are {', '.join([*VARIANTS, *OWN])}. A class of a notebook's own is "
+            "known where it is registered, in every process anew (mmmil.models.registry)"
+        )
+    return VARIANTS[name] if name in VARIANTS else OWN[name]
 
 
 def variants(p: Params) -> list[str]:

@@ -7,6 +7,7 @@ replaced by its mean over the training patients, which is zero after `token_scal
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from mmmil.training import build, runs
 from mmmil.training import device as training_device
 from mmmil.training.fit import Inputs
 
+if TYPE_CHECKING:
+    from mmmil.study import Study
+
 OVER = {"tiles": "_image", "sets": "_genes"}  # tokens, and how the names of attention over them end
 AT_ONCE = 64  # bags in one pass
 
@@ -25,7 +29,7 @@ class AttributionError(ValueError):
     """A model has no such tokens; says what it reads."""
 
 
-def variants(study) -> list[str]:
+def variants(study: Study) -> list[str]:
     """The proposed models that a task has trained: multimodal where it has both modalities, else of the one it has.
 
     Left out are those of which a training failed in the batch.
@@ -90,8 +94,10 @@ class Tokens:
         return torch.cat(found).cpu().numpy()
 
 
-def tokens(study, name: str, fold: int = -1, over: str | None = None) -> Tokens:
+def tokens(study: Study, name: str, fold: int = -1, over: str | None = None, seed: int | None = None) -> Tokens:
     """Tokens of a variant's kept model on the patients that its fold evaluates (-1: the test set).
+
+    seed: of the training, where it is not the study's.
 
     Raises AttributionError where the model has no tokens of the kind `over` ('tiles' or 'sets').
     """
@@ -99,7 +105,7 @@ def tokens(study, name: str, fold: int = -1, over: str | None = None) -> Tokens:
     if over and over not in kinds(name):
         raise AttributionError(f"{name} reads no {over}: nothing can be left out of them (task inputs: {p.inputs})")
     fabric = training_device.make_fabric(p)
-    model, inputs = build.load_model(study, v, fold, runs.run(study, name, fold), fabric)
+    model, inputs = build.load_model(study, v, fold, runs.run(study, name, fold, seed), fabric)
     model.eval()
     bag_model = model.module
     train, evaluated = study.fold_patients(fold)

@@ -11,7 +11,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,10 @@ import pandas as pd
 from mmmil import record, variants
 from mmmil.interpretation.hooks import AttentionError
 from mmmil.training import runs
+
+if TYPE_CHECKING:
+    from mmmil.study import Study
+    from mmmil.variants import Variant
 
 # A prediction is made again with the same weights, inputs and batches; this is what may differ.
 TOLERANCE = 1e-6
@@ -74,13 +78,20 @@ def over_tokens(rows: np.ndarray) -> np.ndarray:
 
 
 def extract(
-    study, name: str, heads: Heads = "mean", form: Form = "weights", layers: Layers = "last", anew: bool = False
+    study: Study,
+    name: str,
+    heads: Heads = "mean",
+    form: Form = "weights",
+    layers: Layers = "last",
+    anew: bool = False,
+    labels: pd.Series | None = None,
 ) -> Attention:
     """Attention of a variant's final model over the held-out test patients.
 
     heads: 'mean' over them, each counted by what it gives to tokens, or 'each'; form: 'weights' after the softmax, or
     'scores' before it; layers: the 'last' one, or the 'rollout' over both of an encoder (Abnar & Zuidema 2020), which
-    averages over heads by its definition.
+    averages over heads by its definition; labels: patient -> 0/1 that the model was trained on, where they are not the
+    study's.
 
     Averaged weights of the last layer were kept when the model predicted these patients. Everything else, and these
     too with `anew`, is read from the kept model, which predicts them once more. Raises AttentionError where that
@@ -95,9 +106,9 @@ def extract(
     v = variants.variant(name)
     if v.fusion == "logistic":
         raise AttentionError(f"{name} is logistic regression, which has no attention")
-    folder = runs.run(study, name, -1)
+    folder = runs.run(study, name, -1, labels=labels)
     predicted = record.read_parquet(folder / "predictions.parquet")
-    ids, labels, prob = (predicted[column].to_numpy() for column in ("patient_id", "label", "prob"))
+    ids, classes, prob = (predicted[column].to_numpy() for column in ("patient_id", "label", "prob"))
     if (heads, form, layers) == ("mean", "weights", "last") and not anew:
         with np.load(folder / "attention.npz") as kept:
             weights = dict(kept)
@@ -108,10 +119,19 @@ def extract(
     if form == "weights":
         weights = {source: over_tokens(rows) for source, rows in weights.items()}
     sets = study.gene_tokens(-1, v.genes).names if v.uses_genes else []
-    return Attention(name, list(ids), labels, prob, sets, weights, heads, form, layers)
+    return Attention(name, list(ids), classes, prob, sets, weights, heads, form, layers)
 
 
-def _again(study, v, folder: Path, ids, recorded, heads, form, layers) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _again(
+    study: Study,
+    v: Variant,
+    folder: Path,
+    ids: np.ndarray,
+    recorded: np.ndarray,
+    heads: Heads,
+    form: Form,
+    layers: Layers,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Attention from the kept model, source -> (patients, [H,] N), and the probabilities of that pass."""
     import torch
 

@@ -8,6 +8,8 @@ out were never seen in training, so a curve speaks of its ranking only beside th
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -21,6 +23,9 @@ from mmmil.simulate import truth as planted_truth
 from mmmil.slides import bag_files
 from mmmil.training import runs
 
+if TYPE_CHECKING:
+    from mmmil.study import Study
+
 FRACTIONS = np.linspace(0, 1, 11)
 RANDOM_ORDERS = 20
 COLUMNS = ["over", "ranking", "direction", "patient_id", "fraction", "prob"]
@@ -31,7 +36,7 @@ class FaithfulnessError(ValueError):
 
 
 # -- deletion and insertion --------------------------------------------------------------------------------------
-def curves(study, name: str, over: str, orders: int = RANDOM_ORDERS) -> pd.DataFrame:
+def curves(study: Study, name: str, over: str, orders: int = RANDOM_ORDERS) -> pd.DataFrame:
     """Deletion and insertion curves of the test patients, found in the record or made now.
 
     One row per ranking (each attention, `gradient`, and `random`: the mean of `orders` orders), direction, patient and
@@ -107,7 +112,7 @@ def areas(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
 
 
 # -- planted truth -----------------------------------------------------------------------------------------------
-def planted_tiles(study, name: str, confidence: float = 0.95) -> pd.DataFrame:
+def planted_tiles(study: Study, name: str, confidence: float = 0.95) -> pd.DataFrame:
     """AUROC of a model's scores for the tiles that carry planted nuclei, each patient once, by a model that never saw
     the patient.
 
@@ -152,7 +157,7 @@ def evenness(weights: np.ndarray) -> float:
     return float(np.exp(stats.entropy(share)) / len(share))
 
 
-def _planted(study, patient: str) -> np.ndarray:
+def _planted(study: Study, patient: str) -> np.ndarray:
     coords, a = bag_files.load_coords(study.bag_paths[patient])
     slide_id = study.cohort.patients.loc[patient, "slide_id"]
     return planted_truth.planted_share(study.p.data, slide_id, coords, int(a["patch_size_level0"])) >= 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,14 @@ from mmmil import variants
 from mmmil.interpretation.extract import Attention, extract
 from mmmil.training import runs
 
+if TYPE_CHECKING:
+    from mmmil.study import Study
+
 NAMES = ["library", "source", "set"]
 SHOWN_AS = {"self_genes": "self-attention", "cross_genes": "cross-attention"}
 
 
-def models(study) -> dict[str, str]:
+def models(study: Study) -> dict[str, str]:
     """library -> the model whose attention over its sets is analysed: the proposed one, or without slides the sets'.
 
     A library is left out where the batch could not train its final model.
@@ -91,7 +95,7 @@ def permutation_p(table: pd.DataFrame, labels: np.ndarray, n: int = 1000, seed: 
     return pd.Series((1 + hits) / (1 + n), index=table.columns, name="permutation_p")
 
 
-def analyse(study, name: str) -> tuple[Attention, dict[str, pd.DataFrame]]:
+def analyse(study: Study, name: str) -> tuple[Attention, dict[str, pd.DataFrame]]:
     """Attention of a variant's final model, and per source over gene sets the comparison with its permutation p.
 
     A set is `significant` where the adjusted p and the permutation p are both below `attention_fdr`, as in the paper;
@@ -119,7 +123,7 @@ def smallest_p(labels: np.ndarray) -> float:
     return float(stats.mannwhitneyu(np.arange(one) + zero, np.arange(zero)).pvalue)
 
 
-def gsea_overlap(study, library: str, tables: dict[str, pd.DataFrame], k: int = 10) -> pd.DataFrame:
+def gsea_overlap(study: Study, library: str, tables: dict[str, pd.DataFrame], k: int = 10) -> pd.DataFrame:
     """Whether attention orders the sets as the enrichment of the training patients does, one row per source.
 
     rho and its p: Spearman's between |effect| and |NES| over the chosen sets; signed_rho: between effect and NES; top:
@@ -171,7 +175,7 @@ def planted_auroc(attention: Attention, tables: dict[str, pd.DataFrame], planted
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def counts(study) -> pd.DataFrame:
+def counts(study: Study) -> pd.DataFrame:
     """Significant gene sets of the analysed models, one row per library and source, as the section page shows them.
 
     smallest_p: what the test can give at best with so many test patients.
@@ -189,7 +193,7 @@ def counts(study) -> pd.DataFrame:
     )
 
 
-def every_set(study) -> pd.DataFrame:
+def every_set(study: Study) -> pd.DataFrame:
     """The tests of every analysed model, one row per gene set: columns library, source, set, then `analyse`'s."""
     found = {
         (library, source): table

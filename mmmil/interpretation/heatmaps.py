@@ -10,6 +10,7 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from mmmil.params import Params
 from mmmil.slides import bag_files
 from mmmil.slides.places import HeatmapError, Place, place
 from mmmil.training import runs
+
+if TYPE_CHECKING:
+    from mmmil.study import Study
 
 FILES = ["patient_id", "label", "variant", "prob", "png", "geojson"]
 
@@ -34,7 +38,7 @@ class Heatmap:
     maps: dict[str, np.ndarray]
 
 
-def sources(study) -> dict[str, tuple[str, str]]:
+def sources(study: Study) -> dict[str, tuple[str, str]]:
     """The maps of Figs 9-11 that a task can have: title -> (variant, source of attention); none without slides.
 
     Models that the batch could not train have none.
@@ -52,7 +56,7 @@ def sources(study) -> dict[str, tuple[str, str]]:
 
 
 # -- who is shown ------------------------------------------------------------------------------------------------
-def of_each_class(study) -> list[Heatmap]:
+def of_each_class(study: Study) -> list[Heatmap]:
     """One patient per class with all maps of `sources`; empty for a task without slides.
 
     The patient is chosen by `extract.exemplars` of the first map's model: of those called rightly, the nearest
@@ -73,6 +77,13 @@ def of_each_class(study) -> list[Heatmap]:
         prob = {name: float(model.prob[at[name]]) for name, model in models.items()}
         found.append(Heatmap(patient, int(first.labels[i]), prob, maps))
     return found
+
+
+def place_of(study: Study, patient: str) -> Place:
+    """Where a patient's tiles lie on the slide (see `places.place`). Raises HeatmapError for a task without slides."""
+    if study.tiles is None:
+        raise HeatmapError(f"task '{study.p.task}' has no slides (inputs: {study.p.inputs}): there is nothing to map")
+    return place(patient, Path(study.cohort.patients.loc[patient, "slide_path"]), Path(study.bag_paths[patient]))
 
 
 def require_both_classes(p: Params, labels: np.ndarray) -> None:
@@ -122,7 +133,7 @@ def geojson(where: Place, maps: dict[str, np.ndarray], patient: str = "") -> dic
     return {"type": "FeatureCollection", "features": features}
 
 
-def write(study, patient: str, maps: dict[str, np.ndarray], folder: Path | None = None) -> tuple[Path, Path]:
+def write(study: Study, patient: str, maps: dict[str, np.ndarray], folder: Path | None = None) -> tuple[Path, Path]:
     """Write `<patient>.png` and `<patient>.geojson` into results/<task>/heatmaps (or `folder`), each whole or not.
 
     maps: title -> (N,) attention over the patient's tiles, in the bag's order. Raises HeatmapError as `place` does,
@@ -130,7 +141,7 @@ def write(study, patient: str, maps: dict[str, np.ndarray], folder: Path | None 
     """
     from mmmil.plots.attention import attention_on_slide
 
-    where, folder = place(study, patient), folder or study.p.results / "heatmaps"
+    where, folder = place_of(study, patient), folder or study.p.results / "heatmaps"
     for title, weights in maps.items():
         if len(weights) != len(where.coords):
             raise HeatmapError(
@@ -144,7 +155,7 @@ def write(study, patient: str, maps: dict[str, np.ndarray], folder: Path | None 
     return png, record.write_atomically(folder / f"{patient}.geojson", lambda t: t.write_text(text))
 
 
-def write_all(study) -> pd.DataFrame:
+def write_all(study: Study) -> pd.DataFrame:
     """Write the heatmaps of `of_each_class`, and index.csv that says who was shown; its rows, columns FILES.
 
     Pictures and GeoJSON files of patients that an earlier training showed are removed from the folder.

@@ -16,7 +16,7 @@ that a null can give is 1 / (1 + its size), and one whose least p is not below t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,44 +44,20 @@ SLACK = 1e-9  # equal effects, summed in another order
 Effects = dict[str, np.ndarray]  # source -> effects (repetitions, sets)
 
 
-@dataclass
-class PermutedLabels(Study):
-    """A study whose models are trained on shuffled labels of the development patients, and on nothing else that is new.
+def permuted_labels(study: Study, draw: int) -> pd.Series:
+    """The `draw`-th shuffle of the development patients' labels, the same one whenever it is asked for.
 
-    The gene sets and their tokens stay those of `original`, and so do the test patients' labels.
+    The test patients keep their labels, and a model trained on these its gene sets and tokens.
     """
-
-    original: Study | None = None
-    permuted: pd.Series | None = None
-
-    @classmethod
-    def of(cls, study: Study, draw: int) -> PermutedLabels:
-        """The `draw`-th shuffle, the same one whenever it is asked for."""
-        labels = study.labels.copy()
-        own = labels.index[study.folds >= 0]
-        labels.loc[own] = np.random.default_rng([study.p.seed, draw]).permutation(labels.loc[own].to_numpy())
-        return cls(study.p, study.cohort, study.folds, study.tiles, study, labels)
-
-    @property
-    def labels(self) -> pd.Series:
-        return self.permuted
-
-    def gene_tokens(self, fold: int, library: str):
-        return self.original.gene_tokens(fold, library)
-
-    def gene_encoder_inputs(self, fold: int, tokens):
-        return self.original.gene_encoder_inputs(fold, tokens)
-
-    def fold_bags(self, fold: int) -> list[str]:
-        return self.original.fold_bags(fold)
-
-    def bags(self, fold: int):
-        return self.original.bags(fold)
+    labels = study.labels.copy()
+    own = labels.index[study.folds >= 0]
+    labels.loc[own] = np.random.default_rng([study.p.seed, draw]).permutation(labels.loc[own].to_numpy())
+    return labels
 
 
 def trained(study: Study, name: str, n: int) -> Effects:
     """Effects of `n` models trained on permuted labels, each a training of its own that is kept in the record."""
-    found = [gene_sets.extract(PermutedLabels.of(study, draw), name) for draw in range(n)]
+    found = [gene_sets.extract(study, name, labels=permuted_labels(study, draw)) for draw in range(n)]
     return _stacked([_effects(a.weights, a.labels) for a in found])
 
 

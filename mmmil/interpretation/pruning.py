@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,11 @@ from mmmil import variants
 from mmmil.models import backbone
 from mmmil.training import build, device, runs
 
+if TYPE_CHECKING:
+    from mmmil.study import Study
 
-def kept_channels(study, name: str = "wsi") -> pd.DataFrame:
+
+def kept_channels(study: Study, name: str = "wsi") -> pd.DataFrame:
     """Whether each channel was kept by each training of a variant: (channels, folds) bool, -1 the final model.
 
     Trainings that failed in the batch have no column.
@@ -50,7 +54,7 @@ def agreement(kept: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([row], index=["channels of the last convolution"])
 
 
-def before_and_after(study, fold: int = -1) -> tuple[nn.Module, nn.Module, pd.DataFrame]:
+def before_and_after(study: Study, fold: int = -1) -> tuple[nn.Module, nn.Module, pd.DataFrame]:
     """The encoder of `wsi` as a fold's training starts with it, whole and pruned, both in evaluation mode on the CPU.
 
     The third has every channel's apoz and whether it is kept, as the training records them in `apoz.csv`. Both are
@@ -70,7 +74,7 @@ def before_and_after(study, fold: int = -1) -> tuple[nn.Module, nn.Module, pd.Da
     return *made, table.rename_axis("channel")
 
 
-def training_tiles(study, fold: int, number: int) -> np.ndarray:
+def training_tiles(study: Study, fold: int, number: int) -> np.ndarray:
     """Up to `number` tiles (n, px, px, 3) uint8 of a fold's training patients, one from each patient in turn."""
     bags, masks = study.bags(fold), study.tile_masks
     rows = [study.patients.index(patient) for patient in study.fold_patients(fold)[0]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import yaml
@@ -12,6 +13,9 @@ from mmmil import params, variants
 from mmmil.genes import enrichment
 from mmmil.genes.choice import gmt
 from mmmil.interpretation import gene_sets
+
+if TYPE_CHECKING:
+    from mmmil.study import Study
 
 STATES = {
     "significant": "found and significant",
@@ -86,7 +90,7 @@ def receipts(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def of_study(study) -> pd.DataFrame:
+def of_study(study: Study) -> pd.DataFrame:
     """`receipts` of every analysed model of a task: attention_terms.csv."""
     p, found = study.p, []
     for library, name in gene_sets.models(study).items():

@@ -6,7 +6,6 @@ and the tiles on which APoZ is measured. An explanation that changes with these 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -18,40 +17,14 @@ from mmmil.interpretation import attribution
 from mmmil.study import Study
 
 
-@dataclass
-class Reseeded(Study):
-    """A study whose models are trained with another seed; split, tiles and gene tokens are those of `of`."""
-
-    of: Study
-
-    def fold_bags(self, fold: int) -> list[str]:
-        return self.of.fold_bags(fold)
-
-    def bags(self, fold: int):
-        return self.of.bags(fold)  # one array for all seeds: gigabytes
-
-    def gene_tokens(self, fold: int, library: str):
-        return self.of.gene_tokens(fold, library)
-
-    def gene_encoder_inputs(self, fold: int, tokens):
-        return self.of.gene_encoder_inputs(fold, tokens)
-
-
-def reseeded(study: Study, seed: int) -> Reseeded:
-    """The study with `seed` for its trainings alone: the split is given, and what else reads the seed is `study`'s."""
-    return Reseeded(study.p.override(seed=seed), study.cohort, study.folds, study.tiles, study)
-
-
 def attentions(study: Study, name: str, further: int) -> list[dict[str, np.ndarray]]:
     """Attention (P, n) of a variant's final model over the test patients: of this seed, then of `further` other ones.
 
     Models that are not there are trained now and kept in the record under their seed.
     """
-    seeds = [study.p.seed + k for k in range(further + 1)]
-    models = [study, *(reseeded(study, seed) for seed in seeds[1:])]
     found = []
-    for model in models:
-        t = attribution.tokens(model, name)
+    for seed in range(study.p.seed, study.p.seed + further + 1):
+        t = attribution.tokens(study, name, seed=seed)
         own = {}
         for over in attribution.kinds(name):
             scores = attribution.rankings(t, over)

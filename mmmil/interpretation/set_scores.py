@@ -8,6 +8,8 @@ on them. Beside them stand a logistic regression on the set scores, and the mode
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -21,10 +23,13 @@ from mmmil.genes.choice import rows_of
 from mmmil.interpretation import attribution
 from mmmil.interpretation.extract import over_tokens
 
+if TYPE_CHECKING:
+    from mmmil.study import Study
+
 PLAIN, REGRESSION = "mean of set scores", "logistic regression on set scores"
 
 
-def of_patients(study, fold: int, library: str) -> tuple[pd.DataFrame, np.ndarray]:
+def of_patients(study: Study, fold: int, library: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Set scores of a fold's patients (rows) over its chosen sets (columns), and the sign of each set's enrichment.
 
     Scores are means over a set's genes of levels scaled on the training patients. The sign is 1 where the set is
@@ -41,7 +46,7 @@ def of_patients(study, fold: int, library: str) -> tuple[pd.DataFrame, np.ndarra
     return pd.DataFrame(scores, made.patients, made.names), np.sign(table["nes"].loc[made.names].to_numpy())
 
 
-def predictions(study, name: str) -> pd.DataFrame:
+def predictions(study: Study, name: str) -> pd.DataFrame:
     """One row per patient, each scored by the fold that held them out: label, fold, and one column per score.
 
     Columns are PLAIN, one per attention over gene sets, REGRESSION (on the fold's training patients), and the model's

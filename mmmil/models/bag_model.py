@@ -12,7 +12,8 @@ from mmmil.models import backbone
 class BagModel(nn.Module):
     """What every variant is: encoders that make tokens of pixels and of levels, and an aggregator over the tokens.
 
-    aggregator: called with (tiles, genes, mask) and, if it reads labels while training, labels=; tile_encoder: None
+    aggregator: called with (tiles, genes, mask) and, if it reads labels while training, labels=; it may return logits
+    alone; tile_encoder: None
     where tiles are features of a frozen one; gene_set_encoder: None where gene tokens are fixed; tile_chunk: tiles
     that pass the tile encoder at once, each chunk computed again for its gradient, so that memory does not grow with
     the bag; 0: all at once; fixed_norm: batch norm keeps the statistics that it has, by which no tile changes another.
@@ -97,4 +98,5 @@ class BagModel(nn.Module):
         image = None if tiles is None else self.image_tokens(tiles, mask, colour)
         if genes is not None:
             genes = self.gene_dropout(genes if self.gene_set_encoder is None else self.gene_set_encoder(genes))
-        return self.aggregator(image, genes, mask, **({} if labels is None else {"labels": labels}))
+        made = self.aggregator(image, genes, mask, **({} if labels is None else {"labels": labels}))
+        return (made, {}) if isinstance(made, Tensor) else made

@@ -6,6 +6,7 @@ Shapes: B patients, N tiles, S gene sets, W width. Names of the encoder's parts 
 from __future__ import annotations
 
 from math import ceil
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,21 @@ class Encoder(nn.Module):
         return x[:, 0], x[:, 1:], att[:, :, 0, 1:]
 
 
+class Encoded(NamedTuple):
+    """What `MultimodalMIL` makes of a patient, by name; an entry is there where the fusion has it.
+
+    vectors: (B, W) each, in the classifier's order: image and genes, the summaries of the tiles and of the sets;
+    image_from_genes and genes_from_image, what each summary gathers from the other modality's tokens. tokens: image
+    (B, N, W) and genes (B, S, W), as their encoder leaves them. att: after the softmax, self_image (B, H, N),
+    self_genes (B, H, S), cross_genes (B, H, S: the image's summary over gene sets) and cross_image (B, H, N: the
+    genes' summary over tiles).
+    """
+
+    vectors: dict[str, Tensor]
+    tokens: dict[str, Tensor]
+    att: dict[str, Tensor]
+
+
 class MultimodalMIL(nn.Module):
     """Image tokens and gene tokens -> two logits.
 
@@ -123,22 +139,23 @@ class MultimodalMIL(nn.Module):
     def forward(
         self, tiles: Tensor | None = None, genes: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """tiles (B, N, image_dim), genes (B, S, gene_dim) -> logits (B, 2) and att.
+        """tiles (B, N, image_dim), genes (B, S, gene_dim) -> logits (B, 2) and att (see `encode`).
 
         mask (B, N) bool is False where a bag is padded; None where none is.
-
-        att maps self_image (B, H, N), self_genes (B, H, S) and, for dual, cross_genes (B, H, S: the image's summary
-        over gene sets) and cross_image (B, H, N: the genes' summary over tiles), each after the softmax.
         """
-        vectors, att = [], {}
+        encoded = self.encode(tiles, genes, mask)
+        return self.classifier(torch.cat(list(encoded.vectors.values()), -1)), encoded.att
+
+    def encode(self, tiles: Tensor | None = None, genes: Tensor | None = None, mask: Tensor | None = None) -> Encoded:
+        """All that the classifier's answer is made of, by name; arguments as for `forward`."""
+        vectors, tokens, att = {}, {}, {}
         if self.fusion != "genes":
-            image, image_tokens, att["self_image"] = self.image_encoder(tiles, mask=mask)
-            vectors.append(image)
+            vectors["image"], tokens["image"], att["self_image"] = self.image_encoder(tiles, mask=mask)
         if self.fusion != "image":
-            gene, gene_tokens, att["self_genes"] = self.gene_encoder(genes, self.set_embedding)
-            vectors.append(gene)
+            vectors["genes"], tokens["genes"], att["self_genes"] = self.gene_encoder(genes, self.set_embedding)
         if self.fusion == "dual":
-            from_genes, att["cross_genes"] = self.image_to_genes(image, gene_tokens)
-            from_image, att["cross_image"] = self.genes_to_image(gene, image_tokens, mask)
-            vectors += [from_genes, from_image]
-        return self.classifier(torch.cat(vectors, -1)), att
+            vectors["image_from_genes"], att["cross_genes"] = self.image_to_genes(vectors["image"], tokens["genes"])
+            vectors["genes_from_image"], att["cross_image"] = self.genes_to_image(
+                vectors["genes"], tokens["image"], mask
+            )
+        return Encoded(vectors, tokens, att)

@@ -36,15 +36,12 @@ class Place:
     pixels: np.ndarray
 
 
-def place(study, patient: str) -> Place:
-    """Where a patient's tiles lie, read from the bag and checked against the slide as it is now.
+def place(patient: str, path: Path, bag: Path) -> Place:
+    """Where a patient's tiles lie on the slide `path`, read from the bag and checked against the slide as it is now.
 
-    Raises HeatmapError for a task without slides, a slide or bag that is gone, a slide of another size than the tiles
-    were cut from, tiles outside the slide, and pixels that are not those of the bag.
+    Raises HeatmapError for a slide or bag that is gone, a slide of another size than the tiles were cut from, tiles
+    outside the slide, and pixels that are not those of the bag.
     """
-    if study.tiles is None:
-        raise HeatmapError(f"task '{study.p.task}' has no slides (inputs: {study.p.inputs}): there is nothing to map")
-    path, bag = Path(study.cohort.patients.loc[patient, "slide_path"]), Path(study.bag_paths[patient])
     for file, what in ((path, "slide"), (bag, "bag of tiles")):
         if not file.is_file():
             raise HeatmapError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,46 +12,27 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 
-from mmmil.models import backbone
+from mmmil.models import backbone, registry
 from mmmil.models.bag_model import BagModel
-from mmmil.models.clam import CLAM
-from mmmil.models.fusion import MultimodalMIL
-from mmmil.models.mcat import MCAT
-from mmmil.models.transmil import TransMIL
 from mmmil.params import Params
 from mmmil.slides.bag_files import BagFiles
 from mmmil.training import fit
 from mmmil.training.fit import Inputs
 from mmmil.training.inputs import Genes, inputs_of
+from mmmil.variants import Variant
+
+if TYPE_CHECKING:
+    from mmmil.study import Study
 
 
 def build(
-    p: Params, v, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
+    p: Params, v: Variant, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
 ) -> BagModel:
     """The untrained model of a variant; its sizes come from the gene tokens and the tile encoder."""
     image_dim = tile_encoder.channels if tile_encoder else image_dim
     n_sets, gene_dim = genes.tokens.tokens.shape[1:] if genes else (0, 0)
-    if v.fusion == "clam":
-        aggregator = CLAM(image_dim)
-    elif v.fusion == "transmil":
-        aggregator = TransMIL(image_dim)
-    elif v.fusion == "co":
-        aggregator = MCAT(image_dim, [gene_dim], shared=True)
-    else:
-        aggregator = MultimodalMIL(
-            v.fusion,
-            image_dim,
-            gene_dim,
-            n_sets,
-            width=p.width,
-            heads=p.heads,
-            attention=p.attention,
-            landmarks=p.landmarks,
-            dropout=p.dropout,
-            set_embedding=p.set_embedding,
-        )
     return BagModel(
-        aggregator,
+        registry.make(v, p, image_dim, gene_dim, n_sets),
         tile_encoder,
         genes.encoder if genes else None,
         p.gene_dropout,
@@ -60,7 +42,7 @@ def build(
 
 
 def tile_encoder(
-    p: Params, v, tiles: np.ndarray | BagFiles, masks: np.ndarray, train: list[int], fabric: Fabric
+    p: Params, v: Variant, tiles: np.ndarray | BagFiles, masks: np.ndarray, train: list[int], fabric: Fabric
 ) -> tuple[backbone.TileEncoder, pd.DataFrame | None]:
     """The variant's tile encoder with the statistics of training tiles; the reduced one is pruned by APoZ on them.
 
@@ -93,7 +75,7 @@ def start_seed(p: Params, fold: int) -> int:
     return 1000 * p.seed + fold + 1
 
 
-def load_model(study, v, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
+def load_model(study: Study, v: Variant, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
     """A trained model of a finished training's folder, set up on the device, with the inputs it reads.
 
     Its tile encoder is laid out and compiled as in training: in bf16 another kernel rounds to other probabilities.

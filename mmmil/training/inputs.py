@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmmil import record
-from mmmil.models import backbone, weights
 from mmmil.slides.bag_files import BagFiles
-from mmmil.training import device
-from mmmil.training.device import make_fabric
+from mmmil.training.features import frozen_features
 from mmmil.training.fit import Inputs, TrainingError
+from mmmil.variants import Variant
 
 if TYPE_CHECKING:
     from mmmil.genes.tokens import GeneTokens
-
-
-def frozen_features(study, name: str, fold: int) -> np.ndarray:
-    """Features (patients, n_tiles, D) float32 of a frozen tile encoder, computed once for the cohort's bags."""
-    p = study.p
-    inputs = {
-        "encoder": name,
-        "weights": weights.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
-        "seed": p.seed if p.weights == "random" else None,
-        "bags": study.bag_keys(fold),
-        "precision": device.precision_of(p),
-        "versions": record.versions("torch", "timm"),
-    }
-
-    def make(folder: Path) -> dict:
-        fabric = make_fabric(p)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(p.seed)
-            encoder = backbone.FrozenEncoder(name, p.weights, p.weights_dir).to(fabric.device)
-        features = []
-        for bag in study.bags(fold):
-            with torch.inference_mode(), fabric.autocast():
-                tiles = torch.from_numpy(bag).to(fabric.device)[None]
-                features.append(encoder(backbone.to_input(tiles, encoder.mean, encoder.std)).float().cpu().numpy())
-        np.save(folder / "features.npy", np.stack(features))
-        return device.circumstances(p)
-
-    return np.load(record.cached(p.results / "features" / name, inputs, make) / "features.npy")
+    from mmmil.study import Study
 
 
 @dataclass(frozen=True)
@@ -57,7 +27,7 @@ class Genes:
     encoder: nn.Module | None = None
 
 
-def inputs_of(study, v, fold: int) -> tuple[Inputs, Genes | None]:
+def inputs_of(study: Study, v: Variant, fold: int) -> tuple[Inputs, Genes | None]:
     """What a variant's model reads, and the gene tokens behind it (None without genes)."""
     tiles = rows = genes = mask = None
     if v.is_trained_end_to_end:

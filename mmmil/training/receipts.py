@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from tqdm import tqdm
@@ -17,6 +18,9 @@ from tqdm import tqdm
 from mmmil import record, variants
 from mmmil.params import ParameterError, Params
 from mmmil.training import runs
+
+if TYPE_CHECKING:
+    from mmmil.study import Study
 
 FINAL = "final"
 FAILURES = ["variant", "fold", "error", "log"]
@@ -43,7 +47,7 @@ def receipt(p: Params, training: str) -> Path:
     return p.results / "trainings" / f"{training}.json"
 
 
-def run(study, names: Iterable[str]) -> int:
+def run(study: Study, names: Iterable[str]) -> int:
     """Make or find trainings, write a receipt for each, and return how many of them failed."""
     failed = 0
     for training in tqdm(list(names), desc="trainings", unit="training", mininterval=5):
@@ -58,7 +62,7 @@ def run(study, names: Iterable[str]) -> int:
     return failed
 
 
-def give_up(study, names: Iterable[str], why: str) -> list[str]:
+def give_up(study: Study, names: Iterable[str], why: str) -> list[str]:
     """Note that the first training without a receipt failed, for its process was killed; returns those after it.
 
     Without this, the next attempt would die at the same training, and the others would never have their turn.

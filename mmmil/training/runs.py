@@ -1,4 +1,4 @@
-"""The variant table: every model behind the paper's tables is a row of data, trained once per fold and seed.
+"""Every training once per variant, fold and seed: found again in the record, or made now.
 
 Importing this module is cheap: what trains is imported when something is trained.
 """
@@ -9,29 +9,35 @@ import json
 import traceback
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mmmil import record
+from mmmil import record, source_code
+from mmmil.models import registry
 from mmmil.params import Params
 from mmmil.variants import Variant, variant, variants
+
+if TYPE_CHECKING:
+    from mmmil.study import Study
 
 TRAINS = "mmmil.training.train"  # the module whose code, with all that it imports, decides what a training gives
 PREDICTIONS = ["variant", "seed", "fold", "split", "patient_id", "label", "prob"]
 
 
-def run(study, name: str, fold: int) -> Path:
-    """Folder of one training (variant, fold, seed): found again, or trained now.
+def run(study: Study, name: str, fold: int, seed: int | None = None, labels: pd.Series | None = None) -> Path:
+    """Folder of one training (variant, fold): found again, or trained now.
 
-    Holds predictions.parquet, history.csv, run.json and, for neural models, model.safetensors.
+    Holds predictions.parquet, history.csv, run.json and, for neural models, model.safetensors. seed, labels (patient
+    -> 0/1): of this training alone, where they are not the study's; tiles, gene tokens and split stay as they are.
     """
-    v, parent, inputs = variant(name), *_place(study, name, fold)
+    v, parent, inputs = variant(name), *_place(study, name, fold, seed, labels)
     checkpoint = parent / f"{record.key(inputs, TRAINS)}.checkpoint"
 
     def make(folder: Path) -> dict:
-        from mmmil.training import train as trainer  # seconds of imports that finding a result does not need
+        from mmmil.training import train  # seconds of imports that finding a result does not need
 
-        return trainer.train(study, v, fold, folder, checkpoint)
+        return train.train(study, v, fold, folder, checkpoint, seed, labels)
 
     made = record.cached(parent, inputs, make, TRAINS)
     for left in [*parent.glob(f"{checkpoint.stem}*.checkpoint"), parent / f"{made.name}.failed.json"]:
@@ -39,56 +45,67 @@ def run(study, name: str, fold: int) -> Path:
     return made
 
 
-def attempt(study, name: str, fold: int) -> Path | None:
+def attempt(study: Study, name: str, fold: int) -> Path | None:
     """As `run`; but what goes wrong is kept in a note beside the result's place, so that other trainings go on.
 
-    Returns None then. The next attempt trains again; `predictions` does not.
+    Returns None then. The next attempt trains again; `predictions` does not. Changed code is no training's own fault:
+    it ends the job (ChangedCodeError).
     """
     try:
         return run(study, name, fold)
+    except source_code.ChangedCodeError:
+        raise
     except Exception as error:  # whatever it is, it is this training's alone, and the note says it in full
         note_failure(study, name, fold, f"{type(error).__name__}: {error}", traceback.format_exc())
         return None
 
 
-def note_failure(study, name: str, fold: int, error: str, log: str) -> None:
+def note_failure(study: Study, name: str, fold: int, error: str, log: str) -> None:
     """Keep a note beside a result's place that its training failed, and how."""
-    parent, inputs = _place(study, name, fold)
     note = {"variant": name, "fold": fold, "error": error, "log": log, "commit": record.commit()}
-    record.write_atomically(
-        parent / f"{record.key(inputs, TRAINS)}.failed.json", lambda path: path.write_text(json.dumps(note, indent=1))
-    )
+    path = _failure_note(study, name, fold)
+    record.write_atomically(path, lambda path: path.write_text(json.dumps(note, indent=1)))
 
 
-def failure(study, name: str, fold: int) -> dict | None:
+def failure(study: Study, name: str, fold: int) -> dict | None:
     """The note of a training that failed in the batch: variant, fold, error, log; None where there is none."""
-    parent, inputs = _place(study, name, fold)
     try:
-        return json.loads((parent / f"{record.key(inputs, TRAINS)}.failed.json").read_text())
+        return json.loads(_failure_note(study, name, fold).read_text())
     except FileNotFoundError:
         return None
 
 
-def _place(study, name: str, fold: int) -> tuple[Path, dict]:
+def _failure_note(study: Study, name: str, fold: int) -> Path:
+    parent, inputs = _place(study, name, fold)
+    return parent / f"{record.key(inputs, TRAINS)}.failed.json"
+
+
+def _place(
+    study: Study, name: str, fold: int, seed: int | None = None, labels: pd.Series | None = None
+) -> tuple[Path, dict]:
     """Where the results of a training lie, and all that the training depends on."""
     p, v = study.p, variant(name)
+    seed, labels = p.seed if seed is None else seed, study.labels if labels is None else labels
     train, evaluated = study.fold_patients(fold)
     inputs = {
         "variant": asdict(v) | {"tables": None, "shown_as": None},
+        "aggregator": registry.source(v),
         "fold": fold,
-        "seed": p.seed,
-        "train": {i: int(study.labels[i]) for i in train},
-        "evaluated": {i: int(study.labels[i]) for i in evaluated},
+        "seed": seed,
+        "train": {i: int(labels[i]) for i in train},
+        "evaluated": {i: int(labels[i]) for i in evaluated},
         "settings": _settings(p, v),
         "versions": record.versions("torch", "timm", "nystrom-attention", "scikit-learn"),
     }
     if v.uses_slides:
         inputs["bags"] = study.bag_keys(fold)
+    if v.reads_features and p.weights == "random":
+        inputs["features of seed"] = p.seed
     if v.genes == "all":
         inputs["expression"] = study.expression.fingerprint
     elif v.uses_genes:
         inputs["tokens"] = study.gene_tokens(fold, v.genes).folder.name
-    return p.results / "models" / name / f"seed_{p.seed}" / (f"fold_{fold}" if fold >= 0 else "final"), inputs
+    return p.results / "models" / name / f"seed_{seed}" / (f"fold_{fold}" if fold >= 0 else "final"), inputs
 
 
 def _settings(p: Params, v: Variant) -> dict:
@@ -123,7 +140,7 @@ def _settings(p: Params, v: Variant) -> dict:
     return settings
 
 
-def predictions(study, names: list[str] | None = None) -> pd.DataFrame:
+def predictions(study: Study, names: list[str] | None = None) -> pd.DataFrame:
     """Per-patient predictions of the variants over all folds and the final model, one row each (columns PREDICTIONS).
 
     What is missing is trained now, but for trainings of which the batch has noted that they failed: their rows are
@@ -140,13 +157,13 @@ def predictions(study, names: list[str] | None = None) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[PREDICTIONS] if frames else pd.DataFrame(columns=PREDICTIONS)
 
 
-def standing(study, names: list[str], folds: list[int] | None = None) -> list[str]:
+def standing(study: Study, names: list[str], folds: list[int] | None = None) -> list[str]:
     """Those of the variants of which the batch has noted no failure; folds: all and the final model if not given."""
     folds = study.fold_numbers if folds is None else folds
     return [name for name in names if all(failure(study, name, fold) is None for fold in folds)]
 
 
-def failures(study, names: list[str] | None = None) -> pd.DataFrame:
+def failures(study: Study, names: list[str] | None = None) -> pd.DataFrame:
     """Trainings of which the batch has noted that they failed: one row each, columns variant, fold, error."""
     names = variants(study.p) if names is None else names
     notes = [failure(study, name, fold) for name in names for fold in study.fold_numbers]

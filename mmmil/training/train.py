@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,28 +17,45 @@ from mmmil.params import Params
 from mmmil.training import device, fit
 from mmmil.training.build import build, start_seed, tile_encoder
 from mmmil.training.device import make_fabric
-from mmmil.training.fit import predict
+from mmmil.training.fit import Inputs, predict
 from mmmil.training.inputs import inputs_of
+from mmmil.variants import Variant
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+    from mmmil.study import Study
 
 
-def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> dict:
+def train(
+    study: Study,
+    v: Variant,
+    fold: int,
+    folder: Path,
+    checkpoint: Path | None = None,
+    seed: int | None = None,
+    labels: pd.Series | None = None,
+) -> dict:
     """Train a variant on a fold's training patients, predict the evaluated ones, and write both into `folder`.
 
-    checkpoint: a file from which an interrupted training goes on. Returns facts for run.json.
+    checkpoint: a file from which an interrupted training goes on; seed, labels (patient -> 0/1): of this training
+    alone, where they are not the study's. Returns facts for run.json.
     """
-    p = study.p
+    p = study.p if seed is None else study.p.override(seed=seed)
     train_ids, evaluated_ids = study.fold_patients(fold)
     position = {patient: i for i, patient in enumerate(study.patients)}
     train, evaluated = [position[i] for i in train_ids], [position[i] for i in evaluated_ids]
-    labels = torch.from_numpy(study.labels.to_numpy(np.int64, copy=True))
-    facts = {"parameters": None}
+    own_labels = study.labels if labels is None else labels.loc[study.patients]
+    targets = torch.from_numpy(own_labels.to_numpy(np.int64, copy=True))
+    facts: dict = {"parameters": None}
     if v.fusion == "logistic":
         facts["device"] = platform.processor() or platform.machine()
         if v.uses_genes:
             x, strength = study.expression.level, 1e-3
         else:
             x, strength = baselines.colour(study.bags(fold), study.tile_masks), 1.0
-        probs = baselines.logistic(x[train], labels[train].numpy(), x[evaluated], strength)
+        probs = baselines.logistic(x[train], targets[train].numpy(), x[evaluated], strength)
     else:
         fabric = make_fabric(p)
         inputs, genes = inputs_of(study, v, fold)
@@ -58,11 +76,11 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
         augment = p.augment and v.is_trained_end_to_end
         epochs, inputs = p.epochs, fit.on_device(fabric, inputs)
         if p.epoch_choice == "inner":
-            epochs = _best_epoch(fabric, start(), inputs, labels, train, p, augment, folder, checkpoint)
+            epochs = _best_epoch(fabric, start(), inputs, targets, train, p, augment, folder, checkpoint)
         model = start()
         facts |= device.circumstances(p) | {"parameters": backbone.parameters(model), "epochs": epochs}
         fitted, history = fit.fit(
-            fabric, model, inputs, labels, train, p, augment, epochs=epochs, checkpoint=checkpoint
+            fabric, model, inputs, targets, train, p, augment, epochs=epochs, checkpoint=checkpoint
         )
         probs, attention = predict(fabric, fitted, inputs, evaluated, p.batch_size)
         if fold < 0:  # of the test patients, on the very pass that predicts them
@@ -78,7 +96,7 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
             "fold": fold,
             "split": "test" if fold < 0 else "val",
             "patient_id": evaluated_ids,
-            "label": labels[evaluated].numpy(),
+            "label": targets[evaluated].numpy(),
             "prob": probs,
         }
     )
@@ -86,7 +104,17 @@ def train(study, v, fold: int, folder: Path, checkpoint: Path | None = None) -> 
     return facts
 
 
-def _best_epoch(fabric, model, inputs, labels, train, p: Params, augment: bool, folder: Path, checkpoint) -> int:
+def _best_epoch(
+    fabric: Fabric,
+    model: BagModel,
+    inputs: Inputs,
+    labels: Tensor,
+    train: list[int],
+    p: Params,
+    augment: bool,
+    folder: Path,
+    checkpoint: Path | None,
+) -> int:
     """Number of epochs after which the loss on a fifth of the training patients was lowest (history in `inner.csv`)."""
     from sklearn.model_selection import train_test_split
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mmmil import paper, params, study
+from mmmil import paper, params, results, study
 from mmmil.book import overview, pages, sections
 from mmmil.book import text as page_text
 from mmmil.cohort import build as cohorts
@@ -100,7 +100,7 @@ def test_what_papermill_did_not_make_is_no_page(tmp_path, text):
 
 def test_a_table_without_its_columns_is_named(project):
     (project / "results/lgg/metrics.csv").write_text("variant,mean\nwsi,1\n")
-    with pytest.raises(pages.PageError, match="lacks the columns table, metric"):
+    with pytest.raises(results.ResultsError, match="lacks the columns table, metric"):
         sections.write()
 
 

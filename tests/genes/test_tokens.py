@@ -150,7 +150,7 @@ def test_all_patients_sees_them(p, expression):
     assert tokens(leaking, expression, LABELS, FOLDS, 2, "go").folder == one.folder
 
 
-def test_found_again(p, expression, monkeypatch):
+def test_found_again(p, expression, monkeypatch, code_replaced):
     made = {library: tokens(p, expression, LABELS, FOLDS, 1, library) for library in ("go", "genes")}
     for module, name in ((differential, "welch"), (enrichment, "enrich"), (gene_tokens, "_make_latents")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("computed again"))
@@ -167,7 +167,7 @@ def test_found_again(p, expression, monkeypatch):
         tokens(p.override(seed=1), expression, LABELS, FOLDS, 1, "go")
 
 
-def test_one_differential_expression_for_all_libraries(p, expression, monkeypatch):
+def test_one_differential_expression_for_all_libraries(p, expression, monkeypatch, code_replaced):
     runs = []
     real = differential.welch
     monkeypatch.setattr(differential, "welch", lambda *given: runs.append(1) or real(*given))
@@ -213,7 +213,7 @@ def test_same_numbers_with_any_workers(p, expression, tmp_path):
         assert files[0] == files[1]
 
 
-def test_all_folds_sends_only_what_lacks_to_a_process(p, expression, monkeypatch):
+def test_all_folds_sends_only_what_lacks_to_a_process(p, expression, monkeypatch, code_replaced):
     two_folds = FOLDS.clip(upper=1)
     made = all_folds(p, expression, LABELS, two_folds, ["genes"])
     shutil.rmtree(made["folder"][1])

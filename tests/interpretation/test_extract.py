@@ -185,8 +185,8 @@ def test_padding_has_no_weight_and_no_score(small, tmp_path):
         assert (weights[~real] == 0).all() and (weights[real] > 0).all() and np.allclose(weights.sum(1), 1, atol=1e-5)
 
 
-def test_a_model_that_does_not_predict_the_record_gives_no_attention(small, monkeypatch):
-    from mmmil.training import build, train
+def test_a_model_that_does_not_predict_the_record_gives_no_attention(small, monkeypatch, code_replaced):
+    from mmmil.training import build
 
     trained = build.load_model
 
@@ -196,7 +196,7 @@ def test_a_model_that_does_not_predict_the_record_gives_no_attention(small, monk
             model.module.aggregator.classifier[-1].bias += torch.tensor([0.0, 0.01])
         return model, inputs
 
-    monkeypatch.setattr(train, "load_model", other)
+    monkeypatch.setattr(build, "load_model", other)
     with pytest.raises(
         AttentionError, match=r"patient TCGA-.* is predicted 0\.\d+ on .* and recorded 0\..* train again"
     ):
@@ -217,7 +217,7 @@ def test_another_device_or_precision_may_round_otherwise_and_is_named(trained):
         extract.require_recorded("wsi", ["P1", "P2"], prob + np.array([0, 0.02]), recorded, there, now)
 
 
-def test_a_model_that_was_trained_on_another_device_is_still_read(small, monkeypatch):
+def test_a_model_that_was_trained_on_another_device_is_still_read(small, monkeypatch, code_replaced):
     from mmmil.training import device
 
     extract.extract(small, "go", heads="each")
@@ -229,7 +229,7 @@ def test_a_model_that_was_trained_on_another_device_is_still_read(small, monkeyp
         extract.extract(small, "go", heads="each")
 
 
-def test_a_loaded_model_is_compiled_as_the_trained_one_was(small, monkeypatch):
+def test_a_loaded_model_is_compiled_as_the_trained_one_was(small, monkeypatch, code_replaced):
     from mmmil.models import backbone
     from mmmil.training import build, device
 
@@ -244,18 +244,17 @@ def test_a_loaded_model_is_compiled_as_the_trained_one_was(small, monkeypatch):
     assert compiled[0] is model.module.tile_encoder
 
 
-def test_frozen_features_say_where_they_were_made_and_keep_precisions_apart(small, monkeypatch):
-    from mmmil.training import device
-    from mmmil.training import inputs as training_inputs
+def test_frozen_features_say_where_they_were_made_and_keep_precisions_apart(small, monkeypatch, code_replaced):
+    from mmmil.training import device, features
 
     def made():
         return {path.parent for path in (small.p.results / "features" / "resnet50d").rglob("run.json")}
 
-    training_inputs.frozen_features(small, "resnet50d", -1)
+    features.frozen_features(small, "resnet50d", -1)
     (first,) = made()
     assert extract.record.run(first)["facts"] == device.circumstances(small.p)
     monkeypatch.setattr(device, "precision_of", lambda p: "bf16-mixed")
-    training_inputs.frozen_features(small, "resnet50d", -1)
+    features.frozen_features(small, "resnet50d", -1)
     assert len(made()) == 2
 
 
@@ -431,7 +430,7 @@ def test_reported_terms_in_the_real_files(real_data):
         assert (found["state"] == "not selected").any()
 
 
-def test_slides_are_not_drawn_for_gene_models(tmp_path, monkeypatch):
+def test_slides_are_not_drawn_for_gene_models(tmp_path, monkeypatch, code_replaced):
     monkeypatch.setattr(synthetic_slides, "write_slide", lambda path, slide: path.write_bytes(b"no slide"))
     s = make(tmp_path, **SMALL | {"inputs": "genes", "variants": ["go"]})
     _, tables = gene_sets.analyse(s, "go")

@@ -165,7 +165,7 @@ def test_with_all_tokens_it_is_the_recorded_prediction(trained):
         assert torch.abs(t.neutral).max() < 1e-5  # what a left-out set becomes: zero after token_scaling
 
 
-def test_curves_start_at_the_record_and_are_kept(trained, monkeypatch):
+def test_curves_start_at_the_record_and_are_kept(trained, monkeypatch, code_replaced):
     kept = record.read_parquet(runs.run(trained, "dual_go", -1) / "predictions.parquet")
     whole = np.where(kept["prob"] >= 0.5, kept["prob"], 1 - kept["prob"])
     for over in ("tiles", "sets"):
@@ -232,25 +232,23 @@ def test_heatmaps_of_a_multimodal_model_show_self_and_cross_side_by_side(trained
 
 # -- seeds -------------------------------------------------------------------------------------------------------
 def test_another_seed_changes_the_training_and_nothing_else(trained):
-    other = attention_seeds.reseeded(trained, trained.p.seed + 1)
-    assert other.gene_tokens(-1, "go").folder == trained.gene_tokens(-1, "go").folder
-    assert other.bags(-1) is trained.bags(-1), "the pixels are in memory once"
-    assert other.bag_keys(-1) == trained.bag_keys(-1) and (other.folds == trained.folds).all()
-    folders = [runs.run(s, "go", -1) for s in (trained, other)]
+    folders = [runs.run(trained, "go", -1, seed=seed) for seed in (None, trained.p.seed + 1)]
+    assert folders[0] == runs.run(trained, "go", -1, seed=trained.p.seed)
     said = [record.run(folder)["inputs"] for folder in folders]
     assert {k for k in said[0] if said[0][k] != said[1][k]} == {"seed"}
     probs = [record.read_parquet(folder / "predictions.parquet")["prob"] for folder in folders]
     assert not np.allclose(*probs, atol=1e-6)
 
 
-def test_stability_is_one_between_equal_models_and_counts_every_pair(trained, monkeypatch):
+def test_stability_is_one_between_equal_models_and_counts_every_pair(trained, monkeypatch, code_replaced):
     found = attention_seeds.across_seeds(trained, "go", further=1)
     assert list(found.index) == ["self_genes", "gradient, sets", "probability"]
     assert (found["seeds"] == 2).all() and found["spearman"].between(-1, 1).all()
     a, b = attention_seeds.attentions(trained, "go", 1)
     by_hand = np.mean([stats.spearmanr(x, y).statistic for x, y in zip(a["self_genes"], b["self_genes"], strict=True)])
     assert found.loc["self_genes", "spearman"] == pytest.approx(by_hand)
-    monkeypatch.setattr(attention_seeds, "reseeded", lambda s, seed: s)
+    tokens = attention_seeds.attribution.tokens
+    monkeypatch.setattr(attention_seeds.attribution, "tokens", lambda s, name, seed: tokens(s, name))
     assert np.allclose(attention_seeds.across_seeds(trained, "go", further=2)["spearman"], 1)
 
 

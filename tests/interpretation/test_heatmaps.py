@@ -15,7 +15,7 @@ from PIL import Image
 from mmmil import params, study
 from mmmil.interpretation import extract, heatmaps, hooks
 from mmmil.plots import attention as plots
-from mmmil.slides import coordinates, places, tiling
+from mmmil.slides import coordinates, tiling
 from mmmil.slides import files as slide_files
 from mmmil.slides.places import HeatmapError
 from mmmil.training import runs
@@ -79,7 +79,7 @@ LAYOUTS = [(64, 0, 7), (64, 0, -1), (48, 0, 40), (32, 1, 5), (50, 1, -1)]
 @pytest.mark.parametrize("tile_px, level, odd", LAYOUTS)
 def test_the_polygon_is_the_tile_that_made_it(one_odd_tile, tile_px, level, odd):
     s = one_odd_tile(tile_px, level, odd)
-    where = places.place(s, "P1")
+    where = heatmaps.place_of(s, "P1")
     assert where.size == tile_px * 4**level and where.mpp == 0.5
     _, path = heatmaps.write(s, "P1", {"self": attended_by_colour(where)})
     found = json.loads(path.read_text())
@@ -100,7 +100,7 @@ def test_the_polygon_is_the_tile_that_made_it(one_odd_tile, tile_px, level, odd)
 def test_the_drawn_square_covers_exactly_the_odd_tile(one_odd_tile, tile_px, level, odd, longest):
     """Rendered with and without its square, at thumbnail scales that are no whole number."""
     s = one_odd_tile(tile_px, level, odd)
-    where = places.place(s, "P1")
+    where = heatmaps.place_of(s, "P1")
     odd_one = int(np.argmax(attended_by_colour(where)))
 
     def render(only):
@@ -129,7 +129,7 @@ def test_the_drawn_square_covers_exactly_the_odd_tile(one_odd_tile, tile_px, lev
 
 
 def test_tiles_that_would_be_specks_get_a_dot(one_odd_tile):
-    where = places.place(one_odd_tile(), "P1")
+    where = heatmaps.place_of(one_odd_tile(), "P1")
     figure, axes = plt.subplots(figsize=(1, 1))
     plots.draw_tiles(axes, where, np.ones(len(where.coords)), plt.Normalize(0, 1))
     assert len(axes.collections) == 2
@@ -138,7 +138,7 @@ def test_tiles_that_would_be_specks_get_a_dot(one_odd_tile):
 
 def test_the_files_are_whole_and_say_what_qupath_reads(one_odd_tile, tmp_path):
     s = one_odd_tile()
-    n = len(places.place(s, "P1").coords)
+    n = len(heatmaps.place_of(s, "P1").coords)
     maps = {"self": np.linspace(0, 1, n), "cross, GO": np.linspace(1, 0, n)}
     png, path = heatmaps.write(s, "P1", maps, tmp_path / "out")
     assert Image.open(png).size[0] > 600 and sorted(f.name for f in (tmp_path / "out").iterdir()) == [
@@ -159,7 +159,7 @@ def test_the_files_are_whole_and_say_what_qupath_reads(one_odd_tile, tmp_path):
 
 
 def test_qupaths_origin_is_the_scanned_part(one_odd_tile):
-    where = places.place(one_odd_tile(), "P1")
+    where = heatmaps.place_of(one_odd_tile(), "P1")
     moved = replace(where, origin=(4, 8))
     ring = heatmaps.geojson(moved, {"self": np.ones(len(where.coords))})["features"][0]["geometry"]["coordinates"][0]
     assert ring[0] == (where.coords[0] - (4, 8)).tolist()
@@ -178,14 +178,14 @@ def test_a_bag_that_is_gone_is_named(one_odd_tile, tmp_path):
     s = one_odd_tile()
     (tmp_path / "bag.h5").unlink()
     with pytest.raises(HeatmapError, match=r"bag\.h5: the bag of tiles of P1 .* is gone"):
-        places.place(s, "P1")
+        heatmaps.place_of(s, "P1")
 
 
 def test_a_slide_of_another_size_is_refused(one_odd_tile, tmp_path):
     s = one_odd_tile()
     write_slide(tmp_path / "odd.svs", np.full((800, 1004, 3), 200, np.uint8))
     with pytest.raises(HeatmapError, match=r"odd\.svs: has 1004 x 800 px, but the tiles of P1 are of .*1004 x 900 px"):
-        places.place(s, "P1")
+        heatmaps.place_of(s, "P1")
 
 
 def test_another_slide_of_the_same_size_is_refused(one_odd_tile, tmp_path):
@@ -193,7 +193,7 @@ def test_another_slide_of_the_same_size_is_refused(one_odd_tile, tmp_path):
     one_odd_tile_at = tifffile.imread(tmp_path / "odd.svs", key=0)
     write_slide(tmp_path / "odd.svs", one_odd_tile_at[:, ::-1].copy())
     with pytest.raises(HeatmapError, match=r"no longer shows the tile that P1's bag holds: the slide was replaced"):
-        places.place(s, "P1")
+        heatmaps.place_of(s, "P1")
 
 
 def test_coordinates_outside_the_slide_are_refused(one_odd_tile, tmp_path):
@@ -203,7 +203,7 @@ def test_coordinates_outside_the_slide_are_refused(one_odd_tile, tmp_path):
     with h5py.File(tmp_path / "bag.h5", "a") as file:
         file["coords"][3] = (1004, 0)
     with pytest.raises(HeatmapError, match=r"bag\.h5: the tile at \[1004, 0\] lies outside odd\.svs"):
-        places.place(s, "P1")
+        heatmaps.place_of(s, "P1")
 
 
 def test_a_map_of_other_tiles_is_refused(one_odd_tile):
@@ -222,7 +222,7 @@ def test_a_task_without_slides_has_no_heatmap():
     s = SimpleNamespace(p=p, tiles=None)
     assert heatmaps.of_each_class(s) == []
     with pytest.raises(HeatmapError, match=r"task 'lgg' has no slides \(inputs: genes\)"):
-        places.place(s, "P1")
+        heatmaps.place_of(s, "P1")
 
 
 # -- a trained model ---------------------------------------------------------------------------------------------
@@ -253,12 +253,12 @@ def test_one_patient_of_each_class_is_shown_as_predicted(trained):
     assert len(pd.read_csv(folder / "index.csv")) == 2
 
 
-def test_a_prediction_that_is_not_the_records_stops_it(trained, monkeypatch):
-    from mmmil.training import fit, train
+def test_a_prediction_that_is_not_the_records_stops_it(trained, monkeypatch, code_replaced):
+    from mmmil.training import fit
 
     assert len(heatmaps.of_each_class(trained)) == 2
     exact = fit.predict
-    monkeypatch.setattr(train, "predict", lambda *a, **k: (exact(*a, **k)[0] + 2e-6, exact(*a, **k)[1]))
+    monkeypatch.setattr(fit, "predict", lambda *a, **k: (exact(*a, **k)[0] + 2e-6, exact(*a, **k)[1]))
     with pytest.raises(hooks.AttentionError, match="this attention is not that of the record"):
         heatmaps.of_each_class(trained)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmmil import params
+from mmmil import params, record
 from mmmil.book import sections
 from mmmil.interpretation import gene_sets, nulls
 from mmmil.training import runs
@@ -25,17 +25,20 @@ def test_p_values_count_the_observed_one_and_are_never_zero():
 
 
 def test_only_labels_of_the_development_patients_are_permuted(genes_only):
-    other = nulls.PermutedLabels.of(genes_only, 0)
+    labels = nulls.permuted_labels(genes_only, 0)
     development, test = genes_only.fold_patients(-1)
-    assert (other.labels[test] == genes_only.labels[test]).all()
-    assert (other.labels[development] != genes_only.labels[development]).any()
-    assert sorted(other.labels[development]) == sorted(genes_only.labels[development])
-    assert other.labels.equals(nulls.PermutedLabels.of(genes_only, 0).labels)
-    assert other.gene_tokens(-1, "go").folder == genes_only.gene_tokens(-1, "go").folder
-    assert runs.run(other, "go", -1) != runs.run(genes_only, "go", -1)
+    assert (labels[test] == genes_only.labels[test]).all()
+    assert (labels[development] != genes_only.labels[development]).any()
+    assert sorted(labels[development]) == sorted(genes_only.labels[development])
+    assert labels.equals(nulls.permuted_labels(genes_only, 0))
+    assert not labels.equals(nulls.permuted_labels(genes_only, 1))
+    folders = [runs.run(genes_only, "go", -1, labels=given) for given in (None, labels)]
+    inputs = [record.run(folder)["inputs"] for folder in folders]
+    assert {name for name in inputs[0] if inputs[0][name] != inputs[1][name]} == {"train"}
+    assert runs.run(genes_only, "go", -1, labels=genes_only.labels) == folders[0]
 
 
-def test_every_null_gives_a_p_and_the_survivors_are_counted(genes_only, monkeypatch):
+def test_every_null_gives_a_p_and_the_survivors_are_counted(genes_only, monkeypatch, code_replaced):
     tables = nulls.against(genes_only, "go")
     table = tables["self_genes"]
     least = {"labels": 1 / (1 + genes_only.p.n_permutations), "trained": 1 / (1 + 2 * 9), "untrained": 1 / 101}

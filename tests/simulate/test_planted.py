@@ -11,7 +11,7 @@ from mmmil.simulate import slides as synthetic_slides
 
 
 @pytest.fixture
-def no_slides(monkeypatch):
+def no_slides(monkeypatch, code_replaced):
     """The cohort's files without drawing its slides, which take most of the time and are not read here."""
     monkeypatch.setattr(synthetic_slides, "write_slide", lambda path, slide: path.write_bytes(b"no slide"))
 

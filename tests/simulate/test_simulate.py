@@ -289,7 +289,7 @@ def test_the_same_whatever_the_number_of_workers_and_nothing_twice(tmp_path):
     assert sum(f.stat().st_mtime_ns != t for f, t in times.items() if f.suffix in (".svs",)) == 1
 
 
-def test_null_cohort_replaces_another_and_resumes(tmp_path, monkeypatch):
+def test_null_cohort_replaces_another_and_resumes(tmp_path, monkeypatch, code_replaced):
     p = small(tmp_path / "lgg", sim_slide_px=512, sim_genes=500, sim_sets=10)
     synthetic.make(p, workers=1)
     null = p.override(sim_null=True)

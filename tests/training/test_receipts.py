@@ -18,15 +18,15 @@ NAMES = ["wsi", "go", "baseline_genes"]
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(tmp_path, monkeypatch, code_replaced):
     """A study whose trainings are told what to predict; those in `study.broken` fail."""
     p = params.load("lgg", "demo", variants=NAMES, n_folds=2, results_dir=str(tmp_path))
     fake = SimpleNamespace(p=p, fold_numbers=[0, 1, -1], broken=set(), made=[])
 
-    def place(study, name, fold):
+    def place(study, name, fold, seed=None, labels=None):
         return p.results / "models" / name / str(fold), {"variant": name, "fold": fold}
 
-    def train(study, v, fold, folder, checkpoint):
+    def train(study, v, fold, folder, checkpoint, seed, labels):
         study.made.append((v.name, fold))
         if (v.name, fold) in study.broken:
             raise fit.TrainingError("the loss is nan in epoch 0\nand more")

@@ -74,7 +74,7 @@ def test_every_variant_predicts_every_patient_once(planted):
     assert predictions["prob"].between(0, 1).all()
 
 
-def test_nothing_is_trained_twice(planted, monkeypatch):
+def test_nothing_is_trained_twice(planted, monkeypatch, code_replaced):
     from mmmil.training import train
 
     s, predictions = planted

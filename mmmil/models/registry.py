@@ -1,0 +1,121 @@
+"""The aggregators that have a name: the paper's and its baselines', and those that a notebook registers.
+
+An aggregator turns the tokens of a patient into two logits. A class of a notebook's own, called with tiles, genes and
+mask, becomes a variant by being registered: it is trained by the same engine on the same folds, kept in the record
+under a key that holds its source, and shown in a table under its name beside the paper's.
+
+    @registry.register("mean_tokens", "mean of the tokens", backbone="reduced", genes="go")
+    class MeanTokens(nn.Module):
+        def __init__(self, image_dim, gene_dim): ...
+        def forward(self, tiles, genes, mask): ...  # (B, N, image_dim), (B, S, gene_dim), (B, N) -> logits (B, 2)
+
+The networks are imported where they are made: that a name is known must not cost torch's seconds.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from mmmil import source_code, variants
+from mmmil.params import Params
+from mmmil.variants import Variant
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Backbone = Literal["", "original", "uib", "reduced", "resnet50d", "ctranspath", "features"]
+GeneTokens = Literal["", "go", "kegg", "genes"]
+
+_registered: dict[str, type[nn.Module]] = {}
+
+
+class RegistryError(ValueError):
+    """A class cannot be registered, or cannot be called as an aggregator is; says why."""
+
+
+def register(
+    name: str, shown_as: str = "", *, backbone: Backbone = "", genes: GeneTokens = ""
+) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Class decorator: the class is the aggregator of a variant `name` from now on, in this process.
+
+    shown_as: what tables call it; backbone: the tile encoder whose tokens it reads, trained with it (original, uib,
+    reduced) or frozen (resnet50d, ctranspath, features); genes: the gene tokens that it reads; '' for none.
+
+    The class is made with those of image_dim, gene_dim, n_sets (their sizes) and p (all parameters) that its __init__
+    names, and called with tiles (B, N, image_dim), genes (B, S, gene_dim) and mask (B, N; None where no bag is
+    padded). It returns logits (B, 2), and beside them, if it likes, attention: a mapping name -> (B, H, N or S).
+    A notebook may register its class again: the old one is forgotten, its results stay in the record.
+
+    Raises RegistryError for a name that the package has given, and for a class that reads nothing.
+    """
+    if not name.isidentifier():
+        raise RegistryError(f"{name!r} is no name for a model: use letters, digits and '_'")
+    if name in variants.VARIANTS:
+        raise RegistryError(f"{name} is a model of the paper's tables: register the class under another name")
+    if not backbone and not genes:
+        raise RegistryError(f"{name} reads nothing: say which backbone, which genes, or both")
+
+    def add(aggregator: type[nn.Module]) -> type[nn.Module]:
+        source_code.own_digest(aggregator)  # a class without a source is refused now rather than after its training
+        _wanted(aggregator)
+        _registered[name] = aggregator
+        variants.OWN[name] = Variant(name, shown_as or name, backbone, genes, name, ("own",))
+        return aggregator
+
+    return add
+
+
+def source(v: Variant) -> str | None:
+    """Hash of the source of a registered aggregator and of all that it names; None for one of the package."""
+    return source_code.own_digest(_registered[v.fusion]) if v.fusion in _registered else None
+
+
+def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int) -> nn.Module:
+    """The untrained aggregator of a variant, for tokens of these sizes; 0 for what it does not read."""
+    if v.fusion in _registered:
+        sizes = {"image_dim": image_dim, "gene_dim": gene_dim, "n_sets": n_sets, "p": p}
+        aggregator = _registered[v.fusion]
+        return aggregator(**{size: sizes[size] for size in _wanted(aggregator)})
+    if v.fusion == "clam":
+        from mmmil.models.clam import CLAM
+
+        return CLAM(image_dim)
+    if v.fusion == "transmil":
+        from mmmil.models.transmil import TransMIL
+
+        return TransMIL(image_dim)
+    if v.fusion == "co":
+        from mmmil.models.mcat import MCAT
+
+        return MCAT(image_dim, [gene_dim], shared=True)
+    from mmmil.models.fusion import MultimodalMIL
+
+    return MultimodalMIL(
+        v.fusion,
+        image_dim,
+        gene_dim,
+        n_sets,
+        width=p.width,
+        heads=p.heads,
+        attention=p.attention,
+        landmarks=p.landmarks,
+        dropout=p.dropout,
+        set_embedding=p.set_embedding,
+    )
+
+
+def _wanted(aggregator: type[nn.Module]) -> list[str]:
+    """Which of the sizes the class's __init__ names. Raises RegistryError where it wants something else."""
+    known = ("image_dim", "gene_dim", "n_sets", "p")
+    names = inspect.signature(aggregator).parameters
+    unknown = [n for n, given in names.items() if n not in known and given.default is inspect.Parameter.empty]
+    unknown = [n for n in unknown if names[n].kind not in (names[n].VAR_POSITIONAL, names[n].VAR_KEYWORD)]
+    if unknown:
+        raise RegistryError(
+            f"{aggregator.__name__}.__init__ wants {', '.join(unknown)}, which nobody gives it: it is made with those "
+            f"of {', '.join(known)} that it names"
+        )
+    return [name for name in known if name in names]
+
