@@ -14,14 +14,12 @@ import ast
 import functools
 import hashlib
 import importlib.util
-import inspect
 import linecache
 import sys
 import textwrap
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from typing import Any
@@ -180,7 +178,9 @@ class _Loader(SourceFileLoader):
         _note(module, text)
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
+    """Finds modules of the package as ever, and has them loaded by `_Loader`."""
+
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if not fullname.startswith(f"{PACKAGE}."):
             return None
@@ -190,12 +190,8 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-    sys.meta_path.insert(0, _Finder())
-    for _name, _module in list(sys.modules.items()):  # those that were loaded before this one
-        _path = _file(_name)
-        if _path is not None and _name != __name__:
-            _note(_module, _path.read_text())
+# Importing the package imports this module before any other, so that none is loaded unnoticed.
+sys.meta_path.insert(0, _Finder())
 
 
 def require_as_loaded(*names: str) -> None:
@@ -213,7 +209,9 @@ def require_as_loaded(*names: str) -> None:
                 f"{module} was edited after this process had loaded it, so what it computes is not what the file says "
                 "and is not kept: restart the kernel (or the job)"
             )
-    for module in [*own, *modules(f"{PACKAGE}.study")]:
+    handed_in = modules(f"{PACKAGE}.study")
+    wings = {module.rpartition(".")[0] for module in own + handed_in}
+    for module in [*own, *handed_in, *sorted(wings)]:
         if module in _loaded and (name := _replaced(module)):
             raise ChangedCodeError(
                 f"{module}.{name} was replaced in this process, so what it computes is not the package's and is not "
@@ -222,11 +220,12 @@ def require_as_loaded(*names: str) -> None:
 
 
 def _replaced(module: str) -> str:
-    """The first name of a module that is no longer what it was; '' where all are."""
+    """The first name of a module that is no longer what it was, or that was put into it; '' where there is none."""
     was, now = _loaded[module], vars(sys.modules[module])
-    for name, value in was.names.items():
-        if now.get(name) is not value:
-            return name
+    for name in {**was.names, **now}:
+        if name.startswith("__") or now.get(name) is was.names.get(name, sys.modules.get(f"{module}.{name}")):
+            continue
+        return name
     for name, content in was.tables.items():
         if _content(now[name]) != content:
             return name
@@ -280,6 +279,8 @@ def _of_module(module: str) -> list[str]:
 
 
 def _functions(thing: Any) -> list[types.FunctionType]:
+    import inspect  # its hundredth of a second only where a notebook's code is read
+
     members = [thing] if isinstance(thing, types.FunctionType) else list(vars(thing).values())
     bare = [inspect.unwrap(getattr(member, "fget", None) or getattr(member, "__func__", member)) for member in members]
     return [function for function in bare if isinstance(function, types.FunctionType)]
@@ -290,14 +291,21 @@ def _tree(thing: Any) -> ast.AST:
 
     Not by `inspect.getsource`, which finds no class of a notebook.
     """
-    for function in _functions(thing):
-        code = function.__code__
-        text = "".join(linecache.getlines(code.co_filename))
-        for node in ast.walk(ast.parse(textwrap.dedent(text))) if text else ():
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == thing.__name__:
-                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-                if first <= code.co_firstlineno <= (node.end_lineno or first):
-                    return node
+    codes = [function.__code__ for function in _functions(thing)]
+    codes = [code for code in codes if code.co_filename != "<string>"]  # a dataclass writes some of its own
+    text = "".join(linecache.getlines(codes[0].co_filename)) if codes else ""
+    for node in ast.walk(ast.parse(textwrap.dedent(text))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == thing.__name__:
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            last, file = node.end_lineno or first, codes[0].co_filename
+            inside = [code.co_filename == file and first <= code.co_firstlineno <= last for code in codes]
+            if all(inside):
+                return node
+            if any(inside):
+                raise ChangedCodeError(
+                    f"{thing.__qualname__} was changed after it had been defined, so that its source is not what runs: "
+                    "define it anew, with all that it does"
+                )
     raise ChangedCodeError(
         f"the source of {thing.__qualname__} cannot be read, so that no result of it can be told from another's: "
         "define it, with a method of its own, in a notebook cell or in a file"
@@ -306,6 +314,8 @@ def _tree(thing: Any) -> ast.AST:
 
 def _named(thing: Any, tree: ast.AST) -> Iterator[tuple[str, Any]]:
     """Names that a definition reads, with what they stand for in its module or around it."""
+    import inspect
+
     known: dict[str, Any] = {}
     for function in _functions(thing):
         known |= function.__globals__

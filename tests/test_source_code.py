@@ -53,14 +53,24 @@ def test_there_are_modules_that_keep_results():
     assert {"mmmil.slides.tiling", "mmmil.genes.tokens", "mmmil.training.runs"} <= set(KEEPING)
 
 
-@pytest.mark.parametrize("module", [*KEEPING, "mmmil.training.train", "mmmil.simulate.cohort"])
-def test_a_key_holds_every_module_that_the_computation_imports(module):
-    """Held against what Python itself has loaded, in a process that imports the module and nothing else."""
-    script = f"import sys, {module}; print(*(name for name in sys.modules if name.startswith('mmmil.')))"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+def test_a_key_holds_every_module_that_the_computation_imports():
+    """Held against what Python itself has loaded, where a module is imported and nothing else of the package is."""
+    computing = [*KEEPING, "mmmil.training.train", "mmmil.simulate.cohort"]
+    script = f"""
+import importlib, json, sys
+loaded = {{}}
+for module in {computing!r}:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mmmil"]:
+        del sys.modules[name]
+    importlib.import_module(module)
+    loaded[module] = [name for name in sys.modules if name.startswith("mmmil.")]
+print(json.dumps(loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     wings = {name_of(path.parent) for path in FILES if path.name == "__init__.py" and not path.read_text()}
-    there = set(loaded.stdout.split()) - source_code.GROUND - wings
-    assert module in there and there <= set(source_code.modules(module))
+    for module, names in json.loads(done.stdout).items():
+        there = set(names) - source_code.GROUND - wings
+        assert module in there and there <= set(source_code.modules(module)), module
 
 
 def test_what_the_ground_says_enters_keys_as_values():
@@ -105,44 +115,40 @@ def test_a_change_of_code_anywhere_behind_a_result_is_another_key(copied):
     assert len({before, changed, imported, run(script)}) == 4
 
 
-def test_editing_a_module_that_a_kernel_has_loaded_keeps_nothing(copied):
-    folder, run = copied
-    script = """
+EDITING = """
 import pathlib
 from mmmil import record
-from mmmil.training import augmentation, fit
-make = lambda folder: (folder / "x").write_text("x") and None
-keep = lambda n: record.cached(pathlib.Path("kept"), {"n": n}, make, fit.__name__)
-file = pathlib.Path(augmentation.__file__)
+from mmmil.cohort import split
+from mmmil.sources import barcodes
+def keep(n, make=lambda folder: (folder / "x").write_text("x") and None):
+    record.cached(pathlib.Path("kept"), {"n": n}, make, split.__name__)
+file = pathlib.Path(barcodes.__file__)
 text = file.read_text()
-keep(1)
-file.write_text(text + "# a comment")
-keep(2)
-file.write_text(text + "LIMIT = 3")
 """
-    refused = run(script + "keep(3)", fails=True).splitlines()[-1]
-    assert "mmmil.training.augmentation was edited" in refused and "restart the kernel" in refused
+
+
+def test_editing_a_module_that_a_kernel_has_loaded_keeps_nothing(copied):
+    folder, run = copied
+    edits = 'keep(1)\nfile.write_text(text + "# a comment")\nkeep(2)\nfile.write_text(text + "LIMIT = 3")\n'
+    refused = run(EDITING + edits + "keep(3)", fails=True).splitlines()[-1]
+    assert "mmmil.sources.barcodes was edited" in refused and "restart the kernel" in refused
     assert len(list((folder / "kept").iterdir())) == 2
-    run(script.replace("keep(1)", "").replace("keep(2)", "") + "file.write_text(text); keep(3)")
+    run(EDITING + "keep(3)")  # the kernel was started again
+    assert len(list((folder / "kept").iterdir())) == 3
 
 
 def test_code_that_is_edited_while_a_result_is_made_keeps_nothing(copied):
     folder, run = copied
-    script = """
-import pathlib
-from mmmil import record
-from mmmil.training import augmentation, fit
-def make(folder):
-    file = pathlib.Path(augmentation.__file__)
-    file.write_text(file.read_text() + "LIMIT = 3")
-record.cached(pathlib.Path("kept"), {}, make, fit.__name__)
-"""
+    script = EDITING + 'keep(1, lambda folder: file.write_text(text + "LIMIT = 3") and None)'
     assert "was edited" in run(script, fails=True)
     assert list((folder / "kept").iterdir()) == []
 
 
 REPLACED = {
-    "class": ("build.MultimodalMIL = Mine", "mmmil.training.build.MultimodalMIL"),
+    "class": ("fusion.MultimodalMIL = Mine", "mmmil.models.fusion.MultimodalMIL"),
+    "name that was not there": ("build.MultimodalMIL = Mine", "mmmil.training.build.MultimodalMIL"),
+    "name in a wing": ("training.MultimodalMIL = Mine", "mmmil.training.MultimodalMIL"),
+    "module": ("training.fit = Mine", "mmmil.training.fit"),
     "function": ("fit.predict = Mine", "mmmil.training.fit.predict"),
     "method": ("fusion.MultimodalMIL.forward = lambda *_: 0", "mmmil.models.fusion.MultimodalMIL.forward"),
     "new method": ("fusion.Encoder.__call__ = lambda *_: 0", "mmmil.models.fusion.Encoder.__call__"),
@@ -153,23 +159,42 @@ REPLACED = {
 }
 
 
-@pytest.mark.parametrize("replacing, named", REPLACED.values(), ids=REPLACED)
-def test_replacing_an_object_of_the_package_keeps_nothing(tmp_path, replacing, named):
+def test_replacing_an_object_of_the_package_keeps_nothing(tmp_path):
     script = f"""
 import pathlib
-from mmmil import record, study
+from mmmil import record, source_code, study, training
 from mmmil.models import backbone, clam, fusion
 from mmmil.training import build, fit, train
 class Mine: pass
+
 make = lambda folder: (folder / "x").write_text("x") and None
 keep = lambda n: record.cached(pathlib.Path("kept"), {{"n": n}}, make, train.__name__)
-keep(1)
-{replacing}
-keep(2)
+keep(0)
+for n, replacing in enumerate({[replacing for replacing, _ in REPLACED.values()]!r}):
+    assert len(list(pathlib.Path("kept").iterdir())) == 1
+    owner = eval(replacing.partition(" = ")[0].rpartition("[" if "[" in replacing else ".")[0])
+    before = dict(owner) if isinstance(owner, dict) else dict(vars(owner))
+    exec(replacing)
+    try:
+        keep(n + 1)
+    except source_code.ChangedCodeError as error:
+        print(error)
+    if isinstance(owner, dict):
+        owner.clear() or owner.update(before)
+    else:
+        for name in [name for name in vars(owner) if name not in before]:
+            delattr(owner, name)
+        for name, value in before.items():
+            if vars(owner)[name] is not value:
+                setattr(owner, name, value)
+    keep(0)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    refused = done.stderr.splitlines()[-1]
-    assert done.returncode and f"{named} was replaced" in refused and "register a class" in refused
+    assert done.returncode == 0, done.stderr
+    refused = done.stdout.splitlines()
+    assert len(refused) == len(REPLACED)
+    for sentence, (_, named) in zip(refused, REPLACED.values(), strict=True):
+        assert sentence.startswith(f"{named} was replaced") and "register a class" in sentence
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
@@ -225,6 +250,21 @@ def test_the_code_of_a_cell_is_its_class_and_all_that_it_names(tmp_path):
     changed = [MINE.replace("half(tiles)", "half(genes)"), MINE.replace("SHARE = 2", "SHARE = 3")]
     changed += [MINE.replace("x / SHARE", "x * SHARE"), MINE.replace("torch.nn.Module", "torch.nn.Identity")]
     assert len({plain, *(cell(tmp_path, text) for text in changed)}) == 5
+
+
+def test_a_class_that_was_changed_after_its_definition_is_refused():
+    class Mine:
+        def forward(self):
+            return 1
+
+        def other(self):
+            return 2
+
+    before = source_code.own_digest(Mine)
+    Mine.forward = lambda self: 3
+    with pytest.raises(source_code.ChangedCodeError, match="Mine was changed after it had been defined"):
+        source_code.own_digest(Mine)
+    assert before
 
 
 def test_a_class_without_a_source_is_refused():

@@ -41,10 +41,11 @@ class MeanSets(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
+def forgotten():
     """What a test registers is gone after it."""
-    monkeypatch.setattr(variants, "OWN", {})
-    monkeypatch.setattr(registry, "_registered", {})
+    yield
+    variants.OWN.clear()
+    registry._registered.clear()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,9 @@ def executed(folder, *cells):
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in (setup, *cells)])
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
-    return ["".join(out.get("text", "") for out in cell["outputs"]) for cell in notebook.cells]
+    return [
+        "".join(out["text"] for out in cell["outputs"] if out.get("name") == "stdout") for cell in notebook.cells
+    ]
 
 
 TRAIN = """
