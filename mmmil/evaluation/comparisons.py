@@ -124,8 +124,7 @@ def _tests(patients: pd.DataFrame, here: list[tuple], split: str, metrics: tuple
     label, folds = patients["label"].to_numpy(), patients.index.get_level_values("fold").to_numpy()
     prob = {name: patients[name].to_numpy() for name in names}
     aucs, covariance = paired_tests.mean_auc_covariance(label, np.stack(list(prob.values())), folds)
-    weights = np.vstack([np.ones(len(label)), bootstrap.resample(label, folds, draws, p.seed)])
-    drawn = {n: bootstrap.mean_weighted_scores(label, prob[n], folds, weights, p.threshold) for n in names}
+    drawn = bootstrap.drawn_scores(label, prob, folds, p.threshold, draws, p.seed)
     each = [folds == k for k in np.unique(folds)]
     scores = {n: pd.DataFrame([scores_of(label[k], prob[n][k], p.threshold) for k in each]) for n in names}
     for pair in here:
@@ -139,7 +138,7 @@ def _tests(patients: pd.DataFrame, here: list[tuple], split: str, metrics: tuple
                 i, j = names.index(a), names.index(b)
                 found = paired_tests.contrast(aucs, covariance, i, j, p.confidence, len(label))
                 yield pair, metric, "delong", found
-            d = drawn[a][metric] - drawn[b][metric]
-            yield pair, metric, "bootstrap", bootstrap.percentiles(d, p.confidence, len(label))
+            drawn_pair = drawn[a][metric], drawn[b][metric]
+            yield pair, metric, "bootstrap", bootstrap.paired_difference(*drawn_pair, p.confidence, len(label))
             if metric == "accuracy":
                 yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], p.threshold, p.confidence)

@@ -256,7 +256,7 @@ def test_every_table_compares_the_proposed_model_with_every_other_row():
 
 def test_a_variant_added_to_the_table_is_compared_by_itself(monkeypatch):
     added = variants.Variant("mean_go", "mean", "reduced", "go", "image", ("7",))
-    monkeypatch.setattr(runs, "VARIANTS", variants.VARIANTS | {"mean_go": added})
+    monkeypatch.setattr(variants, "VARIANTS", variants.VARIANTS | {"mean_go": added})
     assert ("7", "dual_go", "mean_go") in comparisons.pairs(["7"])
 
 
