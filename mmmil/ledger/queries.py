@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 from scipy import stats
 
 from mmmil import schema
@@ -27,13 +26,7 @@ def _setting(query: Query, results: Results) -> Answer:
 
 def _metric(query: Query, results: Results) -> Answer:
     asked = query.metric
-    results.require(asked.variant, split=asked.split)
-    table = results.table("metrics", ["variant", "metric", "split", "mean", "ci_low", "ci_high"])
-    same = (table["variant"] == asked.variant) & (table["metric"] == asked.metric) & (table["split"] == asked.split)
-    if not same.any() or pd.isna(table[same].iloc[0]["mean"]):
-        raise NotTestable(f"failed: no {shown_metric(asked.metric)} of {asked.variant}")
-    row = table[same].iloc[0]
-    return Answer(float(row["mean"]), float(row["ci_low"]), float(row["ci_high"]))
+    return Answer(*results.cell(asked.variant, asked.metric, asked.split)[:3])
 
 
 def _pairs(query: Query, results: Results) -> Answer:
@@ -45,12 +38,7 @@ def _overlap(query: Query, results: Results) -> Answer:
     asked, apart = query.overlap, []
     for a, b in asked.pairs:
         for metric in asked.metrics:
-            one, other = (
-                _metric(
-                    Query.model_validate({"metric": {"variant": v, "metric": metric, "split": asked.split}}), results
-                )
-                for v in (a, b)
-            )
+            one, other = (results.cell(variant, metric, asked.split) for variant in (a, b))
             if one.low > other.high or other.low > one.high:
                 apart.append(f"{a} and {b}, {shown_metric(metric)}")
     n = len(asked.pairs) * len(asked.metrics)

@@ -9,22 +9,21 @@ import seaborn as sns
 from sklearn import metrics as skm
 
 from mmmil import variants
+from mmmil.evaluation.summary import cell
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
 def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")):
     """Mean and interval of each variant over the validation folds, one panel per metric; baselines in grey."""
-    own = summary[summary["split"] == "val"].drop_duplicates(["variant", "metric"]).set_index(["variant", "metric"])
-    own = own.reindex(pd.MultiIndex.from_product([names, metrics]))  # nothing is drawn of a model that failed
     figure, grid = plt.subplots(
         1, len(metrics), figsize=(4.9 * len(metrics), 0.42 * len(names) + 1.2), sharey=True, squeeze=False
     )
     for axes, metric in zip(grid[0], metrics, strict=True):
         for y, name in enumerate(reversed(names)):
-            row = own.loc[(name, metric)]
+            mean = cell(summary, name, metric)  # nothing is drawn of a model that failed
             colour = NEUTRAL if name in variants.BASELINES else CLASSES[0]
-            axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=2)
-            axes.plot(row["mean"], y, "o", color=colour, ms=7)
+            axes.plot([mean.low, mean.high], [y, y], color=colour, lw=2)
+            axes.plot(mean.value, y, "o", color=colour, ms=7)
         axes.axvline(0.5 if metric == "roc_auc" else np.nan, color="black", lw=0.8, ls=":")
         axes.set(
             xlabel={"pr_auc": "PR-AUC", "roc_auc": "ROC-AUC"}.get(metric, metric),

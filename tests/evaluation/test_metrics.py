@@ -112,7 +112,7 @@ def test_bootstrapped_metrics_are_scikit_learns_with_weights():
 
 
 def test_the_summary_is_recomputed_from_the_predictions_alone(predictions):
-    summary = summaries.summarise(predictions, params.load("lgg", "demo", n_folds=3))
+    summary = summaries.summarise(predictions, params.load("lgg", "demo", n_folds=3), [])
     assert list(summary.columns) == summaries.SUMMARY
     row = summary.query("table == '5' and variant == 'dual_go' and metric == 'roc_auc' and split == 'val'").iloc[0]
     own = predictions.query("variant == 'dual_go' and split == 'val'")
