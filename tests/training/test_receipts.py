@@ -18,7 +18,7 @@ NAMES = ["wsi", "go", "baseline_genes"]
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(tmp_path, monkeypatch, code_replaced):
     """A study whose trainings are told what to predict; those in `study.broken` fail."""
     p = params.load("lgg", "demo", variants=NAMES, n_folds=2, results_dir=str(tmp_path))
     fake = SimpleNamespace(p=p, fold_numbers=[0, 1, -1], broken=set(), made=[])
