@@ -112,11 +112,12 @@ def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
     rows, undecided = [], {}
     for task, p in tasks.items():
         table = read_results(task, "attention_nulls", ["source", "library", "null", "differ", "survive", "least_p"])
-        for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
-            left = own.set_index("null")["survive"]
+        for (library, source), nulls in [] if table is None else table.groupby(["library", "source"], sort=False):
+            left = nulls.set_index("null")["survive"]
             cells = ["cannot decide" if isnan(n) else int(n) for n in left]
-            rows.append([title(p), source.removesuffix("_genes"), str(library).upper(), own["differ"].iloc[0], *cells])
-            for row in own[own["survive"].isna() & own["least_p"].notna()].itertuples():
+            differ = nulls["differ"].iloc[0]
+            rows.append([title(p), source.removesuffix("_genes"), str(library).upper(), differ, *cells])
+            for row in nulls[nulls["survive"].isna() & nulls["least_p"].notna()].itertuples():
                 undecided.setdefault((title(p), p.attention_fdr), []).append(row.least_p)
     head = ["cohort", "attention", "library", "adjusted p below the limit", "labels permuted, model fixed"]
     head += ["model trained on permuted labels", "random weights", "random genes of the set's size"]
@@ -137,13 +138,13 @@ def _attention_terms(tasks: Mapping[str, params.Params]) -> str:
     rows, states = [], ["significant", "not significant", "not tested", "not selected", "absent"]
     for task, p in tasks.items():
         table = read_results(task, "attention_terms", ["library", "source", "state"])
-        for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
+        for (library, source), terms in [] if table is None else table.groupby(["library", "source"], sort=False):
             rows.append(
                 [
                     title(p),
                     source.removesuffix("_genes"),
                     str(library).upper(),
-                    *(int((own["state"] == s).sum()) for s in states),
+                    *(int((terms["state"] == s).sum()) for s in states),
                 ]
             )
     head = ["cohort", "attention", "library", "significant", "found, not significant", "no such attention in the model"]

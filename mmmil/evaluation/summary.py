@@ -130,4 +130,3 @@ def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confi
             "|sensitivity - specificity|": estimate(*gap),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
-

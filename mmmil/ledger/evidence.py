@@ -157,10 +157,10 @@ class Results:
         """Metric of a less that of b: corrected t-test over the folds, or paired bootstrap of the test patients."""
         self.require(a, b, split=split)
         of = f"{a} − {b}, {shown_metric(metric)}"
-        found = self.compared(a, b, metric, split, "corrected_t" if split == "val" else "bootstrap")
-        if found is None:
-            found = self._difference(a, b, metric, split)
-        value, low, high = found[:3]
+        tested = self.compared(a, b, metric, split, "corrected_t" if split == "val" else "bootstrap")
+        if tested is None:
+            tested = self._difference(a, b, metric, split)
+        value, low, high = tested[:3]
         if math.isnan(low) and value:
             raise NotTestable(f"no interval for {of}")
         return Difference(value, *((0.0, 0.0) if math.isnan(low) else (low, high)), of)
@@ -183,9 +183,9 @@ class Results:
     def p_value(self, a: str, b: str, metric: str, method: str) -> float:
         """p of a test over the validation folds."""
         self.require(a, b)
-        found = self.compared(a, b, metric, "val", method)
-        if found is not None and not math.isnan(found[3]):
-            return float(found[3])
+        tested = self.compared(a, b, metric, "val", method)
+        if tested is not None and not math.isnan(tested[3]):
+            return float(tested[3])
         left, right = (f[metric].to_numpy() for f in self.folds(a, b))
         share = {} if method == "paired_t" else {"test_share": 1 / self.p.n_folds}
         p = float(getattr(paired_tests, method)(left, right, **share).p)
@@ -195,10 +195,10 @@ class Results:
 
     def over_folds(self, a: pd.Series, b: pd.Series, of: str) -> Difference:
         """Mean of a less b over the folds, by the corrected t-test."""
-        found = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, self.p.confidence)
-        if math.isnan(found.low) and found.difference:
+        tested = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, self.p.confidence)
+        if math.isnan(tested.low) and tested.difference:
             raise NotTestable(f"no interval for {of}: the difference is the same in every fold")
-        return Difference(found.difference, *((0.0, 0.0) if math.isnan(found.low) else found[1:3]), of)
+        return Difference(tested.difference, *((0.0, 0.0) if math.isnan(tested.low) else tested[1:3]), of)
 
     def _difference(self, a: str, b: str, metric: str, split: str) -> paired_tests.Difference:
         if split == "val":
@@ -236,7 +236,7 @@ def measured(asked: Measured) -> Answer:
     undecided = (
         "counted or measured on a CPU, where the paper speaks of a GPU" if asked.on_gpu and device == "cpu" else ""
     )
-    value, shown = float(top[asked.column]), ""
+    value, parts = float(top[asked.column]), ""
     if below is not None:
-        value, shown = value / float(below[asked.column]), f" ({value:g} / {float(below[asked.column]):g})"
-    return Answer(value, shown=f"{value:.3f}{shown}", note=f"device: {device}", undecided=undecided)
+        value, parts = value / float(below[asked.column]), f" ({value:g} / {float(below[asked.column]):g})"
+    return Answer(value, shown=f"{value:.3f}{parts}", note=f"device: {device}", undecided=undecided)

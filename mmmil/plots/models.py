@@ -39,9 +39,9 @@ def curves(predictions: pd.DataFrame, names: list[str]):
     grid = np.linspace(0, 1, 101)
     trained = [name for name in names if name in set(predictions.loc[predictions["split"] == "val", "variant"])]
     for name, colour in zip(trained, sns.color_palette("colorblind", len(trained)), strict=True):
-        own = predictions[(predictions["variant"] == name) & (predictions["split"] == "val")]
+        validation = predictions[(predictions["variant"] == name) & (predictions["split"] == "val")]
         pr, roc = [], []
-        for _, fold in own.groupby(["seed", "fold"]):
+        for _, fold in validation.groupby(["seed", "fold"]):
             precision, recall, _ = skm.precision_recall_curve(fold["label"], fold["prob"])
             pr.append(np.interp(grid, recall[::-1], precision[::-1]))
             fpr, tpr, _ = skm.roc_curve(fold["label"], fold["prob"])
@@ -63,8 +63,8 @@ def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str
     trained = [name for name in names if name in set(val["variant"])]  # nothing is drawn of a model that failed
     figure, grid = plt.subplots(1, max(len(trained), 1), figsize=(4.8 * max(len(trained), 1), 3.5), squeeze=False)
     for axes, name in zip(grid[0], trained, strict=False):
-        own = val[val["variant"] == name]
-        counts = skm.confusion_matrix(own["label"], own["prob"] >= threshold, labels=[0, 1])
+        patients = val[val["variant"] == name]
+        counts = skm.confusion_matrix(patients["label"], patients["prob"] >= threshold, labels=[0, 1])
         sns.heatmap(
             counts / counts.sum(1, keepdims=True),
             annot=counts,

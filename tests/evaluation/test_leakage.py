@@ -85,7 +85,7 @@ def test_every_fold_of_every_repeat_has_one_row(null):
     assert {path.name for path in p.results.rglob("*") if path.is_file()} == {"auc.csv", "run.json"}
 
 
-def test_a_run_is_found_again_and_more_repeats_make_only_new_ones(null, monkeypatch):
+def test_a_run_is_found_again_and_more_repeats_make_only_new_ones(null, monkeypatch, code_replaced):
     (p, expression, labels, folds), table = null
     made = []
     monkeypatch.setattr(gene_tokens, "tokens", lambda *a: made.append(a) or pytest.fail("walked again"))
