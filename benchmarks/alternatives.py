@@ -83,9 +83,9 @@ def main() -> None:
     for rows in Parallel(n_jobs=given.workers, return_as="generator_unordered")(jobs):
         alternatives.add(rows)
         for row in rows:
-            told = estimate(row["difference"], row["ci_low"], row["ci_high"])
+            difference = estimate(row["difference"], row["ci_low"], row["ci_high"])
             print(
-                f"{time.monotonic() - start:5.0f} s  {row['variant']} {row['setting']}={row['value']}: {told}",
+                f"{time.monotonic() - start:5.0f} s  {row['variant']} {row['setting']}={row['value']}: {difference}",
                 flush=True,
             )
     command = f"python benchmarks/alternatives.py --task {given.task} --overlay '{given.overlay}'"

@@ -93,8 +93,8 @@ def one_fold(task: str, k: int, library: str = "go", folds: str = "random", seed
     for name, x in places.items():
         prob = baselines.logistic(x[~held], label[~held], x[held], 1e-3)
         found[name] = roc_auc_score(label[held], prob)
-    made = pd.read_parquet(runs.run(s, library, k) / "predictions.parquet")
-    return found | {"model": roc_auc_score(made["label"], made["prob"])}
+    predicted = runs.read(runs.run(s, library, k))
+    return found | {"model": roc_auc_score(predicted["label"], predicted["prob"])}
 
 
 def artefacts(task: str) -> str:

@@ -33,6 +33,7 @@ from scipy import stats
 
 from mmmil import params, record, study
 from mmmil.evaluation import comparisons, metrics, power
+from mmmil.evaluation.summary import estimate
 from mmmil.simulate import cohort as synthetic
 from mmmil.training import runs as training_runs
 
@@ -52,8 +53,8 @@ def trained(name: str, workers: int, **settings) -> tuple[pd.DataFrame, params.P
     p = params.load("nsclc", "demo", data_dir=f"{folder}/cohort", results_dir=f"{folder}/results", **settings)
     synthetic.make(p, workers)
     s = study.load(p, workers)
-    runs = [training_runs.run(s, variant, fold) for variant in VARIANTS for fold in range(p.n_folds)]
-    return pd.concat([record.read_parquet(run / "predictions.parquet") for run in runs], ignore_index=True), p
+    folders = [training_runs.run(s, variant, fold) for variant in VARIANTS for fold in range(p.n_folds)]
+    return training_runs.gather(map(training_runs.read, folders)), p
 
 
 def planted(workers: int) -> list[str]:
@@ -107,7 +108,7 @@ def planted_epochs(epochs: int, workers: int) -> list[str]:
         "| --- | --- | --- | --- | --- |",
     ]
     for r in found.itertuples():
-        interval = f"{r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]"
+        interval = estimate(r.difference, r.ci_low, r.ci_high, signed=True)
         lines.append(f"| {r.a} − {r.b} | {r.metric} | {r.method} | {interval} | {r.p_holm:.2g} |")
     lines.append("")
     for r in power.detectable(predictions, p, ["5"]).itertuples():

@@ -55,15 +55,16 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
         quality = read_results(task, "quality", ["slide_id", "check", "flagged"]) if p.has_slides else None
         if quality is not None:
             counts = quality[quality["flagged"]].groupby("check")["slide_id"].nunique()
-            told = ", ".join(f"{check}: {n}" for check, n in counts.items()) or "nothing"
-            found_on.append([title(p), quality["slide_id"].nunique(), told])
+            listed = ", ".join(f"{check}: {n}" for check, n in counts.items()) or "nothing"
+            found_on.append([title(p), quality["slide_id"].nunique(), listed])
         genes = read_results(task, "genes", ["library", "fold", "tested", "significant"]) if p.has_genes else None
         if genes is not None:  # the single-gene vector tests no sets
             genes = genes.dropna(subset=["tested"])
         for library, group in [] if genes is None else genes.groupby("library", sort=False):
-            own, found = group.loc[group["fold"] == -1, "significant"], group.loc[group["fold"] >= 0, "significant"]
-            final = "–" if own.empty else f"{own.iloc[0]:.0f}{BY_RANK if own.iloc[0] < 2 else ''}"
-            span = f"{found.median():.0f} ({found.min():.0f}–{found.max():.0f})" if len(found) else "–"
+            is_final = group["fold"] == -1
+            of_final, of_folds = group.loc[is_final, "significant"], group.loc[~is_final, "significant"]
+            final = "–" if of_final.empty else f"{of_final.iloc[0]:.0f}{BY_RANK if of_final.iloc[0] < 2 else ''}"
+            span = f"{of_folds.median():.0f} ({of_folds.min():.0f}–{of_folds.max():.0f})" if len(of_folds) else "–"
             rank = f"{(group['significant'] < 2).sum()} of {len(group)}"
             sets.append([title(p), str(library).upper(), f"{group['tested'].median():.0f}", final, span, rank])
     head = [
@@ -100,9 +101,9 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
     for task, p in tasks.items():
         audit = read_results(task, "leakage", leakage.COLUMNS)
         if audit is not None:
-            found = leakage.summary(audit, p.confidence).set_index(["library", "selection"])
-            for library in found.index.unique("library"):
-                both = [found.loc[(library, selection)] for selection in leakage.SELECTIONS]
+            means = leakage.summary(audit, p.confidence).set_index(["library", "selection"])
+            for library in means.index.unique("library"):
+                both = [means.loc[(library, selection)] for selection in leakage.SELECTIONS]
                 cells = [estimate(row["mean"], row["ci_low"], row["ci_high"]) for row in both]
                 name = "single genes" if library == "genes" else f"{str(library).upper()} sets"
                 nulls.append([title(p), name, *cells, f"{both[0]['n']:.0f}"])
@@ -118,18 +119,16 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
 
 def _planted(task: str, p: params.Params) -> list[list]:
     """Rows library, planted, found, false of the final model's enrichment, where it and the truth are still there."""
-    import pandas as pd
+    from mmmil.genes import choice, enrichment
+    from mmmil.simulate import truth
 
-    from mmmil.genes import enrichment
-
-    genes, truth, rows = read_results(task, "genes", ["library", "fold"]), p.data / "truth" / "sets.csv", []
-    if genes is None or "folder" not in genes or not truth.is_file():
+    genes, rows = read_results(task, "genes", ["library", "fold"]), []
+    if genes is None or "folder" not in genes or not truth.sets_file(p).is_file():
         return rows
-    sets = pd.read_csv(truth)
     for row in genes[(genes["fold"] == -1) & (genes["library"] != "genes")].itertuples():
         table = Path(row.folder) / "enrichment.csv"
         if table.is_file():
-            planted = sets.loc[(sets["library"] == row.library) & sets["planted"], "name"]
-            got = enrichment.recovered(pd.read_csv(table, index_col=0), planted, p.gene_set_fdr)
-            rows.append([str(row.library).upper(), got["planted"], got["found"], got["false"]])
+            planted = truth.planted_sets(p, row.library)
+            counts = enrichment.recovered(choice.read_table(table), planted.index[planted], p.gene_set_fdr)
+            rows.append([str(row.library).upper(), counts["planted"], counts["found"], counts["false"]])
     return rows

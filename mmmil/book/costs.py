@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from mmmil import params, record
+from mmmil import record
 from mmmil.book.text import markdown_table
+from mmmil.results import read_benchmark
 
 # A benchmark's table in benchmarks/results, which its command makes, and the caption of its figure.
 FIGURES = {
@@ -42,17 +43,15 @@ def benchmarks(folder: Path) -> str:
     A benchmark that was not run has no figure, and a sentence says how to make it. Raises ValueError for a table that
     lacks columns.
     """
-    import pandas as pd
-
     from mmmil import plots
 
     text = ""
     for name, caption in FIGURES.items():
-        table = params.root() / "benchmarks" / "results" / f"{name}.csv"
-        if not table.is_file():
+        table = read_benchmark(name)
+        if table is None:
             text += f"`python benchmarks/{name}.py` has not been run here: there is no figure of {name}.\n\n"
             continue
-        figure = getattr(plots, name)(pd.read_csv(table))
+        figure = getattr(plots, name)(table)
         picture = record.write_atomically(
             folder / f"03_{name}.png",
             lambda path, figure=figure: figure.savefig(path, format="png", dpi=110, bbox_inches="tight"),

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
+
 from mmmil import params, record
 from mmmil.book.text import LEAKS, nothing, title
-from mmmil.results import read_results
-
-COLUMNS = ["variant", "metric", "split", "mean", "ci_low", "ci_high"]
+from mmmil.evaluation import summary as summaries
 
 
 def overview(tasks: Mapping[str, params.Params], folder: Path) -> str:
     """A figure per kind of cohort, drawn into `folder`, and how to make its numbers; synthetic and real apart."""
     text = ""
     for kind, synthetic in (("synthetic", True), ("real", False)):
-        found = {t: read_results(t, "metrics", COLUMNS) for t, p in tasks.items() if p.synthetic is synthetic}
-        found = {t: table for t, table in found.items() if table is not None and table["mean"].notna().any()}
-        if found:
-            text += _figure({title(tasks[t]): table for t, table in found.items()}, kind, folder)
-            text += "".join(f"{title(tasks[t])}: {LEAKS}.\n\n" for t in found if tasks[t].leaks)
-            text += _commands(tasks, list(found))
+        read = {t: summaries.read(t) for t, p in tasks.items() if p.synthetic is synthetic}
+        metrics = {t: table for t, table in read.items() if table is not None and table["mean"].notna().any()}
+        if metrics:
+            text += _figure({title(tasks[t]): table for t, table in metrics.items()}, kind, folder)
+            text += "".join(f"{title(tasks[t])}: {LEAKS}.\n\n" for t in metrics if tasks[t].leaks)
+            text += _commands(tasks, list(metrics))
     return text or nothing("figure of all models")
 
 
-def _figure(metrics: Mapping[str, object], kind: str, folder: Path) -> str:
+def _figure(metrics: Mapping[str, pd.DataFrame], kind: str, folder: Path) -> str:
     from mmmil import plots  # seconds of imports that the other parts do not need
 
     figure = plots.all_variants(metrics)
@@ -41,10 +41,10 @@ def _figure(metrics: Mapping[str, object], kind: str, folder: Path) -> str:
     return f"```{{figure}} generated/{picture.name}\n:alt: ROC-AUC of all variants\n\n{caption}\n```\n\n"
 
 
-def _commands(tasks: Mapping[str, params.Params], found: list[str]) -> str:
+def _commands(tasks: Mapping[str, params.Params], names: list[str]) -> str:
     """The command that makes these numbers, from nothing."""
     overlays: dict[str, list[str]] = {}
-    for task in found:
+    for task in names:
         overlays.setdefault(tasks[task].overlay, []).append(task)
-    made = [f'make book TASKS="{" ".join(own)}" OVERLAY={overlay}' for overlay, own in overlays.items()]
+    made = [f'make book TASKS="{" ".join(of)}" OVERLAY={overlay}' for overlay, of in overlays.items()]
     return "Every number of it, and of the tables behind it, from nothing:\n\n```bash\n" + "\n".join(made) + "\n```\n\n"

@@ -17,7 +17,7 @@ from mmmil.book import ledger as book_ledger
 from mmmil.book import overview, status, unsaid
 from mmmil.book.pages import entries_of, executed_pages, executed_tasks, read_toc
 from mmmil.book.text import made_on, markdown_table, nothing, title, wide_table
-from mmmil.evaluation.summary import estimate
+from mmmil.evaluation import summary as summaries
 from mmmil.ledger import verdicts
 from mmmil.paper import CAPTIONS, TABLES, paper_table
 from mmmil.results import read_results
@@ -34,21 +34,21 @@ Part = Callable[[Mapping[str, params.Params]], str]
 def metrics_table(metrics: Mapping[str, Any], names: Mapping[str, str], split: str, caption: str) -> str:
     """One row per variant and metric, one column per cohort; empty where there is no such result.
 
-    metrics: per task a frame with columns variant, metric, split, mean, ci_low, ci_high; names: column heads.
+    metrics: per task a summary, or rows of one (columns summaries.SUMMARY); names: column heads.
     """
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    for task, frame in metrics.items():
-        for row in frame[(frame["split"] == split) & frame["metric"].isin(METRICS)].itertuples():
-            found = cells.setdefault((row.variant, row.metric), {})
-            found.setdefault(task, FAILED if isnan(row.mean) else estimate(row.mean, row.ci_low, row.ci_high))
-    order, seen = list(METRICS), list(dict.fromkeys(variant for variant, _ in cells))
+    of_split = {t: frame[(frame["split"] == split) & frame["metric"].isin(METRICS)] for t, frame in metrics.items()}
+    pairs = dict.fromkeys(
+        pair for frame in of_split.values() for pair in zip(frame["variant"], frame["metric"], strict=True)
+    )
     rows = [
         [
             _shown(variant),
             METRICS[metric],
-            *(cells[variant, metric].get(task, "–") for task in metrics),
+            *(summaries.cell(frame, variant, metric, split).text(FAILED) for frame in of_split.values()),
         ]
-        for variant, metric in sorted(cells, key=lambda key: (seen.index(key[0]), order.index(key[1])))
+        for variant in dict.fromkeys(variant for variant, _ in pairs)
+        for metric in METRICS
+        if (variant, metric) in pairs
     ]
     if not rows:
         return ""
@@ -64,16 +64,15 @@ def results_of(section: str) -> Part:
     """The part of a section with metric tables; '09' is the summary of ROC-AUC over all variants."""
 
     def part(tasks: Mapping[str, params.Params]) -> str:
-        columns = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high"]
-        found = {task: read_results(task, "metrics", columns) for task in tasks}
-        found = {task: frame for task, frame in found.items() if frame is not None}
-        names, text = {task: title(tasks[task]) for task in found}, ""
+        read = {task: summaries.read(task) for task in tasks}
+        metrics = {task: frame for task, frame in read.items() if frame is not None}
+        names, text = {task: title(tasks[task]) for task in metrics}, ""
         for split in SPLITS:
             if section == "09":
-                chosen = {task: frame[frame["metric"] == "roc_auc"] for task, frame in found.items()}
+                chosen = {task: frame[frame["metric"] == "roc_auc"] for task, frame in metrics.items()}
                 text += metrics_table(chosen, names, split, "ROC-AUC of every variant, mean and interval") + "\n"
             for number in TABLES.get(section, ()):
-                chosen = {t: f[[_belongs(value, number) for value in f["table"]]] for t, f in found.items()}
+                chosen = {t: f[[_belongs(value, number) for value in f["table"]]] for t, f in metrics.items()}
                 trained = {row.variant for f in chosen.values() for row in f.itertuples() if not _baseline(row.table)}
                 if len(trained) > 1:
                     text += metrics_table(chosen, names, split, CAPTIONS[number]) + "\n"
@@ -113,11 +112,12 @@ def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
     rows, undecided = [], {}
     for task, p in tasks.items():
         table = read_results(task, "attention_nulls", ["source", "library", "null", "differ", "survive", "least_p"])
-        for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
-            left = own.set_index("null")["survive"]
+        for (library, source), nulls in [] if table is None else table.groupby(["library", "source"], sort=False):
+            left = nulls.set_index("null")["survive"]
             cells = ["cannot decide" if isnan(n) else int(n) for n in left]
-            rows.append([title(p), source.removesuffix("_genes"), str(library).upper(), own["differ"].iloc[0], *cells])
-            for row in own[own["survive"].isna() & own["least_p"].notna()].itertuples():
+            differ = nulls["differ"].iloc[0]
+            rows.append([title(p), source.removesuffix("_genes"), str(library).upper(), differ, *cells])
+            for row in nulls[nulls["survive"].isna() & nulls["least_p"].notna()].itertuples():
                 undecided.setdefault((title(p), p.attention_fdr), []).append(row.least_p)
     head = ["cohort", "attention", "library", "adjusted p below the limit", "labels permuted, model fixed"]
     head += ["model trained on permuted labels", "random weights", "random genes of the set's size"]
@@ -138,13 +138,13 @@ def _attention_terms(tasks: Mapping[str, params.Params]) -> str:
     rows, states = [], ["significant", "not significant", "not tested", "not selected", "absent"]
     for task, p in tasks.items():
         table = read_results(task, "attention_terms", ["library", "source", "state"])
-        for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):
+        for (library, source), terms in [] if table is None else table.groupby(["library", "source"], sort=False):
             rows.append(
                 [
                     title(p),
                     source.removesuffix("_genes"),
                     str(library).upper(),
-                    *(int((own["state"] == s).sum()) for s in states),
+                    *(int((terms["state"] == s).sum()) for s in states),
                 ]
             )
     head = ["cohort", "attention", "library", "significant", "found, not significant", "no such attention in the model"]

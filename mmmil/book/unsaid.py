@@ -67,8 +67,8 @@ TOPICS: dict[str, tuple[str, list[str]]] = {
 
 
 def _noise(table) -> str:
-    told = alternatives.effect(table, "seed")
-    return f" Another seed alone moves it by as much as this: {told}." if told else ""
+    effect = alternatives.effect(table, "seed")
+    return f" Another seed alone moves it by as much as this: {effect}." if effect else ""
 
 
 def measured(table) -> str:
@@ -77,11 +77,11 @@ def measured(table) -> str:
     if table.empty:
         return f"What changes has not been measured here; `{command}` does it.\n"
     text = ""
-    for (task, synthetic), own in table.groupby(["task", "synthetic"], sort=False):
+    for (task, synthetic), rows in table.groupby(["task", "synthetic"], sort=False):
         kind = (
             "a synthetic cohort: it shows how the program reacts, not what patients would give" if synthetic else "real"
         )
-        text += f"- **{task}**: {own['cohort'].iloc[0]}, {own['patients'].iloc[0]} patients, {kind}.{_noise(own)}\n"
+        text += f"- **{task}**: {rows['cohort'].iloc[0]}, {rows['patients'].iloc[0]} patients, {kind}.{_noise(rows)}\n"
     return (
         "The last column gives the change of ROC-AUC over the validation folds when this setting alone is chosen "
         "otherwise, with a 95 % interval (paired bootstrap of the patients, the folds the same). Where the cohort's "
@@ -92,12 +92,12 @@ def measured(table) -> str:
 
 def changes(table, setting: str) -> str:
     """What was measured of a setting, cohort by cohort; a dash where nothing was."""
-    told = [
-        f"{task}: {found}"
-        for (task, _), own in table.groupby(["task", "synthetic"], sort=False)
-        if (found := alternatives.effect(own, setting))
+    cohorts = [
+        f"{task}: {effect}"
+        for (task, _), rows in table.groupby(["task", "synthetic"], sort=False)
+        if (effect := alternatives.effect(rows, setting))
     ]
-    return "; ".join(told) or "–"
+    return "; ".join(cohorts) or "–"
 
 
 def unsaid() -> str:

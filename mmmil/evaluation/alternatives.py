@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from mmmil import params, record, study
+from mmmil import params, record, results, study
 from mmmil.evaluation import bootstrap, paired_tests
+from mmmil.evaluation.summary import estimate
 from mmmil.params import Params
 from mmmil.training import runs
 
@@ -64,7 +65,7 @@ IMAGES_ONLY = {"batch_norm", "apoz_tiles", "tile_choice", "augment", "colour_jit
 
 
 def path() -> Path:
-    return params.root() / "benchmarks" / "results" / "alternatives.csv"
+    return results.benchmark("alternatives")
 
 
 def predictions(p: Params, variant: str, folds: pd.Series | None = None) -> tuple[pd.DataFrame, pd.Series]:
@@ -76,8 +77,8 @@ def predictions(p: Params, variant: str, folds: pd.Series | None = None) -> tupl
     made = study.load(p)
     if folds is not None:
         made = study.Study(p, made.cohort, folds.loc[made.patients], made.tiles)
-    frames = [record.read_parquet(runs.run(made, variant, k) / "predictions.parquet") for k in range(p.n_folds)]
-    return pd.concat(frames).set_index("patient_id")[["label", "prob", "fold"]].sort_index(), made.folds
+    table = runs.gather(runs.read(runs.run(made, variant, k)) for k in range(p.n_folds))
+    return table.set_index("patient_id")[["label", "prob", "fold"]].sort_index(), made.folds
 
 
 def compare(default: Params, changes: Mapping[str, Any], variant: str, setting: str) -> dict[str, Any]:
@@ -92,14 +93,14 @@ def compare(default: Params, changes: Mapping[str, Any], variant: str, setting: 
     if not after.index.equals(before.index) or not (after["fold"] == before["fold"]).all():
         raise ValueError(f"{setting}: changes who is evaluated, so the two cannot be compared patient by patient")
     label, fold = before["label"].to_numpy(), before["fold"].to_numpy()
-    found = bootstrap.paired_bootstrap(
+    difference = bootstrap.paired_bootstrap(
         label, after["prob"].to_numpy(), before["prob"].to_numpy(), fold, confidence=default.confidence
     )
     auc = paired_tests.mean_auc_covariance(label, before[["prob"]].to_numpy().T, fold)[0][0]
     values = (
         *(default.task, default.title or default.task, default.synthetic, len(before), variant, setting),
-        *(str(changes[setting]), str(getattr(default, setting)), auc, auc + found.difference),
-        *(found.difference, found.low, found.high, record.commit()),
+        *(str(changes[setting]), str(getattr(default, setting)), auc, auc + difference.difference),
+        *(*difference[:3], record.commit()),
     )
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -120,9 +121,10 @@ def add(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def read() -> pd.DataFrame:
     """What was measured; an empty frame with COLUMNS where nothing was. Raises ParameterError for other columns."""
-    if not path().is_file():
+    text = {"value": str, "default_value": str, "commit": str}
+    table = results.read_benchmark("alternatives", dtype=text, keep_default_na=False)
+    if table is None:
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path(), dtype={"value": str, "default_value": str, "commit": str}, keep_default_na=False)
     if list(table.columns) != COLUMNS:
         raise params.ParameterError(f"{path()}: has other columns; remove it and run benchmarks/alternatives.py again")
     table["synthetic"] = table["synthetic"].astype(str) == "True"
@@ -134,10 +136,10 @@ def effect(table: pd.DataFrame, setting: str) -> str:
 
     '`256` instead of `64`: ...' where it was set against another value than the schema's default, such as an overlay's.
     """
-    told, default = [], str(Params.model_fields[setting].default)
-    own_setting = table[table["setting"] == setting]
-    for (value, before), own in own_setting.groupby(["value", "default_value"], sort=False):
-        cells = [f"{r.variant} {r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in own.itertuples()]
+    effects, default = [], str(Params.model_fields[setting].default)
+    rows = table[table["setting"] == setting]
+    for (value, before), of_value in rows.groupby(["value", "default_value"], sort=False):
+        cells = [f"{r.variant} {estimate(r.difference, r.ci_low, r.ci_high, True)}" for r in of_value.itertuples()]
         against = "" if before == default else f" instead of `{before}`"
-        told.append(f"`{value}`{against}: {', '.join(cells)}")
-    return "; ".join(told)
+        effects.append(f"`{value}`{against}: {', '.join(cells)}")
+    return "; ".join(effects)

@@ -1,28 +1,19 @@
-"""The bootstrap over patients: how often each is drawn, and the intervals that follow."""
+"""The bootstrap over patients: who is drawn, the scores that follow, and the percentile interval of these.
+
+Whatever is drawn is drawn by `resample`, and every interval is that of `percentile_interval`. Only the mean of one
+value per patient, which knows neither class nor fold, is drawn by SciPy.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mmmil.evaluation import metrics
-from mmmil.evaluation.metrics import weighted_scores
+from mmmil.evaluation.metrics import METRICS, weighted_scores
 from mmmil.evaluation.paired_tests import Difference
-
-
-def bootstrap_interval(
-    label: np.ndarray, prob: np.ndarray, threshold: float, confidence: float, draws: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Percentile intervals of all metrics, patients resampled within their class; index metric, columns low, high."""
-    rng = np.random.default_rng(seed)
-    weights = np.zeros((draws, len(label)))
-    for c in (0, 1):
-        own = np.flatnonzero(label == c)
-        weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
-    tail = (1 - confidence) / 2
-    drawn = pd.DataFrame(weighted_scores(label, prob, weights, threshold))
-    return drawn.quantile([tail, 1 - tail]).T.set_axis(["low", "high"], axis=1)
 
 
 def resample(label: np.ndarray, folds: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -31,20 +22,49 @@ def resample(label: np.ndarray, folds: np.ndarray, draws: int, seed: int) -> np.
     weights = np.zeros((draws, len(label)))
     for k in np.unique(folds):
         for c in (0, 1):
-            own = np.flatnonzero((folds == k) & (label == c))
-            weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / max(len(own), 1)), size=draws)
+            patients = np.flatnonzero((folds == k) & (label == c))
+            share = np.full(len(patients), 1 / max(len(patients), 1))
+            weights[:, patients] = rng.multinomial(len(patients), share, size=draws)
     return weights
 
 
-def mean_weighted_scores(
-    label: np.ndarray, prob: np.ndarray, folds: np.ndarray, weights: np.ndarray, threshold: float
-) -> dict[str, np.ndarray]:
-    """The six metrics, mean over folds, for every weighting of the patients: metric -> (draws,); weights (draws, n)."""
-    of_folds = [
-        metrics.weighted_scores(label[own], prob[own], weights[:, own], threshold)
-        for own in (folds == k for k in np.unique(folds))
-    ]
-    return {metric: np.mean([s[metric] for s in of_folds], axis=0) for metric in metrics.METRICS}
+def percentile_interval(drawn, confidence: float) -> tuple:
+    """(low, high) of drawn values (draws,), or of each column of (draws, m)."""
+    tail = (1 - confidence) / 2
+    return tuple(np.quantile(drawn, [tail, 1 - tail], axis=0))
+
+
+def drawn_scores(
+    label: np.ndarray,
+    probs: Mapping[str, np.ndarray],
+    folds: np.ndarray | None = None,
+    threshold: float = 0.5,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, pd.DataFrame]:
+    """Of every model the six metrics, mean over folds: row 0 of the patients as they are, then one row per draw.
+
+    label, folds and each of probs (n,); all models see the same drawn patients, drawn within class and fold. Without
+    folds one model predicted all patients.
+    """
+    label = np.asarray(label)
+    folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
+    weights = np.vstack([np.ones(len(label)), resample(label, folds, draws, seed)])
+    of_folds = [folds == k for k in np.unique(folds)]
+
+    def mean_scores(prob: np.ndarray) -> pd.DataFrame:
+        scores = [weighted_scores(label[k], prob[k], weights[:, k], threshold) for k in of_folds]
+        return pd.DataFrame({metric: np.mean([s[metric] for s in scores], axis=0) for metric in METRICS})
+
+    return {name: mean_scores(np.asarray(prob)) for name, prob in probs.items()}
+
+
+def bootstrap_interval(
+    label: np.ndarray, prob: np.ndarray, threshold: float, confidence: float, draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Intervals of one model's metrics, patients drawn within their class; index metric, columns low, high."""
+    drawn = drawn_scores(label, {"model": prob}, None, threshold, draws, seed)["model"][1:]
+    return pd.DataFrame(dict(zip(("low", "high"), percentile_interval(drawn, confidence), strict=True)), index=METRICS)
 
 
 def paired_bootstrap(
@@ -58,35 +78,29 @@ def paired_bootstrap(
     draws: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """Percentile interval of the difference in one of the six metrics; both models see the same drawn patients.
+    """Difference of two models in one of the six metrics, on the same drawn patients; all arrays (n,)."""
+    drawn = drawn_scores(label, {"a": prob_a, "b": prob_b}, folds, threshold, draws, seed)
+    return paired_difference(drawn["a"][metric], drawn["b"][metric], confidence, len(label))
 
-    label, prob_a, prob_b, folds (n,); patients are drawn within class and fold, the metric is the mean over folds.
+
+def paired_difference(a, b, confidence: float, n: int) -> Difference:
+    """a less b, with its interval over the draws; a, b: one metric of `drawn_scores` (1 + draws,), n: patients.
+
     p is that of the percentile interval, twice the smaller share of draws on one side of zero, the observed
     difference counted as one more draw on it: never below 2 / (draws + 1).
     """
-    label = np.asarray(label)
-    folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
-    weights = np.vstack([np.ones(len(label)), resample(label, folds, draws, seed)])
-    a, b = (mean_weighted_scores(label, np.asarray(x), folds, weights, threshold)[metric] for x in (prob_a, prob_b))
-    return percentiles(a - b, confidence, len(label))
-
-
-def percentiles(d: np.ndarray, confidence: float, n: int) -> Difference:
-    """d: the observed difference, then the drawn ones."""
-    drawn = np.where(np.abs(d[1:]) < 1e-12, 0, d[1:])
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    observed, *drawn = np.asarray(a) - np.asarray(b)
+    drawn = np.where(np.abs(drawn) < 1e-12, 0, drawn)
+    low, high = percentile_interval(drawn, confidence)
     fewer = min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1
-    return Difference(d[0], low, high, min(1.0, 2 * fewer / (len(drawn) + 1)), n)
+    return Difference(observed, low, high, min(1.0, 2 * fewer / (len(drawn) + 1)), n)
 
 
 def interval(values: np.ndarray, confidence: float, draws: int = 2000) -> tuple[float, float, float]:
-    """Mean over patients and its percentile bootstrap interval; the interval is nan for fewer than two."""
+    """Mean over patients and its bootstrap interval; the interval is nan for fewer than two."""
     values = np.asarray(values, float)
     if len(values) < 2:
         return (values.mean() if len(values) else np.nan), np.nan, np.nan
-    drawn = stats.bootstrap(
-        (values,), np.mean, confidence_level=confidence, n_resamples=draws, method="percentile",
-        rng=np.random.default_rng(0),
-    )  # fmt: skip
-    return values.mean(), *map(float, drawn.confidence_interval)
+    rng = np.random.default_rng(0)
+    drawn = stats.bootstrap((values,), np.mean, n_resamples=draws, method="percentile", rng=rng).bootstrap_distribution
+    return values.mean(), *map(float, percentile_interval(drawn, confidence))

@@ -36,16 +36,16 @@ def pairs(tables: list[str] | None = None) -> list[tuple[str, str, str]]:
 
     tables: some of 3-11 and "baseline"; all where None. A variant added to the variant table is compared by itself.
     """
-    found = []
+    all_pairs = []
     for table, proposed in PROPOSED.items():
         rows = [v.name for v in variants.VARIANTS.values() if table in v.tables]
         for i, a in enumerate(proposed):
-            found += [(table, a, b) for b in rows if b not in proposed[: i + 1]]
+            all_pairs += [(table, a, b) for b in rows if b not in proposed[: i + 1]]
     for a in map(variants.variant, AGAINST_BASELINES):
         for b in map(variants.variant, variants.BASELINES):
             if (a.uses_slides and b.uses_slides) or (a.uses_genes and b.uses_genes):
-                found.append(("baseline", a.name, b.name))
-    return [pair for pair in found if tables is None or pair[0] in tables]
+                all_pairs.append(("baseline", a.name, b.name))
+    return [pair for pair in all_pairs if tables is None or pair[0] in tables]
 
 
 def by_patient(predictions: pd.DataFrame, split: str, seed: int) -> pd.DataFrame:
@@ -54,10 +54,10 @@ def by_patient(predictions: pd.DataFrame, split: str, seed: int) -> pd.DataFrame
     A variant that lacks a fold (its training failed) is NaN there. Raises ValueError where variants disagree about
     who is in a fold, or about a label: such predictions come from different cohorts and compare nothing.
     """
-    own = predictions[(predictions["split"] == split) & (predictions["seed"] == seed)]
+    of_split = predictions[(predictions["split"] == split) & (predictions["seed"] == seed)]
     index = ["fold", "patient_id"]
-    wide = own.pivot(index=index, columns="variant", values="prob").sort_index()
-    labels = own.groupby(index)["label"]
+    wide = of_split.pivot(index=index, columns="variant", values="prob").sort_index()
+    labels = of_split.groupby(index)["label"]
     for fold, part in wide.groupby(level="fold"):
         partly = part.columns[part.isna().any() & part.notna().any()]
         if len(partly):
@@ -88,10 +88,8 @@ def compare(
     """
     rows = []
     for split, patients, here in _groups(predictions, p, tables):
-        for (table, a, b), metric, method, found in _tests(patients, here, split, metrics, p, draws):
-            rows.append(
-                (summary.shown_table(table, split), a, b, metric, split, method, *found[:4], np.nan, found.n)
-            )
+        for (table, a, b), metric, method, tested in _tests(patients, here, split, metrics, p, draws):
+            rows.append((summary.shown_table(table, split), a, b, metric, split, method, *tested[:4], np.nan, tested.n))
     result = pd.DataFrame(rows, columns=COMPARISON)
     family = result.groupby(["table", "metric", "split", "method"], sort=False)["p"]
     return result.assign(p_holm=family.transform(lambda p: holm(p.to_numpy())))
@@ -124,8 +122,7 @@ def _tests(patients: pd.DataFrame, here: list[tuple], split: str, metrics: tuple
     label, folds = patients["label"].to_numpy(), patients.index.get_level_values("fold").to_numpy()
     prob = {name: patients[name].to_numpy() for name in names}
     aucs, covariance = paired_tests.mean_auc_covariance(label, np.stack(list(prob.values())), folds)
-    weights = np.vstack([np.ones(len(label)), bootstrap.resample(label, folds, draws, p.seed)])
-    drawn = {n: bootstrap.mean_weighted_scores(label, prob[n], folds, weights, p.threshold) for n in names}
+    drawn = bootstrap.drawn_scores(label, prob, folds, p.threshold, draws, p.seed)
     each = [folds == k for k in np.unique(folds)]
     scores = {n: pd.DataFrame([scores_of(label[k], prob[n][k], p.threshold) for k in each]) for n in names}
     for pair in here:
@@ -137,9 +134,9 @@ def _tests(patients: pd.DataFrame, here: list[tuple], split: str, metrics: tuple
                 yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, p.confidence)
             if metric == "roc_auc":
                 i, j = names.index(a), names.index(b)
-                found = paired_tests.contrast(aucs, covariance, i, j, p.confidence, len(label))
-                yield pair, metric, "delong", found
-            d = drawn[a][metric] - drawn[b][metric]
-            yield pair, metric, "bootstrap", bootstrap.percentiles(d, p.confidence, len(label))
+                tested = paired_tests.contrast(aucs, covariance, i, j, p.confidence, len(label))
+                yield pair, metric, "delong", tested
+            drawn_pair = drawn[a][metric], drawn[b][metric]
+            yield pair, metric, "bootstrap", bootstrap.paired_difference(*drawn_pair, p.confidence, len(label))
             if metric == "accuracy":
                 yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], p.threshold, p.confidence)

@@ -82,11 +82,11 @@ def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = 
         aucs, v = paired_tests.mean_auc_covariance(label, wide[[a, b]].to_numpy().T, folds)
         both = np.sqrt(v[0, 0] * v[1, 1])
         correlation = v[0, 1] / both if both > 0 else np.nan  # a model that makes no mistake has no variance
-        found = np.nan
+        least = np.nan
         if np.isfinite(correlation):
-            found = detectable_difference(label, aucs[1], correlation, 1 - p.confidence, power, folds)
-        shown = summary.shown_table(table, split)
-        rows.append((shown, a, b, split, aucs[1], aucs[0] - aucs[1], correlation, found, len(label)))
+            least = detectable_difference(label, aucs[1], correlation, 1 - p.confidence, power, folds)
+        number = summary.shown_table(table, split)
+        rows.append((number, a, b, split, aucs[1], aucs[0] - aucs[1], correlation, least, len(label)))
     return pd.DataFrame(rows, columns=DETECTABLE)
 
 

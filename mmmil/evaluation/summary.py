@@ -1,10 +1,15 @@
-"""From predictions to the cells of the paper's tables: means over folds with their intervals."""
+"""From predictions to the cells of the paper's tables: means over folds with their intervals.
+
+`summarise` makes the frame behind every table (columns SUMMARY), `read` finds it again as the record has it. Notebooks,
+section pages, figures and the ledger take their numbers from it by `cell`, and print them by `estimate`.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,40 +19,80 @@ from mmmil import variants
 from mmmil.evaluation.bootstrap import bootstrap_interval
 from mmmil.evaluation.metrics import METRICS, mean_interval, per_fold
 from mmmil.params import Params
+from mmmil.results import read_results
 
 SUMMARY = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
 
-# Stands in the cells of a model of which a training failed; the status page shows the logs.
+# Stands in a notebook's cells of a model of which a training failed; the status page shows the logs.
 FAILED = '<a href="../../status.html#failed-trainings">failed</a>'
 
 
-def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str] = ()) -> pd.DataFrame:
-    """metrics.csv: one row per table, variant, metric and split with mean, interval and number of folds.
+def estimate(value: float, low: float = math.nan, high: float = math.nan, signed: bool = False) -> str:
+    """'0.812 [0.702, 0.922]', or the value alone where there is no interval, or a dash; signed: '+0.812 ...'."""
+    if math.isnan(value):
+        return "–"
+    value, low, high = (f"{number:{'+' if signed else ''}.3f}" for number in (value, low, high))
+    return value if "nan" in low + high else f"{value} [{low}, {high}]"
+
+
+class Cell(NamedTuple):
+    """A number of the paper's tables with its interval (NaN: none), and over how many folds it is the mean.
+
+    failed: a training of the variant failed, so there is no mean.
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n_folds: int = 0
+    failed: bool = False
+
+    def text(self, failed: str = FAILED) -> str:
+        """As it is printed; failed: the link that stands there where a training failed."""
+        return failed if self.failed else estimate(self.value, self.low, self.high)
+
+
+def cell(summary: pd.DataFrame, variant: str, metric: str, split: str = "val") -> Cell:
+    """One cell of any table; without a value, and not failed, where the summary does not speak of this variant."""
+    same = (summary["variant"] == variant) & (summary["metric"] == metric) & (summary["split"] == split)
+    if not same.any():
+        return Cell()
+    row = summary[same].iloc[0]  # a variant of several tables has the same numbers in all of them
+    return Cell(row["mean"], row["ci_low"], row["ci_high"], int(row["n_folds"]), bool(math.isnan(row["mean"])))
+
+
+def read(task: str) -> pd.DataFrame | None:
+    """The summary that a task's record holds (metrics.csv), or None. Raises ResultsError if a column is missing."""
+    return read_results(task, "metrics", SUMMARY)
+
+
+def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.DataFrame:
+    """One row per table, variant, metric and split with mean, interval and number of folds; columns SUMMARY.
 
     Validation: mean and t interval over folds. Test: the final model's one value and its bootstrap interval. Where a
-    training failed there is no mean: over fewer folds it would be another quantity than in the other rows. names:
-    variants that have a row in any case.
+    training failed there is no mean: over fewer folds it would be another quantity than in the other rows. names: the
+    variants that were to be trained; those without any prediction failed, too, and have their rows.
     """
     folds = per_fold(predictions, p.threshold)
-    there = set(folds.droplevel(["seed", "fold"]).index)
-    lacking = [key for key in itertools.product(names, ("val", "test")) if key not in there]
+    predicted = set(folds.droplevel(["seed", "fold"]).index)
+    lacking = [key for key in itertools.product(names, ("val", "test")) if key not in predicted]
     seeds, rows = predictions["seed"].nunique(), []
     for (name, split), values in folds.groupby(level=["variant", "split"], sort=False):
         if len(values) < seeds * (p.n_folds if split == "val" else 1):
             values = values * np.nan
-        own = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
-        drawn = None
+        intervals = None
         if split == "test" and values.notna().all(axis=None):
-            drawn = bootstrap_interval(own["label"].to_numpy(), own["prob"].to_numpy(), p.threshold, p.confidence)
+            patients = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
+            label, prob = patients["label"].to_numpy(), patients["prob"].to_numpy()
+            intervals = bootstrap_interval(label, prob, p.threshold, p.confidence)
         tables = variants.variant(name).tables or ("baseline",)
         for metric in METRICS:
             mean, low, high = mean_interval(values[metric], p.confidence)
-            if drawn is not None:
-                low, high = drawn.loc[metric, ["low", "high"]]
+            if intervals is not None:
+                low, high = intervals.loc[metric, ["low", "high"]]
             for table in tables:
-                shown = shown_table(table, split)
                 if table != "2":  # Table 2 counts parameters
-                    rows.append((shown, name, metric, split, mean, low, high, len(values)))
+                    rows.append((shown_table(table, split), name, metric, split, mean, low, high, len(values)))
     for name, split in lacking:
         tables = [t for t in variants.variant(name).tables or ("baseline",) if t != "2"]
         rows += [(shown_table(t, split), name, m, split, *[np.nan] * 3, 0) for t in tables for m in METRICS]
@@ -59,18 +104,10 @@ def shown_table(table: str, split: str) -> str:
     return f"S{int(table) - 2}" if split == "test" and table.isdigit() else table
 
 
-def table(summary: pd.DataFrame, names: list[str], split: str = "val", digits: int = 3) -> Styler:
-    """A table as the paper prints it: one row per variant, one column per metric, `mean [low, high]`.
-
-    FAILED stands where a training of the variant failed, or where the summary lacks it for that reason.
-    """
-    shown = summary[(summary["split"] == split) & summary["mean"].notna()].drop_duplicates(["variant", "metric"])
-    cells = shown.apply(
-        lambda r: f"{r['mean']:.{digits}f} [{r['ci_low']:.{digits}f}, {r['ci_high']:.{digits}f}]", axis=1
-    )
-    grid = shown.assign(cell=cells).pivot(index="variant", columns="metric", values="cell")
-    grid = grid.reindex(index=names, columns=METRICS).fillna(FAILED)
-    return grid.rename(index=lambda n: variants.variant(n).shown_as).rename_axis(index=None, columns=None).style
+def table(summary: pd.DataFrame, names: list[str], split: str = "val") -> Styler:
+    """A table as the paper prints it: one row per variant, one column per metric, each a `cell`."""
+    cells = [[cell(summary, name, metric, split).text() for metric in METRICS] for name in names]
+    return pd.DataFrame(cells, [variants.variant(name).shown_as for name in names], METRICS).style
 
 
 def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confidence: float = 0.95) -> pd.DataFrame:
@@ -79,24 +116,17 @@ def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confi
     folds: of `per_fold`. Columns: means of sensitivity and specificity; difference, of these two means, and the class
     it favours; |sensitivity - specificity|, the mean of the folds' own absolute differences with its interval.
     """
-    rows, there = {}, set(folds.xs("val", level="split").index.get_level_values("variant"))
-    for name in [name for name in names if name in there]:  # the others failed
-        own = folds.xs((name, "val"), level=("variant", "split"))
-        sensitivity, specificity = own["sensitivity"].mean(), own["specificity"].mean()
-        gap, low, high = mean_interval((own["sensitivity"] - own["specificity"]).abs(), confidence)
+    rows, trained = {}, set(folds.xs("val", level="split").index.get_level_values("variant"))
+    for name in [name for name in names if name in trained]:  # the others failed
+        values = folds.xs((name, "val"), level=("variant", "split"))
+        sensitivity, specificity = values["sensitivity"].mean(), values["specificity"].mean()
+        gap = mean_interval((values["sensitivity"] - values["specificity"]).abs(), confidence)
         favoured = "neither" if sensitivity == specificity else class_names[int(sensitivity > specificity)]
         rows[variants.variant(name).shown_as] = {
             "sensitivity": round(sensitivity, 3),
             "specificity": round(specificity, 3),
             "difference": round(sensitivity - specificity, 3),
             "favours": favoured,
-            "|sensitivity - specificity|": f"{gap:.3f} [{low:.3f}, {high:.3f}]",
+            "|sensitivity - specificity|": estimate(*gap),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def estimate(mean: float, low: float, high: float) -> str:
-    """'0.812 [0.702, 0.922]', or the mean alone where there is no interval."""
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:.3f}" if math.isnan(low) or math.isnan(high) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"

@@ -48,7 +48,7 @@ def deg_table(p: Params, expression: Expression, labels: pd.Series, folds: pd.Se
         return {"test": "DESeq2" if expression.kind == "counts" else "Welch", "genes": len(table)}
 
     inputs = deg_inputs(p, expression, labels, fitted)
-    return _read(record.cached(p.results / "genes" / "deg" / folder_name(p, fold), inputs, make) / "deg.csv")
+    return read_table(record.cached(p.results / "genes" / "deg" / folder_name(p, fold), inputs, make) / "deg.csv")
 
 
 def enrichment_table(
@@ -74,7 +74,7 @@ def enrichment_table(
         return {"sets in the file": len(sets), "sets tested": len(table), "sets without p": without}
 
     parent = p.results / "genes" / library / "enrichment" / folder_name(p, fold)
-    return _read(record.cached(parent, inputs, make) / "enrichment.csv")
+    return read_table(record.cached(parent, inputs, make) / "enrichment.csv")
 
 
 def patients_of(p: Params, labels: pd.Series, folds: pd.Series, fold: int) -> tuple[list[str], list[str]]:
@@ -171,8 +171,8 @@ def _fingerprint(expression: Expression) -> str:
     return found.hexdigest()[:16]
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """A table as it was written, bit for bit; a gene or set called NA stays one."""
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of genes or sets as it was written, bit for bit; a gene or set called NA stays one."""
     return pd.read_csv(
         path,
         index_col=0,

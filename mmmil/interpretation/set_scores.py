@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from mmmil import variants
-from mmmil.evaluation.metrics import weighted_scores
+from mmmil.evaluation.bootstrap import drawn_scores, percentile_interval
 from mmmil.genes import scaling
 from mmmil.genes import tokens as gene_tokens
 from mmmil.genes.choice import rows_of
@@ -80,19 +80,15 @@ def compare(table: pd.DataFrame, confidence: float = 0.95, draws: int = 2000, se
     lower bound of what they tell within a fold.
     """
     label = table["label"].to_numpy()
-    rng = np.random.default_rng(seed)
-    weights = np.zeros((draws, len(label)))
-    for c in (0, 1):
-        own = np.flatnonzero(label == c)
-        weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
-    tail = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    names = [column for column in table if column not in ("label", "fold")]
-    drawn = {name: weighted_scores(label, table[name].to_numpy(), weights)["roc_auc"] for name in names}
+    scores = {name: table[name].to_numpy() for name in table if name not in ("label", "fold")}
+    drawn = drawn_scores(label, scores, draws=draws, seed=seed)
+    aucs = {name: metrics["roc_auc"][1:] for name, metrics in drawn.items()}
     rows = {}
-    for name in names:
+    for name in scores:
         auroc, plain = roc_auc_score(label, table[name]), roc_auc_score(label, table[PLAIN])
-        low, high = np.quantile(drawn[name], tail)
+        low, high = percentile_interval(aucs[name], confidence)
         rows[name] = {"auroc": auroc, "low": low, "high": high}
-        low, high = np.quantile(drawn[name] - drawn[PLAIN], tail) if name != PLAIN else (np.nan, np.nan)
+        paired = percentile_interval(aucs[name] - aucs[PLAIN], confidence)
+        low, high = paired if name != PLAIN else (np.nan, np.nan)
         rows[name] |= {"over_plain": auroc - plain, "over_low": low, "over_high": high, "patients": len(label)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")

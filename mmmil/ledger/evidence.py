@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mmmil import params, record
+from mmmil import params, results
 from mmmil import variants as variant_table
 from mmmil.evaluation import bootstrap, metrics, paired_tests
+from mmmil.evaluation import summary as summaries
 from mmmil.evaluation.summary import estimate
 from mmmil.ledger.claims import Measured
-from mmmil.results import read_results
+from mmmil.training import runs
 
 SHORT = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1"}
 
@@ -68,23 +68,23 @@ class Answer:
 
 def _least(differences: list[Difference], tolerance: float) -> str:
     """The difference on which an ordering hangs: the smallest, by its estimate where that alone decides."""
-    found = min(differences, key=lambda d: d.value)
-    if found.value > -tolerance:
-        found = min(differences, key=lambda d: d.low)
-    return _told(found, "least", len(differences))
+    least = min(differences, key=lambda d: d.value)
+    if least.value > -tolerance:
+        least = min(differences, key=lambda d: d.low)
+    return _text(least, "least", len(differences))
 
 
 def _farthest(differences: list[Difference], tolerance: float) -> str:
     """The difference on which an equality hangs: the largest either way, by its estimate where that alone decides."""
-    found = max(differences, key=lambda d: abs(d.value))
-    if abs(found.value) <= tolerance:
-        found = max(differences, key=lambda d: max(-d.low, d.high))
-    return _told(found, "farthest from zero", len(differences))
+    farthest = max(differences, key=lambda d: abs(d.value))
+    if abs(farthest.value) <= tolerance:
+        farthest = max(differences, key=lambda d: max(-d.low, d.high))
+    return _text(farthest, "farthest from zero", len(differences))
 
 
-def _told(found: Difference, which: str, number: int) -> str:
+def _text(difference: Difference, which: str, number: int) -> str:
     of = f", {which} of {number}" if number > 1 else ""
-    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] ({found.of}{of})"
+    return f"{estimate(difference.value, difference.low, difference.high, signed=True)} ({difference.of}{of})"
 
 
 def shown_metric(metric: str) -> str:
@@ -98,20 +98,30 @@ class Results:
     p: params.Params
 
     def table(self, name: str, columns: list[str]) -> pd.DataFrame:
-        found = read_results(self.p.task, name, columns)
-        if found is None:
-            raise NotTestable(f"no results/{self.p.task}/{name}.csv: that step has not run here")
-        return found
+        return self._there(results.read_results(self.p.task, name, columns), name)
 
-    @property
-    def predictions_file(self) -> Path:
-        return params.root() / "results" / self.p.task / "predictions.parquet"
+    def _there(self, table: pd.DataFrame | None, name: str) -> pd.DataFrame:
+        if table is None:
+            raise NotTestable(f"no results/{self.p.task}/{name}.csv: that step has not run here")
+        return table
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        return self._there(summaries.read(self.p.task), "metrics")
+
+    def cell(self, variant: str, metric: str, split: str) -> summaries.Cell:
+        """A cell of the paper's tables, the one that notebooks and section pages show; never of a failed training."""
+        self.require(variant, split=split)
+        cell = summaries.cell(self.summary, variant, metric, split)
+        if math.isnan(cell.value):
+            raise NotTestable(f"failed: no {shown_metric(metric)} of {variant}")
+        return cell
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        if not self.predictions_file.is_file():
+        table = results.read_predictions(results.folder(self.p.task), runs.PREDICTIONS)
+        if table is None:
             raise NotTestable(f"no results/{self.p.task}/predictions.parquet: nothing was trained here")
-        table = record.read_parquet(self.predictions_file)
         return table[table["seed"] == self.p.seed]
 
     @cached_property
@@ -147,10 +157,10 @@ class Results:
         """Metric of a less that of b: corrected t-test over the folds, or paired bootstrap of the test patients."""
         self.require(a, b, split=split)
         of = f"{a} − {b}, {shown_metric(metric)}"
-        found = self.compared(a, b, metric, split, "corrected_t" if split == "val" else "bootstrap")
-        if found is None:
-            found = self._difference(a, b, metric, split)
-        value, low, high = found[:3]
+        tested = self.compared(a, b, metric, split, "corrected_t" if split == "val" else "bootstrap")
+        if tested is None:
+            tested = self._difference(a, b, metric, split)
+        value, low, high = tested[:3]
         if math.isnan(low) and value:
             raise NotTestable(f"no interval for {of}")
         return Difference(value, *((0.0, 0.0) if math.isnan(low) else (low, high)), of)
@@ -158,7 +168,7 @@ class Results:
     def compared(self, a: str, b: str, metric: str, split: str, method: str) -> tuple[float, ...] | None:
         """Difference, low, high and p as comparisons.csv has them, or None."""
         columns = ["a", "b", "metric", "split", "method", "difference", "ci_low", "ci_high", "p"]
-        table = read_results(self.p.task, "comparisons", columns)
+        table = results.read_results(self.p.task, "comparisons", columns)
         if table is None:
             return None
         table = table[(table["metric"] == metric) & (table["split"] == split) & (table["method"] == method)]
@@ -173,9 +183,9 @@ class Results:
     def p_value(self, a: str, b: str, metric: str, method: str) -> float:
         """p of a test over the validation folds."""
         self.require(a, b)
-        found = self.compared(a, b, metric, "val", method)
-        if found is not None and not math.isnan(found[3]):
-            return float(found[3])
+        tested = self.compared(a, b, metric, "val", method)
+        if tested is not None and not math.isnan(tested[3]):
+            return float(tested[3])
         left, right = (f[metric].to_numpy() for f in self.folds(a, b))
         share = {} if method == "paired_t" else {"test_share": 1 / self.p.n_folds}
         p = float(getattr(paired_tests, method)(left, right, **share).p)
@@ -185,10 +195,10 @@ class Results:
 
     def over_folds(self, a: pd.Series, b: pd.Series, of: str) -> Difference:
         """Mean of a less b over the folds, by the corrected t-test."""
-        found = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, self.p.confidence)
-        if math.isnan(found.low) and found.difference:
+        tested = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, self.p.confidence)
+        if math.isnan(tested.low) and tested.difference:
             raise NotTestable(f"no interval for {of}: the difference is the same in every fold")
-        return Difference(found.difference, *((0.0, 0.0) if math.isnan(found.low) else found[1:3]), of)
+        return Difference(tested.difference, *((0.0, 0.0) if math.isnan(tested.low) else tested[1:3]), of)
 
     def _difference(self, a: str, b: str, metric: str, split: str) -> paired_tests.Difference:
         if split == "val":
@@ -206,10 +216,9 @@ class Results:
 
 def measured(asked: Measured) -> Answer:
     """A figure of benchmarks/results, or the ratio of two."""
-    path = params.root() / "benchmarks" / "results" / f"{asked.file}.csv"
-    if not path.is_file():
+    table = results.read_benchmark(asked.file, dtype=str)
+    if table is None:
         raise NotTestable(f"not measured: there is no benchmarks/results/{asked.file}.csv")
-    table = pd.read_csv(path, dtype=str)
 
     def row(where: dict[str, str]) -> pd.Series:
         missing = [name for name in (*where, asked.column) if name not in table]
@@ -227,7 +236,7 @@ def measured(asked: Measured) -> Answer:
     undecided = (
         "counted or measured on a CPU, where the paper speaks of a GPU" if asked.on_gpu and device == "cpu" else ""
     )
-    value, shown = float(top[asked.column]), ""
+    value, parts = float(top[asked.column]), ""
     if below is not None:
-        value, shown = value / float(below[asked.column]), f" ({value:g} / {float(below[asked.column]):g})"
-    return Answer(value, shown=f"{value:.3f}{shown}", note=f"device: {device}", undecided=undecided)
+        value, parts = value / float(below[asked.column]), f" ({value:g} / {float(below[asked.column]):g})"
+    return Answer(value, shown=f"{value:.3f}{parts}", note=f"device: {device}", undecided=undecided)

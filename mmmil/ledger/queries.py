@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 from scipy import stats
 
 from mmmil import schema
@@ -27,13 +26,7 @@ def _setting(query: Query, results: Results) -> Answer:
 
 def _metric(query: Query, results: Results) -> Answer:
     asked = query.metric
-    results.require(asked.variant, split=asked.split)
-    table = results.table("metrics", ["variant", "metric", "split", "mean", "ci_low", "ci_high"])
-    same = (table["variant"] == asked.variant) & (table["metric"] == asked.metric) & (table["split"] == asked.split)
-    if not same.any() or pd.isna(table[same].iloc[0]["mean"]):
-        raise NotTestable(f"failed: no {shown_metric(asked.metric)} of {asked.variant}")
-    row = table[same].iloc[0]
-    return Answer(float(row["mean"]), float(row["ci_low"]), float(row["ci_high"]))
+    return Answer(*results.cell(asked.variant, asked.metric, asked.split)[:3])
 
 
 def _pairs(query: Query, results: Results) -> Answer:
@@ -45,12 +38,7 @@ def _overlap(query: Query, results: Results) -> Answer:
     asked, apart = query.overlap, []
     for a, b in asked.pairs:
         for metric in asked.metrics:
-            one, other = (
-                _metric(
-                    Query.model_validate({"metric": {"variant": v, "metric": metric, "split": asked.split}}), results
-                )
-                for v in (a, b)
-            )
+            one, other = (results.cell(variant, metric, asked.split) for variant in (a, b))
             if one.low > other.high or other.low > one.high:
                 apart.append(f"{a} and {b}, {shown_metric(metric)}")
     n = len(asked.pairs) * len(asked.metrics)
@@ -59,22 +47,22 @@ def _overlap(query: Query, results: Results) -> Answer:
 
 def _contrast(query: Query, results: Results) -> Answer:
     asked = query.contrast
-    (own,) = results.folds(asked.variant)
+    (by_fold,) = results.folds(asked.variant)
     of = f"{asked.variant}, {shown_metric(asked.higher)} − {shown_metric(asked.lower)}"
-    return Answer(differences=[results.over_folds(own[asked.higher], own[asked.lower], of)])
+    return Answer(differences=[results.over_folds(by_fold[asked.higher], by_fold[asked.lower], of)])
 
 
 def _balance(query: Query, results: Results) -> Answer:
-    found = []
+    differences = []
     for better, worse in query.balance.pairs:
         one, other = ((f["sensitivity"] - f["specificity"]).abs() for f in results.folds(better, worse))
-        found.append(results.over_folds(other, one, f"|sensitivity − specificity|, {worse} − {better}"))
-    return Answer(differences=found)
+        differences.append(results.over_folds(other, one, f"|sensitivity − specificity|, {worse} − {better}"))
+    return Answer(differences=differences)
 
 
 def _spread(query: Query, results: Results) -> Answer:
     """log of the ratio of standard deviations, with the interval of the F-test, which knows nothing of the pairing."""
-    asked, found = query.spread, []
+    asked, differences = query.spread, []
     for narrow, wide in asked.pairs:
         one, other = results.folds(narrow, wide)
         for metric in asked.metrics:
@@ -84,8 +72,8 @@ def _spread(query: Query, results: Results) -> Answer:
                 raise NotTestable(f"{shown_metric(metric)} of {narrow if s == 0 else wide} is the same in every fold")
             half = math.log(stats.f.ppf((1 + results.p.confidence) / 2, k - 1, k - 1)) / 2
             ratio = math.log(t / s)
-            found.append(Difference(ratio, ratio - half, ratio + half, of))
-    return Answer(differences=found)
+            differences.append(Difference(ratio, ratio - half, ratio + half, of))
+    return Answer(differences=differences)
 
 
 def _p_value(query: Query, results: Results) -> Answer:
@@ -95,10 +83,10 @@ def _p_value(query: Query, results: Results) -> Answer:
 
 def _significance(query: Query, results: Results) -> Answer:
     asked = query.significance
-    found = [results.p_value(a, b, m, asked.method) for a, b in asked.pairs for m in asked.metrics]
-    below = sum(p < asked.alpha for p in found)
-    holds = below == len(found) if asked.significant else below == 0
-    return Answer(holds=holds, shown=f"{below} of {len(found)} below {asked.alpha:g}; smallest p {min(found):.3f}")
+    ps = [results.p_value(a, b, m, asked.method) for a, b in asked.pairs for m in asked.metrics]
+    below = sum(p < asked.alpha for p in ps)
+    holds = below == len(ps) if asked.significant else below == 0
+    return Answer(holds=holds, shown=f"{below} of {len(ps)} below {asked.alpha:g}; smallest p {min(ps):.3f}")
 
 
 def _count(query: Query, results: Results) -> Answer:
@@ -108,10 +96,10 @@ def _count(query: Query, results: Results) -> Answer:
         return Answer(int((label == str(asked.label)).sum()))
     if asked.what == "sets":
         genes = results.table("genes", ["library", "fold", "significant"])
-        own = genes.loc[(genes["library"] == asked.library) & (genes["fold"] == -1), "significant"].dropna()
-        if own.empty:
+        significant = genes.loc[(genes["library"] == asked.library) & (genes["fold"] == -1), "significant"].dropna()
+        if significant.empty:
             raise NotTestable(f"no {asked.library.upper()} sets were tested here")
-        return Answer(int(own.iloc[0]), note="in the development patients")
+        return Answer(int(significant.iloc[0]), note="in the development patients")
     if asked.what == "tiles":
         if not results.p.has_slides:
             raise NotTestable("this cohort has no slides")
@@ -137,24 +125,24 @@ def _attention(query: Query, results: Results) -> Answer:
     results.require(f"dual_{asked.library}", split="test")  # the attention is that of the final model
     if not asked.sets:
         table = results.table("attention", ["library", "source", "n_sets", "n_significant"])
-        own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
-        if own.empty:
+        compared = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
+        if compared.empty:
             raise NotTestable(f"no attention over {asked.library.upper()} sets was compared here")
-        n, of = int(own["n_significant"].iloc[0]), int(own["n_sets"].iloc[0])
+        n, of = int(compared["n_significant"].iloc[0]), int(compared["n_sets"].iloc[0])
         return Answer(n, shown=f"{n} of {of}")
     table = results.table("attention_sets", ["library", "source", "set", "significant"])
-    own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
-    found, absent = [], []
+    compared = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
+    differing, absent = [], []
     for identifier, name in asked.sets.items():
-        same = own[[reported_terms.is_set(shown, identifier, name) for shown in own["set"]]]
+        same = compared[[reported_terms.is_set(chosen, identifier, name) for chosen in compared["set"]]]
         if same.empty:
             absent.append(identifier)
         elif same["significant"].any():
-            found.append(identifier)
-    told = f"{len(found)} of {len(asked.sets)} differ" + (
+            differing.append(identifier)
+    text = f"{len(differing)} of {len(asked.sets)} differ" + (
         f"; not among the chosen: {', '.join(absent)}" if absent else ""
     )
-    return Answer(holds=len(found) == len(asked.sets), shown=told)
+    return Answer(holds=len(differing) == len(asked.sets), shown=text)
 
 
 ANSWERS: dict[str, Callable[[Query, Results], Answer]] = {
@@ -175,5 +163,5 @@ ANSWERS: dict[str, Callable[[Query, Results], Answer]] = {
 
 def answer(claim: Claim, results: Results) -> Answer:
     """What the claim's query finds on a cohort. Raises NotTestable with the reason where it finds nothing."""
-    found = ANSWERS[claim.query.name](claim.query, results)
-    return replace(found, tolerance=claim.tolerance, alike=claim.query.name == "equal")
+    answered = ANSWERS[claim.query.name](claim.query, results)
+    return replace(answered, tolerance=claim.tolerance, alike=claim.query.name == "equal")

@@ -9,22 +9,21 @@ import seaborn as sns
 from sklearn import metrics as skm
 
 from mmmil import variants
+from mmmil.evaluation.summary import cell
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
 def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")):
     """Mean and interval of each variant over the validation folds, one panel per metric; baselines in grey."""
-    own = summary[summary["split"] == "val"].drop_duplicates(["variant", "metric"]).set_index(["variant", "metric"])
-    own = own.reindex(pd.MultiIndex.from_product([names, metrics]))  # nothing is drawn of a model that failed
     figure, grid = plt.subplots(
         1, len(metrics), figsize=(4.9 * len(metrics), 0.42 * len(names) + 1.2), sharey=True, squeeze=False
     )
     for axes, metric in zip(grid[0], metrics, strict=True):
         for y, name in enumerate(reversed(names)):
-            row = own.loc[(name, metric)]
+            mean = cell(summary, name, metric)  # nothing is drawn of a model that failed
             colour = NEUTRAL if name in variants.BASELINES else CLASSES[0]
-            axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=2)
-            axes.plot(row["mean"], y, "o", color=colour, ms=7)
+            axes.plot([mean.low, mean.high], [y, y], color=colour, lw=2)
+            axes.plot(mean.value, y, "o", color=colour, ms=7)
         axes.axvline(0.5 if metric == "roc_auc" else np.nan, color="black", lw=0.8, ls=":")
         axes.set(
             xlabel={"pr_auc": "PR-AUC", "roc_auc": "ROC-AUC"}.get(metric, metric),
@@ -40,9 +39,9 @@ def curves(predictions: pd.DataFrame, names: list[str]):
     grid = np.linspace(0, 1, 101)
     trained = [name for name in names if name in set(predictions.loc[predictions["split"] == "val", "variant"])]
     for name, colour in zip(trained, sns.color_palette("colorblind", len(trained)), strict=True):
-        own = predictions[(predictions["variant"] == name) & (predictions["split"] == "val")]
+        validation = predictions[(predictions["variant"] == name) & (predictions["split"] == "val")]
         pr, roc = [], []
-        for _, fold in own.groupby(["seed", "fold"]):
+        for _, fold in validation.groupby(["seed", "fold"]):
             precision, recall, _ = skm.precision_recall_curve(fold["label"], fold["prob"])
             pr.append(np.interp(grid, recall[::-1], precision[::-1]))
             fpr, tpr, _ = skm.roc_curve(fold["label"], fold["prob"])
@@ -64,8 +63,8 @@ def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str
     trained = [name for name in names if name in set(val["variant"])]  # nothing is drawn of a model that failed
     figure, grid = plt.subplots(1, max(len(trained), 1), figsize=(4.8 * max(len(trained), 1), 3.5), squeeze=False)
     for axes, name in zip(grid[0], trained, strict=False):
-        own = val[val["variant"] == name]
-        counts = skm.confusion_matrix(own["label"], own["prob"] >= threshold, labels=[0, 1])
+        patients = val[val["variant"] == name]
+        counts = skm.confusion_matrix(patients["label"], patients["prob"] >= threshold, labels=[0, 1])
         sns.heatmap(
             counts / counts.sum(1, keepdims=True),
             annot=counts,

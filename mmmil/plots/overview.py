@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from mmmil import variants
+from mmmil.evaluation.summary import cell
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
@@ -16,18 +17,16 @@ def all_variants(metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc"):
 
     metrics: a task's title -> its metrics.csv. A model that failed or was not trained has an empty line.
     """
-    val = {task: t[(t["split"] == "val") & (t["metric"] == metric)] for task, t in metrics.items()}
-    named = {name for table in val.values() for name in table["variant"]}
+    named = {r.variant for t in metrics.values() for r in t.itertuples() if (r.split, r.metric) == ("val", metric)}
     names = [name for name in variants.VARIANTS if name in named]
-    figure, grid = plt.subplots(
-        1, len(val), figsize=(2.7 + 1.7 * len(val), 0.27 * len(names) + 1.2), sharex=True, sharey=True, squeeze=False
-    )
-    for axes, (task, table) in zip(grid[0], val.items(), strict=True):
-        own = table.drop_duplicates("variant").set_index("variant").reindex(names)
-        for y, (name, row) in enumerate(own.iterrows()):
+    size = 2.7 + 1.7 * len(metrics), 0.27 * len(names) + 1.2
+    figure, grid = plt.subplots(1, len(metrics), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes, (task, table) in zip(grid[0], metrics.items(), strict=True):
+        for y, name in enumerate(names):
+            mean = cell(table, name, metric)
             colour = NEUTRAL if name in variants.BASELINES else CLASSES[0]
-            axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=1.8)
-            axes.plot(row["mean"], y, "o", color=colour, ms=5)
+            axes.plot([mean.low, mean.high], [y, y], color=colour, lw=1.8)
+            axes.plot(mean.value, y, "o", color=colour, ms=5)
         axes.axvline(0.5, color="black", lw=0.8, ls=":")
         axes.set(title=task, xlabel="ROC-AUC", ylim=(len(names) - 0.4, -0.6))
         axes.set_yticks(range(len(names)), [variants.variant(n).shown_as for n in names], fontsize=8)

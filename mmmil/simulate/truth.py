@@ -48,7 +48,11 @@ def planted_share(data: Path, slide_id: str, coords: np.ndarray, size: int) -> n
     return np.clip(inside * BLOCK**2 / size**2, 0, 1)
 
 
+def sets_file(p) -> Path:
+    return p.data / "truth" / "sets.csv"
+
+
 def planted_sets(p, library: str) -> pd.Series:
     """set name -> whether a synthetic cohort's truth says that it is planted."""
-    truth = pd.read_csv(p.data / "truth" / "sets.csv")
+    truth = pd.read_csv(sets_file(p))
     return truth[truth["library"] == library].set_index("name")["planted"].astype(bool)

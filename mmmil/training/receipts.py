@@ -90,21 +90,18 @@ def read(p: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
     frames, failures = [], []
     for training in trainings(p):
         try:
-            told = json.loads(receipt(p, training).read_text())
-            path = p.results / told["folder"] / "predictions.parquet"
-            if told["error"]:
-                failures.append((*training.split("/"), told["error"], told["log"]))
+            note = json.loads(receipt(p, training).read_text())
+            if note["error"]:
+                failures.append((*training.split("/"), note["error"], note["log"]))
             else:
-                frames.append(record.read_parquet(path))
+                frames.append(runs.read(p.results / note["folder"]))
         except (FileNotFoundError, ValueError, KeyError) as error:
             overlay = f" --overlay {p.overlay}" if p.overlay else ""
             raise BatchError(
                 f"{receipt(p, training)}: no whole receipt, or its result is gone ({type(error).__name__}); "
                 f"run: python -m mmmil train --task {p.task}{overlay} --training {training}"
             ) from None
-    columns = runs.PREDICTIONS
-    predictions = pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
-    return predictions, pd.DataFrame(failures, columns=FAILURES)
+    return runs.gather(frames), pd.DataFrame(failures, columns=FAILURES)
 
 
 def failed(p: Params) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,11 +151,19 @@ def predictions(study: Study, names: list[str] | None = None) -> pd.DataFrame:
 
     names = variants(study.p) if names is None else names
     jobs = [(name, fold) for name in names for fold in study.fold_numbers if failure(study, name, fold) is None]
-    frames = [
-        record.read_parquet(run(study, name, fold) / "predictions.parquet")
-        for name, fold in tqdm(jobs, desc="models", unit="training", mininterval=5)
-    ]
-    return pd.concat(frames, ignore_index=True)[PREDICTIONS] if frames else pd.DataFrame(columns=PREDICTIONS)
+    shown = tqdm(jobs, desc="models", unit="training", mininterval=5)
+    return gather(read(run(study, name, fold)) for name, fold in shown)
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The predictions of one finished training (columns PREDICTIONS); folder: what `run` returns."""
+    return record.read_parquet(folder / "predictions.parquet")[PREDICTIONS]
+
+
+def gather(trainings: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The predictions of many trainings, each as `read` returns them, in one table; no rows where there are none."""
+    tables = list(trainings)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=PREDICTIONS)
 
 
 def standing(study: Study, names: list[str], folds: list[int] | None = None) -> list[str]:

@@ -10,7 +10,6 @@ from mmmil import paper, params, results, study
 from mmmil.book import overview, pages, sections
 from mmmil.book import text as page_text
 from mmmil.cohort import build as cohorts
-from mmmil.evaluation import summary
 from tests import book_stubs
 
 
@@ -113,12 +112,6 @@ def test_nothing_made_says_how_to_make_it(project):
 @pytest.mark.parametrize(("value", "number"), [("3", 3), ("Table 11", 11), ("S1", 3), ("S9", 11), ("baseline", None)])
 def test_supplement_tables_repeat_three_to_eleven(value, number):
     assert paper.paper_table(value) == number
-
-
-def test_estimate_without_interval():
-    nan = float("nan")
-    assert summary.estimate(0.5, nan, nan) == "0.500"
-    assert summary.estimate(nan, nan, nan) == "–"
 
 
 def test_every_default_notebook_has_its_page_and_section():

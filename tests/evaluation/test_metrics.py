@@ -83,6 +83,15 @@ def test_the_bootstrap_is_scipys_of_two_samples():
         assert np.allclose(got.loc[metric], [expected.low[i], expected.high[i]], atol=0.015)
 
 
+def test_the_interval_is_of_the_metrics_of_the_drawn_patients(predictions):
+    label, prob = predictions.query("variant == 'wsi' and fold == -1")[["label", "prob"]].to_numpy().T
+    weights = bootstrap.resample(label, np.zeros(30), 19, 3).astype(int)
+    assert (weights[:, label == 0].sum(1) == 15).all() and (weights[:, label == 1].sum(1) == 15).all()
+    drawn = [evaluation_metrics.scores(np.repeat(label, w), np.repeat(prob, w), 0.4) for w in weights]
+    got = bootstrap.bootstrap_interval(label, prob, 0.4, 0.9, draws=19, seed=3)
+    assert np.allclose(got.T, np.quantile(pd.DataFrame(drawn), [0.05, 0.95], axis=0))
+
+
 def test_a_fold_of_one_class_has_no_auc():
     with pytest.raises(ValueError, match="both classes"):
         evaluation_metrics.scores(np.ones(5), np.linspace(0, 1, 5))
@@ -112,7 +121,7 @@ def test_bootstrapped_metrics_are_scikit_learns_with_weights():
 
 
 def test_the_summary_is_recomputed_from_the_predictions_alone(predictions):
-    summary = summaries.summarise(predictions, params.load("lgg", "demo", n_folds=3))
+    summary = summaries.summarise(predictions, params.load("lgg", "demo", n_folds=3), [])
     assert list(summary.columns) == summaries.SUMMARY
     row = summary.query("table == '5' and variant == 'dual_go' and metric == 'roc_auc' and split == 'val'").iloc[0]
     own = predictions.query("variant == 'dual_go' and split == 'val'")

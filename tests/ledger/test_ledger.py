@@ -45,7 +45,7 @@ def write(folder, p, table: pd.DataFrame) -> None:
     results = folder / "results" / p.task
     results.mkdir(parents=True, exist_ok=True)
     table.to_parquet(results / "predictions.parquet")
-    summary.summarise(table, p).to_csv(results / "metrics.csv", index=False)
+    summary.summarise(table, p, variants.variants(p)).to_csv(results / "metrics.csv", index=False)
 
 
 @pytest.fixture(scope="module")

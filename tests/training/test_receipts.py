@@ -69,7 +69,7 @@ def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
     assert (row["variant"], row["fold"]) == ("go", "1") and "loss is nan" in row["error"] and "Traceback" in row["log"]
     assert "go/1: TrainingError: the loss is nan" in receipts.failed(study.p)[0]
     # Metrics over one fold of two would be no row of this table.
-    summary = summaries.summarise(predictions, study.p)
+    summary = summaries.summarise(predictions, study.p, NAMES)
     incomplete = (summary["variant"] == "go") & (summary["split"] == "val")
     assert incomplete.any() and summary.loc[incomplete, "mean"].isna().all()
     assert summary.loc[~incomplete, "mean"].notna().all()
