@@ -1,42 +1,126 @@
-"""The paper's map."""
+"""The map of the paper: sections with their notebooks, tables, and the models that it proposes. Data alone.
+
+What belongs to which page, which steps a page waits for and which models are compared is said here and nowhere else.
+The reading order of the book is `_toc.yml`, which a test holds against this map.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-TABLES = {"03": (3, 4), "04": (5, 6, 7, 8), "05": (9, 10), "06": (11,)}  # the paper's tables, by section
+TASKS = ("lgg", "nsclc", "brca")  # files of params/
+INPUTS = ("both", "slides", "genes")  # the setting `inputs`: which modalities a cohort has
 
-CAPTIONS = {
-    3: "Table 3. Reducing the backbone, whole-slide images only",
-    4: "Table 4. Against CLAM and TransMIL, whole-slide images only",
-    5: "Table 5. Images, GO sets, and both",
-    6: "Table 6. Images, KEGG pathways, and both",
-    7: "Table 7. Ways of joining images and GO sets",
-    8: "Table 8. Ways of joining images and KEGG pathways",
-    9: "Table 9. End to end against frozen features, with GO sets",
-    10: "Table 10. End to end against frozen features, with KEGG pathways",
-    11: "Table 11. Single genes against gene sets",
+# The models that the paper proposes, by the modalities that they read. Not in the paper: each is compared with
+# logistic regression on a modality that it reads, too.
+PROPOSED = {"slides": ("wsi",), "genes": ("go", "kegg"), "both": ("dual_go", "dual_kegg")}
+
+HEADINGS = (  # of the paper's text
+    *("Abstract", "Introduction", "Proposed Method", "Dataset", "Preprocessing", "Experiments", "Structured pruning"),
+    *("MIL models", "Multimodal integration", "Multimodal design", "End-to-end learning", "Gene representation"),
+    *("Independent test set", "Attention over gene sets", "Discussion", "Limitations", "Conclusion"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper; its rows are the variants that name it (`mmmil.variants`)."""
+
+    number: str
+    section: str  # number of the section that shows it
+    title: str
+    proposed: tuple[str, ...] = ()  # compared with every other row; none where the table holds no scores of models
+
+    @property
+    def caption(self) -> str:
+        return f"Table {self.number}. {self.title}"
+
+    @property
+    def supplement(self) -> str:
+        """The supplement's nine tables, S1 to S9, repeat 3 to 11 on the held-out test patients."""
+        return f"S{int(self.number) - 2}"
+
+
+TABLES = {
+    table.number: table
+    for table in (
+        Table("1", "02", "Significant gene sets, each fit on its own training patients"),
+        Table("2", "03", "What a backbone costs"),
+        Table("3", "03", "Reducing the backbone, whole-slide images only", ("wsi",)),
+        Table("4", "03", "Against CLAM and TransMIL, whole-slide images only", ("wsi",)),
+        Table("5", "04", "Images, GO sets, and both", ("dual_go",)),
+        Table("6", "04", "Images, KEGG pathways, and both", ("dual_kegg",)),
+        Table("7", "04", "Ways of joining images and GO sets", ("dual_go",)),
+        Table("8", "04", "Ways of joining images and KEGG pathways", ("dual_kegg",)),
+        Table("9", "05", "End to end against frozen features, with GO sets", ("dual_go",)),
+        Table("10", "05", "End to end against frozen features, with KEGG pathways", ("dual_kegg",)),
+        Table("11", "06", "Single genes against gene sets", ("dual_go", "dual_kegg")),
+    )
 }
 
 
-def paper_table(value: str) -> int | None:
-    """3 for '3', 'Table 3' and 'S1': the supplement's nine tables repeat 3 to 11 on the test patients."""
+@dataclass(frozen=True)
+class Section:
+    """A section of the book: `notebooks/<notebook>.ipynb`, executed per task, under the page `book/<notebook>.md`.
+
+    stages: of `mmmil.schema`, whose parameters the page shows or uses. reads: results of earlier steps, where the task
+    has that modality (patients, tiles, quality, genes, leakage, attention, record). reads_models_of: tables whose
+    models it reads beside those that it shows. needs: the inputs that it can be made with, and for each the model
+    that it cannot do without, or ''. computes: with models, so that it asks for a GPU; others show what was computed.
+    """
+
+    notebook: str
+    stages: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    reads_models_of: tuple[str, ...] = ()
+    needs: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(INPUTS, ""))
+    computes: bool = False
+
+    @property
+    def number(self) -> str:
+        return self.notebook[:2]
+
+    @property
+    def scores(self) -> list[Table]:
+        """The paper's tables of models' scores that it shows."""
+        return [table for table in TABLES.values() if table.section == self.number and table.proposed]
+
+
+MODELS = ("cohort", "model", "training", "evaluation")
+SECTIONS = {
+    section.notebook: section
+    for section in (
+        Section("01_dataset", ("cohort",), ("patients",)),
+        Section(
+            "02_preprocessing",
+            ("cohort", "tiles", "quality", "genes"),
+            ("patients", "tiles", "quality", "genes"),
+        ),
+        Section("03_backbone_pruning", MODELS, needs={"both": "wsi", "slides": "wsi"}, computes=True),
+        Section("04_multimodal_ablations", MODELS),
+        Section("05_end_to_end_vs_frozen", MODELS, needs={"both": "dual_go"}),
+        Section(
+            "06_gene_representation",
+            ("cohort", "genes", "evaluation"),
+            ("genes", "leakage"),
+            needs={"both": "", "genes": ""},
+        ),
+        Section(
+            "07_attention_analysis",
+            ("cohort", "attention", "evaluation"),
+            ("tiles", "genes", "attention"),
+            reads_models_of=("5", "6"),
+            needs={"both": "dual_go", "genes": "go"},
+            computes=True,
+        ),
+        Section("09_summary", MODELS, ("record",)),
+    )
+}
+
+
+def table_of(value: str) -> Table | None:
+    """Table 3 for '3', 'Table 3' and 'S1'; None for what is no table of the paper, such as 'baseline'."""
     match = re.search(r"(S?)(\d+)", value, re.IGNORECASE)
-    return int(match.group(2)) + (2 if match.group(1) else 0) if match else None
-
-
-# The model that the paper proposes, table by table; it is compared with every other row of its table.
-PROPOSED = {
-    "3": ("wsi",),
-    "4": ("wsi",),
-    "5": ("dual_go",),
-    "6": ("dual_kegg",),
-    "7": ("dual_go",),
-    "8": ("dual_kegg",),
-    "9": ("dual_go",),
-    "10": ("dual_kegg",),
-    "11": ("dual_go", "dual_kegg"),
-}
-
-# Not in the paper: each of these against logistic regression on a modality that it reads.
-AGAINST_BASELINES = ("wsi", "go", "kegg", "dual_go", "dual_kegg")
+    return TABLES.get(str(int(match.group(2)) + (2 if match.group(1) else 0))) if match else None

@@ -97,6 +97,13 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
         """Whether genes and gene sets are chosen on the very patients on whom models are evaluated."""
         return self.has_genes and self.selection == "all_patients"
 
+    @property
+    def enough_tiles(self) -> dict[str, Any]:
+        """What decides whether a patient's slide gives enough tiles, and so whether the patient stays."""
+        names = ["tile_px", "tile_level", "tile_magnification", "tile_mpp", "tissue_percent", "n_tiles", "min_tiles"]
+        names += ["few_tiles", "mpp_table", "coords_dir"]
+        return {name: getattr(self, name) for name in names} if self.has_slides else {}
+
     # -- views -----------------------------------------------------------------------------------------------
     def stage(self, *names: str) -> dict[str, Any]:
         """Values that the named stages' results depend on, for hashing and for Snakemake's `params`."""

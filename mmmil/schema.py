@@ -97,17 +97,7 @@ class Cohort(Stage):
         "error", description="a patient without slide or expression stops the run, or is left out and counted"
     )
     notebooks: list[str] = Field(
-        [
-            "01_dataset",
-            "02_preprocessing",
-            "03_backbone_pruning",
-            "04_multimodal_ablations",
-            "05_end_to_end_vs_frozen",
-            "06_gene_representation",
-            "07_attention_analysis",
-            "09_summary",
-        ],
-        description="notebooks executed for this task; fewer where it has one modality only",
+        [], description="notebooks executed for this task; empty: all of mmmil/paper.py that its inputs allow"
     )
 
 

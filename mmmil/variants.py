@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmmil import paper
 from mmmil.params import ParameterError, Params
 
 
@@ -30,6 +31,10 @@ class Variant:
         return self.genes != ""
 
     @property
+    def uses_gene_sets(self) -> bool:
+        return self.genes in ("go", "kegg")
+
+    @property
     def is_trained_end_to_end(self) -> bool:
         return self.backbone in ("original", "uib", "reduced")
 
@@ -44,7 +49,7 @@ class Variant:
 
     def trains_gene_encoder(self, p: Params) -> bool:
         """Whether the encoder half of the autoencoder is trained with the model; a single-gene vector has none."""
-        return p.gene_encoder == "trained" and self.genes in ("go", "kegg")
+        return p.gene_encoder == "trained" and self.uses_gene_sets
 
 
 VARIANTS = {
@@ -106,6 +111,17 @@ def variants(p: Params) -> list[str]:
                 f"variants: {name} needs slides, genes or a GMT that inputs='{p.inputs}' does not give"
             )
     return [name for name in VARIANTS if name in p.variants] or allowed
+
+
+def proposed(p: Params) -> list[str]:
+    """The models that the paper proposes for what the task has (slides, genes or both), of those that it trains."""
+    return [name for name in paper.PROPOSED[p.inputs] if name in variants(p)]
+
+
+def all_proposed(p: Params) -> list[str]:
+    """Every proposed model that the task trains: the multimodal ones first, then those of gene sets, then of images."""
+    names = [name for inputs in ("both", "genes", "slides") for name in paper.PROPOSED[inputs]]
+    return [name for name in names if name in variants(p)]
 
 
 def in_table(p: Params, table: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mmmil import params
+from mmmil import paper, params
 
 ROOT = Path(__file__).resolve().parents[1]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAIAAAACUFjqAAAAEklEQVR4nGP4z8CAB+GTG8HSALfKY52fTcuYAAAAAElFTkSuQmCC"
@@ -91,6 +91,6 @@ def project(folder: Path, tasks=("lgg", "nsclc"), names=None) -> Path:
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("executed", "generated"))
     for task in tasks:
         write_results(folder, task)
-        for name in names or params.Params.model_fields["notebooks"].default:
+        for name in names or paper.SECTIONS:
             write_page(folder, task, name)
     return folder

@@ -20,9 +20,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # this copy of the package, whichever one is installed
+sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]  # this copy of the package, whichever one is installed
 
-from mmmil import params, record  # noqa: E402
+import plan  # noqa: E402
+
+from mmmil import paper, params, record  # noqa: E402
 from mmmil.training import receipts  # noqa: E402
 
 
@@ -101,7 +103,7 @@ def command(tasks: list[str], overlay: str, cores: int, profile: str, more: list
 def main(arguments: list[str] | None = None) -> int:
     """Check the parameters of every task, take the lock, run Snakemake; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=["lgg", "nsclc", "brca"], help="files of params/")
+    parser.add_argument("--tasks", nargs="+", default=[*paper.TASKS], help="files of params/")
     parser.add_argument("--overlay", default="demo", help="file of params/ laid over each task's; '' for none")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs at a time")
     parser.add_argument("--profile", default="local", help="folder of workflow/profiles/")
@@ -109,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.chdir(ROOT)
     try:
-        tasks = [params.load(task, given.overlay) for task in given.tasks]
+        tasks = [steps.p for steps in plan.load(given.tasks, given.overlay).values()]
         for p in tasks:
             if not p.synthetic:
                 p.require_files()

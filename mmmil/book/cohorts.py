@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmmil import params
+from mmmil import paper, params
 from mmmil.book.text import markdown_table, nothing, title
 from mmmil.evaluation.summary import estimate
 from mmmil.results import read_results
@@ -88,8 +88,7 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
         "significant, folds: median (range)",
         "fits that took the best by rank",
     ]
-    caption = "Table 1. Significant gene sets, each fit on its own training patients"
-    text += "\n" + (markdown_table(caption, head, sets) if sets else nothing("table of gene sets"))
+    text += "\n" + (markdown_table(paper.TABLES["1"].caption, head, sets) if sets else nothing("table of gene sets"))
     return text
 
 

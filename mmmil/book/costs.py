@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from mmmil import paper as paper_map
 from mmmil import record
 from mmmil.book.text import markdown_table
 from mmmil.results import read_benchmark
@@ -28,7 +29,7 @@ def table_2() -> str:
 
     counted = costs.backbones()
     shown, receipts = costs.table(counted), costs.receipts(counted)
-    caption = "Table 2. What a backbone costs: heads left out, float32 safetensors, 1 MAC = 2 FLOPs"
+    caption = f"{paper_map.TABLES['2'].caption}: heads left out, float32 safetensors, 1 MAC = 2 FLOPs"
     text = markdown_table(caption, ["backbone", *shown.columns], [[name, *row] for name, *row in shown.itertuples()])
     rows = [
         [name, f"{paper:,}", f"{here:,}", "yes" if equal else "**no**"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from mmmil import params, record
+from mmmil import paper, params, record
 from mmmil.book.pages import executed_pages
 from mmmil.book.text import markdown_table, title, wide_table
-from mmmil.ledger import claims
 from mmmil.ledger.claims import Claim
 from mmmil.ledger.verdicts import UNTESTABLE, VERDICTS, Ledger, Row, why_not_judged
 
@@ -103,7 +102,7 @@ def page(ledger: Ledger) -> str:
     """The whole ledger: counts, then a table per section of the paper."""
     pages = {path.with_suffix("").as_posix().removeprefix("book/") for path in executed_pages()}
     text = f"{len(ledger.claims)} claims. Code: commit {record.commit()}.\n\n{counts(ledger)}\n"
-    for section in claims.SECTIONS:
+    for section in paper.HEADINGS:
         rows = _rows(section, ledger, pages)
         # A column that is empty in the whole table is left out.
         shown = [i for i in range(len(HEAD)) if i not in (3, 4) or any(row[i] != "–" for row in rows)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mmmil import params, record
+from mmmil import paper, params, record
 
 
 class PageError(ValueError):
@@ -78,6 +78,20 @@ def summary_tables() -> list[Path]:
     return [path for path in names if (params.root() / path).is_file()]
 
 
+def sections_of(p: params.Params) -> list[paper.Section]:
+    """The sections executed for a task, in the paper's order: those that `notebooks` names, or all its inputs allow.
+
+    Raises ParameterError for a notebook that the paper's map does not know.
+    """
+    unknown = [name for name in p.notebooks if name not in paper.SECTIONS]
+    if unknown:
+        raise params.ParameterError(
+            f"notebooks: no such notebook: {', '.join(unknown)} (task {p.task}); there are {', '.join(paper.SECTIONS)}"
+        )
+    sections = paper.SECTIONS.values()
+    return [s for s in sections if (s.notebook in p.notebooks if p.notebooks else p.inputs in s.needs)]
+
+
 def executed_tasks() -> dict[str, params.Params]:
     """Tasks with executed pages, in the book's order, with the parameters these pages were made with."""
     found: dict[str, params.Params] = {}
@@ -123,7 +137,7 @@ def write_toc(tasks: Iterable[str]) -> Path:
 
 def _notebooks(task: str) -> list[str]:
     made = executed_tasks().get(task)
-    return (made or params.check({**params.read_yaml(task), "task": task})).notebooks
+    return [section.notebook for section in sections_of(made or params.check({**params.read_yaml(task), "task": task}))]
 
 
 def read_toc() -> dict[str, Any]:

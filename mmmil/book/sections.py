@@ -10,16 +10,15 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from mmmil import params, record, variants
+from mmmil import paper, params, record, variants
 from mmmil.book import cohorts as book_cohorts
 from mmmil.book import costs as book_costs
 from mmmil.book import ledger as book_ledger
 from mmmil.book import overview, status, unsaid
-from mmmil.book.pages import entries_of, executed_pages, executed_tasks, read_toc
+from mmmil.book.pages import entries_of, executed_pages, executed_tasks, read_toc, sections_of
 from mmmil.book.text import made_on, markdown_table, nothing, title, wide_table
 from mmmil.evaluation import summary as summaries
 from mmmil.ledger import verdicts
-from mmmil.paper import CAPTIONS, TABLES, paper_table
 from mmmil.results import read_results
 
 METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}  # all six stand in the executed notebooks
@@ -60,35 +59,47 @@ def _shown(variant: str) -> str:
     return known.shown_as if known else variant
 
 
-def results_of(section: str) -> Part:
-    """The part of a section with metric tables; '09' is the summary of ROC-AUC over all variants."""
+def results_of(section: paper.Section) -> Part:
+    """The part of a section with the paper's tables of scores that it shows."""
 
     def part(tasks: Mapping[str, params.Params]) -> str:
-        read = {task: summaries.read(task) for task in tasks}
-        metrics = {task: frame for task, frame in read.items() if frame is not None}
-        names, text = {task: title(tasks[task]) for task in metrics}, ""
+        metrics, names = _metrics(tasks)
+        text = ""
         for split in SPLITS:
-            if section == "09":
-                chosen = {task: frame[frame["metric"] == "roc_auc"] for task, frame in metrics.items()}
-                text += metrics_table(chosen, names, split, "ROC-AUC of every variant, mean and interval") + "\n"
-            for number in TABLES.get(section, ()):
-                chosen = {t: f[[_belongs(value, number) for value in f["table"]]] for t, f in metrics.items()}
+            for table in section.scores:
+                chosen = {t: f[[_belongs(value, table) for value in f["table"]]] for t, f in metrics.items()}
                 trained = {row.variant for f in chosen.values() for row in f.itertuples() if not _baseline(row.table)}
                 if len(trained) > 1:
-                    text += metrics_table(chosen, names, split, CAPTIONS[number]) + "\n"
+                    text += metrics_table(chosen, names, split, table.caption) + "\n"
                 elif trained and split == "val":
-                    text += f"{CAPTIONS[number]}: not shown, no model beside {_shown(*trained)} was trained here.\n\n"
+                    text += f"{table.caption}: not shown, no model beside {_shown(*trained)} was trained here.\n\n"
         return text if text.strip() else nothing("result for the tables of this section")
 
     return part
+
+
+def every_model(tasks: Mapping[str, params.Params]) -> str:
+    """The summary: ROC-AUC of every variant."""
+    metrics, names = _metrics(tasks)
+    chosen = {task: frame[frame["metric"] == "roc_auc"] for task, frame in metrics.items()}
+    caption = "ROC-AUC of every variant, mean and interval"
+    text = "".join(metrics_table(chosen, names, split, caption) + "\n" for split in SPLITS)
+    return text if text.strip() else nothing("result for the tables of this section")
+
+
+def _metrics(tasks: Mapping[str, params.Params]) -> tuple[dict[str, Any], dict[str, str]]:
+    """metrics.csv of the tasks that have it, and these tasks' titles."""
+    read = {task: summaries.read(task) for task in tasks}
+    metrics = {task: frame for task, frame in read.items() if frame is not None}
+    return metrics, {task: title(tasks[task]) for task in metrics}
 
 
 def _baseline(table: Any) -> bool:
     return "baseline" in str(table).lower()
 
 
-def _belongs(table: Any, number: int) -> bool:
-    return _baseline(table) or paper_table(str(table)) == number
+def _belongs(value: Any, table: paper.Table) -> bool:
+    return _baseline(value) or paper.table_of(str(value)) == table
 
 
 def attention(tasks: Mapping[str, params.Params]) -> str:
@@ -155,16 +166,16 @@ def _attention_terms(tasks: Mapping[str, params.Params]) -> str:
 
 def gene_representation(tasks: Mapping[str, params.Params]) -> str:
     """The tables of section 06, then what tells whether its gene sets can be trusted."""
-    return results_of("06")(tasks) + book_cohorts.gene_representation(tasks)
+    return results_of(paper.SECTIONS["06_gene_representation"])(tasks) + book_cohorts.gene_representation(tasks)
 
 
 PARTS: dict[str, Part] = {
     "01": book_cohorts.dataset,
     "02": book_cohorts.preprocessing,
-    **{section: results_of(section) for section in ("03", "04", "05")},
+    **{section.number: results_of(section) for section in paper.SECTIONS.values() if section.scores},
     "06": gene_representation,
     "07": attention,
-    "09": results_of("09"),
+    "09": every_model,
 }
 
 
@@ -176,7 +187,7 @@ def section(number: str, tasks: Mapping[str, params.Params]) -> str:
         group = {
             task: p
             for task, p in tasks.items()
-            if p.synthetic is synthetic and any(name.startswith(number) for name in p.notebooks)
+            if p.synthetic is synthetic and any(shown.number == number for shown in sections_of(p))
         }
         if group:
             text += f"### {head}\n\n{made_on(group)}\n{PARTS[number](group)}\n"

@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mmmil import variants
+from mmmil import paper, variants
 from mmmil.evaluation import bootstrap, paired_tests, summary
 from mmmil.evaluation.bootstrap import paired_bootstrap
 from mmmil.evaluation.metrics import scores as scores_of
 from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t
-from mmmil.paper import AGAINST_BASELINES, PROPOSED
 from mmmil.params import Params
 
 __all__ = ["Difference", "compare", "corrected_t", "delong", "holm", "mcnemar", "paired_bootstrap", "paired_t", "pairs"]
@@ -37,11 +36,11 @@ def pairs(tables: list[str] | None = None) -> list[tuple[str, str, str]]:
     tables: some of 3-11 and "baseline"; all where None. A variant added to the variant table is compared by itself.
     """
     all_pairs = []
-    for table, proposed in PROPOSED.items():
-        rows = [v.name for v in variants.VARIANTS.values() if table in v.tables]
-        for i, a in enumerate(proposed):
-            all_pairs += [(table, a, b) for b in rows if b not in proposed[: i + 1]]
-    for a in map(variants.variant, AGAINST_BASELINES):
+    for table in paper.TABLES.values():
+        rows = [v.name for v in variants.VARIANTS.values() if table.number in v.tables]
+        for i, a in enumerate(table.proposed):
+            all_pairs += [(table.number, a, b) for b in rows if b not in table.proposed[: i + 1]]
+    for a in (variants.variant(name) for models in paper.PROPOSED.values() for name in models):
         for b in map(variants.variant, variants.BASELINES):
             if (a.uses_slides and b.uses_slides) or (a.uses_genes and b.uses_genes):
                 all_pairs.append(("baseline", a.name, b.name))
@@ -81,7 +80,7 @@ def compare(
 ) -> pd.DataFrame:
     """Every comparison of `pairs` whose variants are there, by every test that fits: columns COMPARISON.
 
-    predictions: columns experiments.PREDICTIONS, of which the rows of p.seed count. Methods: paired_t and corrected_t
+    predictions: columns runs.PREDICTIONS, of which the rows of p.seed count. Methods: paired_t and corrected_t
     over the validation folds (n: folds), delong (ROC-AUC) and bootstrap (n: patients), mcnemar (accuracy). On the
     test set, where tables are called S1-S9 as in the paper, the final models are compared by the last three. p_holm
     is adjusted within a table, metric, split and method. A fold that one of two models lacks is left out for both.

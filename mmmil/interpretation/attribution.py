@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmmil import paper
 from mmmil import variants as variant_table
 from mmmil.training import build, runs
 from mmmil.training import device as training_device
@@ -34,16 +35,15 @@ def variants(study: Study) -> list[str]:
 
     Left out are those of which a training failed in the batch.
     """
-    proposed = ("dual_go", "dual_kegg", "go", "kegg", "wsi")
-    trained = runs.standing(study, [name for name in variant_table.variants(study.p) if name in proposed])
-    kinds = (("dual_go", "dual_kegg"), ("go", "kegg"), ("wsi",))
-    return next((own for kind in kinds if (own := [name for name in kind if name in trained])), [])
+    standing = runs.standing(study, variant_table.all_proposed(study.p))
+    kind = next((models for models in paper.PROPOSED.values() if standing and standing[0] in models), ())
+    return [name for name in standing if name in kind]
 
 
 def kinds(name: str) -> list[str]:
     """Tokens that a variant reads and that can be left out one by one: of tiles and sets."""
     v = variant_table.variant(name)
-    return ["tiles"] * v.uses_slides + ["sets"] * (v.genes in ("go", "kegg"))
+    return ["tiles"] * v.uses_slides + ["sets"] * v.uses_gene_sets
 
 
 @dataclass(frozen=True)

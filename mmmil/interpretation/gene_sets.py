@@ -25,10 +25,8 @@ def models(study: Study) -> dict[str, str]:
 
     A library is left out where the batch could not train its final model.
     """
-    names = {library: f"dual_{library}" if study.p.has_slides else library for library in ("go", "kegg")}
-    trained = [name for name in variants.variants(study.p) if name in names.values()]
-    there = runs.standing(study, trained, [-1])
-    return {library: name for library, name in names.items() if name in there}
+    readers = [name for name in variants.proposed(study.p) if variants.variant(name).uses_gene_sets]
+    return {variants.variant(name).genes: name for name in runs.standing(study, readers, [-1])}
 
 
 def set_id(name: str) -> str:

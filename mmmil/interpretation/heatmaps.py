@@ -43,13 +43,13 @@ def sources(study: Study) -> dict[str, tuple[str, str]]:
 
     Models that the batch could not train have none.
     """
-    readers = [name for name in ("dual_go", "dual_kegg", "wsi") if name in variants.variants(study.p)]
-    there = runs.standing(study, readers, [-1])
-    dual, whole = [name for name in there if name != "wsi"], next(iter(there), None)
-    found = {"self-attention": (whole, "self_image")} if whole else {}
-    for name in dual:
-        found[f"cross-attention, {variants.variant(name).genes.upper()}"] = (name, "cross_image")
-    return found
+    readers = [name for name in variants.all_proposed(study.p) if variants.variant(name).uses_slides]
+    standing = runs.standing(study, readers, [-1])
+    maps = {"self-attention": (standing[0], "self_image")} if standing else {}
+    for v in map(variants.variant, standing):
+        if v.uses_genes:
+            maps[f"cross-attention, {v.genes.upper()}"] = (v.name, "cross_image")
+    return maps
 
 
 # -- checks ------------------------------------------------------------------------------------------------------

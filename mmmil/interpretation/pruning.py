@@ -14,15 +14,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mmmil import variants
+from mmmil import paper, variants
 from mmmil.models import backbone
 from mmmil.training import build, device, runs
 
 if TYPE_CHECKING:
     from mmmil.study import Study
 
+(REDUCED,) = paper.PROPOSED["slides"]  # the paper's model of images alone, whose backbone is pruned
 
-def kept_channels(study: Study, name: str = "wsi") -> pd.DataFrame:
+
+def kept_channels(study: Study, name: str = REDUCED) -> pd.DataFrame:
     """Whether each channel was kept by each training of a variant: (channels, folds) bool, -1 the final model.
 
     Trainings that failed in the batch have no column.
@@ -55,12 +57,12 @@ def agreement(kept: pd.DataFrame) -> pd.DataFrame:
 
 
 def before_and_after(study: Study, fold: int = -1) -> tuple[nn.Module, nn.Module, pd.DataFrame]:
-    """The encoder of `wsi` as a fold's training starts with it, whole and pruned, both in evaluation mode on the CPU.
+    """The encoder of REDUCED as a fold's training starts with it, whole and pruned, both in evaluation mode on the CPU.
 
     The third has every channel's apoz and whether it is kept, as the training records them in `apoz.csv`. Both are
     made again by the same steps, so that they are there where the training itself failed.
     """
-    v = variants.variant("wsi")
+    v = variants.variant(REDUCED)
     train = [study.patients.index(patient) for patient in study.fold_patients(fold)[0]]
     p = study.p.override(batch_norm="fixed")  # "batch" would leave the statistics of an unpruned one as they came
     made = []

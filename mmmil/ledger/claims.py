@@ -11,19 +11,13 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from mmmil import params, schema, variants
+from mmmil import paper as paper_map
+from mmmil import params, variants
 from mmmil.evaluation import metrics as evaluation_metrics
 from mmmil.ledger import facts as paper_facts
 from mmmil.schema import Stage as Strict  # unknown keys and other types are errors
 
-TASKS = ("lgg", "nsclc", "brca")  # the paper's
-SECTIONS = (
-    *("Abstract", "Introduction", "Proposed Method", "Dataset", "Preprocessing", "Experiments", "Structured pruning"),
-    *("MIL models", "Multimodal integration", "Multimodal design", "End-to-end learning", "Gene representation"),
-    *("Independent test set", "Attention over gene sets", "Discussion", "Limitations", "Conclusion"),
-)
-TABLES = (*(str(n) for n in range(1, 12)), *(f"S{n}" for n in range(1, 10)))
-NOTEBOOKS = tuple(schema.Cohort.model_fields["notebooks"].default)
+TABLES = (*paper_map.TABLES, *(table.supplement for table in paper_map.TABLES.values() if table.proposed))
 
 
 class LedgerError(ValueError):
@@ -41,7 +35,7 @@ def _known(what: str, names):
 
 Variant = Annotated[str, _known("variant", variants.VARIANTS)]
 Metric = Annotated[str, _known("metric", evaluation_metrics.METRICS)]
-Task = Annotated[str, _known("task of the paper", TASKS)]
+Task = Annotated[str, _known("task of the paper", paper_map.TASKS)]
 Table = Annotated[str, _known("table of the paper", TABLES)]
 Pair = Annotated[list[Variant], Field(min_length=2, max_length=2)]
 Split = Literal["val", "test"]
@@ -185,12 +179,12 @@ class Claim(Strict):
     """One claim: `paper` is its value there (per task where it differs), `at_least` what we take its words to mean."""
 
     id: str = Field(pattern=r"^C\d{3}$")
-    section: Annotated[str, _known("section of the paper", SECTIONS)]
+    section: Annotated[str, _known("section of the paper", paper_map.HEADINGS)]
     claim: str = Field(min_length=10)
     kind: Kind
     tasks: list[Task] = Field(default_factory=list)
     tables: list[Table] = Field(default_factory=list)
-    page: Annotated[str, _known("notebook", NOTEBOOKS)]
+    page: Annotated[str, _known("notebook", paper_map.SECTIONS)]
     paper: int | float | str | dict[Task, int | float] | None = None
     at_least: float | None = None
     tolerance: float = Field(0.0, ge=0)

@@ -23,6 +23,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from mmmil import paper as paper_map
 from mmmil import params, variants
 from mmmil.ledger import claims as ledger_claims
 from mmmil.ledger import evidence, queries
@@ -57,7 +58,7 @@ class Row:
 
 def stands_for(p: params.Params) -> str:
     """The paper's task whose two classes this cohort has, or ''."""
-    for task in ledger_claims.TASKS:
+    for task in paper_map.TASKS:
         if params.read_yaml(task)["class_names"] == list(p.class_names):
             return task
     return ""
@@ -67,7 +68,7 @@ def why_not_judged(p: params.Params) -> str:
     """Why a cohort decides no claim about patients, or '' for the paper's own at its scale."""
     if p.synthetic:
         return "synthetic cohort"
-    if p.task not in ledger_claims.TASKS:
+    if p.task not in paper_map.TASKS:
         return f"not the paper's cohort but {p.title or p.task}"
     if p.cohort_table or not p.sample_sheets:
         return "an own table of patients, not TCGA's sample sheets"
@@ -179,7 +180,7 @@ class Ledger:
     @cached_property
     def standing(self) -> dict[str, list[Results]]:
         """The paper's tasks -> results of the cohorts that stand for them, the paper's own first."""
-        found: dict[str, list[Results]] = {task: [] for task in ledger_claims.TASKS}
+        found: dict[str, list[Results]] = {task: [] for task in paper_map.TASKS}
         for p in sorted(self.tasks.values(), key=lambda p: bool(why_not_judged(p))):
             if task := stands_for(p):
                 found[task].append(Results(p))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mmmil import paper, params, results, study
+from mmmil import params, results, study
 from mmmil.book import overview, pages, sections
 from mmmil.book import text as page_text
 from mmmil.cohort import build as cohorts
@@ -107,15 +107,3 @@ def test_nothing_made_says_how_to_make_it(project):
     for path in (project / "results").rglob("*.csv"):
         path.unlink()
     assert all("`make book`" in sections.section(n, pages.executed_tasks()) for n in sections.PARTS)
-
-
-@pytest.mark.parametrize(("value", "number"), [("3", 3), ("Table 11", 11), ("S1", 3), ("S9", 11), ("baseline", None)])
-def test_supplement_tables_repeat_three_to_eleven(value, number):
-    assert paper.paper_table(value) == number
-
-
-def test_every_default_notebook_has_its_page_and_section():
-    entries = [entry["file"] for entry in pages.entries_of(yaml.safe_load((book_stubs.ROOT / "_toc.yml").read_text()))]
-    for name in params.Params.model_fields["notebooks"].default:
-        assert f"book/{name}" in entries
-        assert {f"book/executed/{task}/{name}" for task in ("lgg", "nsclc", "brca")} <= set(entries)

@@ -240,11 +240,11 @@ def p():
 
 def test_every_table_compares_the_proposed_model_with_every_other_row():
     found = {(table, frozenset(both)) for table, *both in comparisons.pairs()}
-    for table, proposed in paper.PROPOSED.items():
-        rows = [v.name for v in variants.VARIANTS.values() if table in v.tables]
-        assert set(proposed) <= set(rows)
-        for a in proposed:
-            assert all((table, frozenset((a, b))) in found for b in rows if b != a)
+    for number, table in paper.TABLES.items():
+        rows = [v.name for v in variants.VARIANTS.values() if number in v.tables]
+        assert set(table.proposed) <= set(rows)
+        for a in table.proposed:
+            assert all((number, frozenset((a, b))) in found for b in rows if b != a)
     assert [b for _, a, b in comparisons.pairs(["11"]) if a == "dual_go"] == ["dual_kegg", "dual_genes"]
     assert set(comparisons.pairs(["baseline"])) >= {
         ("baseline", "wsi", "baseline_image"),

@@ -10,6 +10,7 @@ import sys
 import pytest
 import yaml
 
+from mmmil import paper
 from tests import book_stubs
 
 ROOT = book_stubs.ROOT
@@ -85,6 +86,7 @@ def test_make_targets_and_test_command():
     makefile = (ROOT / "Makefile").read_text()
     for target in ("book", "test", "real", "lab", "clean", "lock", "lint"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert re.search(rf"^TASKS +\?= {' '.join(paper.TASKS)}$", makefile, re.MULTILINE)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 

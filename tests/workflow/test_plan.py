@@ -1,0 +1,211 @@
+"""What the steps of the batch read and depend on, without a run of Snakemake."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from mmmil import paper, params, source_code, variants
+from mmmil.params import ParameterError
+from tests import book_stubs
+
+ROOT = book_stubs.ROOT
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "workflow"))
+    import plan
+
+    return plan
+
+
+@pytest.fixture
+def steps(plan):
+    return lambda task="lgg", overlay="demo", **changes: plan.Steps(params.load(task, overlay, **changes))
+
+
+def test_what_each_page_reads(steps):
+    lgg = steps()
+    assert lgg.page_inputs("01_dataset") == ["data/demo/lgg/truth/cohort.json", "results/lgg/tiles.csv"]
+    assert set(lgg.page_inputs("02_preprocessing")) == {f"results/lgg/{n}.csv" for n in ("tiles", "quality", "genes")}
+    assert {file.split("/")[3] for file in lgg.page_inputs("05_end_to_end_vs_frozen")} == {
+        *("dual_go", "resnet50d_go", "ctranspath_go", "dual_kegg", "resnet50d_kegg", "ctranspath_kegg"),
+        *("baseline_genes", "baseline_image"),
+    }
+    assert {"results/lgg/leakage.csv", "results/lgg/trainings/dual_genes/final.json"} <= set(
+        lgg.page_inputs("06_gene_representation")
+    )
+    assert "results/lgg/attention.csv" in lgg.page_inputs("07_attention_analysis")
+    assert lgg.page_inputs("09_summary") == ["results/lgg/metrics.csv"]
+
+
+def test_a_task_of_genes_alone_reads_no_slides(steps):
+    genes = steps(inputs="genes", variants=["go", "kegg", "baseline_genes"])
+    assert not [file for name in paper.SECTIONS for file in genes.page_inputs(name) if "tiles" in file]
+    assert genes.patients == ["data/demo/lgg/truth/cohort.json"] and genes.attended == ["go", "kegg"]
+    assert {
+        file.split("/")[3] for file in genes.receipts(genes.models_of(paper.SECTIONS["06_gene_representation"]))
+    } == {*("go", "kegg", "baseline_genes")}
+
+
+def test_slides_without_labels_are_tiled_and_nothing_is_trained(steps):
+    slide = steps("real_slide", "")
+    assert slide.trained == [] == slide.attended == slide.training_jobs(36)
+    assert slide.pages == ["book/executed/real_slide/02_preprocessing.ipynb"]
+    assert slide.summaries == ["results/real_slide/tiles.csv", "results/real_slide/quality.csv"]
+
+
+def test_every_training_is_in_one_job_with_others_of_the_same_inputs(steps, plan):
+    lgg = steps()
+    jobs = lgg.training_jobs(36)
+    trainings = [training for job in jobs for training in job]
+    assert sorted(trainings) == sorted(plan.receipts.trainings(lgg.p)) and len(jobs) == 7
+    for job in jobs:
+        assert len({tuple(lgg.variant_inputs(training.split("/")[0])) for training in job}) == 1
+        assert all(f"--training {training}" in lgg.train_call(job) for training in job)
+        assert lgg.job_inputs(job) == lgg.variant_inputs(job[0].split("/")[0])
+    assert max(map(len, lgg.training_jobs(1))) == 1
+    assert lgg.variant_inputs("clam") == ["results/lgg/tiles.csv", "results/lgg/features_resnet50d.done"]
+    assert lgg.variant_inputs("go") == ["results/lgg/genes.csv"]
+
+
+def changed(steps, **changes):
+    """Steps, trainings (`v:` and the variant) and pages of the demo that a changed value runs again."""
+
+    def state(task):
+        made = {step: task.depends(step) for step in ("tiles", "quality", "genes", "leakage", "features", "record")}
+        made |= {"attention": task.depends("attention"), "simulated": task.simulated}
+        made |= {f"v:{name}": task.variant_depends(name) for name in ("wsi", "go", "dual_go", "baseline_genes")}
+        return made | {section.number: task.page_depends(section.notebook) for section in task.sections}
+
+    before, after = state(steps()), state(steps(**changes))
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_one_changed_value_reruns_what_depends_on_it(steps):
+    trainings = {"v:wsi", "v:go", "v:dual_go", "v:baseline_genes"}
+    assert changed(steps) == set() == changed(steps, device="cpu")
+    assert changed(steps, title="another") == {section.number for section in paper.SECTIONS.values()}
+    assert changed(steps, epochs=3) == {*trainings, "03", "04", "05", "09"}
+    assert changed(steps, gene_set_fdr=0.02) == {
+        "genes",
+        "leakage",
+        "v:go",
+        "v:dual_go",
+        "v:baseline_genes",
+        "02",
+        "06",
+    }
+    assert changed(steps, top_tiles=5) == {"07"}
+    assert changed(steps, null_repeats=2) == {"leakage", "record", "attention"} | {"03", "04", "05", "06", "07", "09"}
+    # Other tiles change nothing in the genes, unless a patient may leave for want of them.
+    assert changed(steps, stain="macenko") == {"tiles", "quality", "features", "v:wsi", "v:dual_go", "02"}
+    assert {"genes", "leakage", "01", "09"} <= changed(steps, tissue_percent=80.0)
+
+
+def test_the_papers_map_is_part_of_what_shows_it(steps, monkeypatch):
+    before = {step: steps().depends(step) for step in ("genes", "record", "attention")}
+    monkeypatch.setattr(paper, "PROPOSED", paper.PROPOSED | {"genes": ("go",)})
+    assert [step for step, value in before.items() if steps().depends(step) != value] == ["record", "attention"]
+
+
+def test_the_weights_that_a_folder_holds_count(steps, tmp_path):
+    given = {"weights_dir": str(tmp_path)}
+    before = steps(**given).depends("features"), steps(**given).variant_depends("wsi"), steps(**given).depends("tiles")
+    (tmp_path / "resnet50d.safetensors").write_text("weights")
+    after = steps(**given).depends("features"), steps(**given).variant_depends("wsi"), steps(**given).depends("tiles")
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
+
+
+def test_a_step_depends_on_the_modules_that_its_command_calls(plan):
+    tree = ast.parse((ROOT / "mmmil" / "__main__.py").read_text())
+    commands = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    commands["record"] = commands["collect"]
+    for step, (_, stages) in plan.STEPS.items():
+        held = source_code.modules(*(module for stage in stages for module in plan.CODE[stage]))
+        called = set(source_code.imported(ast.unparse(commands[step]))) - source_code.GROUND
+        assert called - {"mmmil.study"} <= set(held), step  # whose own code every step holds
+    called = source_code.imported(ast.unparse(commands["train"]))
+    assert set(called) - {"mmmil.study"} <= set(source_code.modules(*plan.CODE["training"]))
+
+
+def test_the_code_of_the_study_is_part_of_every_step(steps, plan, monkeypatch):
+    before = {step: steps().depends(step) for step in plan.STEPS} | {"wsi": steps().variant_depends("wsi")}
+    monkeypatch.setattr(plan, "_study", lambda: "another")
+    after = {step: steps().depends(step) for step in plan.STEPS} | {"wsi": steps().variant_depends("wsi")}
+    assert not [step for step in before if before[step] == after[step]]
+
+
+def test_the_code_behind_a_page_is_read_from_its_notebook(plan, tmp_path):
+    for name in paper.SECTIONS:
+        found = plan.imports(ROOT / "notebooks" / f"{name}.ipynb")
+        assert {"mmmil.params", "mmmil.study", "mmmil.plots", "mmmil.book.text"} <= set(found)
+    assert "mmmil.evaluation.leakage" in plan.imports(ROOT / "notebooks" / "06_gene_representation.ipynb")
+    cells = [("code", "%matplotlib inline\nfrom mmmil.slides import stain\n"), ("markdown", "import mmmil.genes")]
+    cells += [("code", "!ls\nif True:\n    %time 1\n    from mmmil import study as s, nothing\nimport numpy")]
+    notebook = {"cells": [{"cell_type": kind, "source": text.splitlines(True)} for kind, text in cells]}
+    (tmp_path / "own.ipynb").write_text(json.dumps(notebook))
+    assert plan.imports(tmp_path / "own.ipynb") == ["mmmil.slides.stain", "mmmil.study"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"variants": ["wsi", "go"]}, r"05_end_to_end_vs_frozen \(task lgg\) needs the variant dual_go: train it"),
+        ({"inputs": "genes", "variants": ["kegg"]}, r"07_attention_analysis \(task lgg\) needs the variant go"),
+        ({"inputs": "genes", "notebooks": ["03_backbone_pruning"]}, "cannot be made with inputs: genes"),
+        ({"notebooks": ["08_none"]}, "no such notebook: 08_none"),
+        ({"results_dir": "elsewhere/{task}"}, "the batch engine writes to results/<task>"),
+    ],
+)
+def test_a_page_that_cannot_be_made_is_told_before_any_work(plan, monkeypatch, changes, told):
+    wrong = params.load("lgg", "demo", **changes)
+    monkeypatch.setattr(plan.params, "load", lambda task, overlay: wrong)
+    with pytest.raises(ParameterError, match=told):
+        plan.load(["lgg"], "demo")
+
+
+def test_a_variant_is_enough_for_the_pages_that_need_no_other(plan, monkeypatch):
+    fewer = params.load("lgg", "demo", variants=["wsi"], notebooks=["01_dataset", "03_backbone_pruning"])
+    monkeypatch.setattr(plan.params, "load", lambda task, overlay: fewer)
+    assert plan.load(["lgg"], "demo")["lgg"].trained == ["wsi"] == variants.variants(fewer)
+
+
+def test_the_book_waits_for_the_pages_of_this_run_and_takes_those_of_earlier_ones(plan, tmp_path, monkeypatch):
+    book_stubs_root = book_stubs.project(tmp_path, tasks=["nsclc"], names=["01_dataset"])
+    monkeypatch.chdir(book_stubs_root)
+    tasks = plan.load(["lgg"], "demo")
+    assert "book/executed/nsclc/01_dataset.ipynb" in plan.all_pages(tasks)
+    assert set(tasks["lgg"].pages) < set(plan.all_pages(tasks)) and len(tasks["lgg"].pages) == len(paper.SECTIONS)
+    assert {"results/nsclc/metrics.csv", "results/lgg/leakage.csv"} <= set(plan.summaries(tasks))
+    assert plan.synthetic_folders(tasks) == {"data/demo/lgg": "lgg"}
+    assert plan.book_tables()[0] == "book/claims.yml" and "book/intro.md" in plan.book_sources()
+    before = plan.book_depends()
+    assert before == plan.book_depends()
+    (tmp_path / "book" / "claims.yml").write_text("[]")
+    assert before != plan.book_depends()
+
+
+# -- the shell -----------------------------------------------------------------------------------------------------
+def shell(command, folder):
+    bash = shutil.which("bash") or pytest.skip("no bash")
+    text = command.format(log="log")  # as Snakemake does
+    return subprocess.run([bash, "-euo", "pipefail", "-c", text], cwd=folder, capture_output=True, text=True)
+
+
+def test_a_command_that_fails_shows_the_end_of_its_log(plan, tmp_path):
+    done = shell(plan.logged("seq 30; echo no >&2; (exit 3)"), tmp_path)
+    assert done.returncode == 3 and done.stdout == "" and done.stderr.split() == [*map(str, range(12, 31)), "no"]
+    done = shell(plan.logged("echo yes"), tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "") and (tmp_path / "log").read_text() == "yes\n"
+    assert shell(plan.logged("false", on_failure="echo without >&2"), tmp_path).returncode == 0
+
+
+def test_the_rules_are_few_lines_and_hold_no_function():
+    text = (ROOT / "workflow" / "Snakefile").read_text()
+    assert len(text.splitlines()) <= 250 and not re.search(r"^\s*(def|class) ", text, re.MULTILINE)
+    assert text.count("2>&1") == 0  # plan.logged says it once

@@ -1,0 +1,308 @@
+"""What each step of the batch reads and depends on: the Python behind the rules of the Snakefile.
+
+A step's dependencies are one string that Snakemake compares with last time's: the values of the stages it depends on,
+and a hash of the code behind them. One changed value re-runs the steps that depend on it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the package, whichever one is installed
+
+from snakemake.io import ancient
+
+from mmmil import paper, params, record, source_code
+from mmmil import variants as variant_table
+from mmmil.book import pages
+from mmmil.params import ParameterError, Params
+from mmmil.simulate import cohort as synthetic
+from mmmil.training import receipts
+
+# A stage: the wings and modules whose code, with all that they import, computes it.
+CODE = {
+    "cohort": ["mmmil.cohort"],
+    "tiles": ["mmmil.slides.bags", "mmmil.slides.stained_bags"],
+    "quality": ["mmmil.slides.quality"],
+    "genes": ["mmmil.genes"],
+    "model": ["mmmil.models"],
+    "training": ["mmmil.training"],
+    "evaluation": ["mmmil.evaluation", "mmmil.training.receipts"],
+    "leakage": ["mmmil.evaluation.leakage"],
+    "attention": ["mmmil.interpretation"],
+}
+# A step: the stages whose values and those whose code it depends on.
+STEPS = {
+    "tiles": (["cohort", "tiles"], ["cohort", "tiles"]),
+    "quality": (["tiles", "quality"], ["tiles", "quality"]),
+    "genes": (["cohort", "genes"], ["cohort", "tiles", "genes"]),
+    "leakage": (["cohort", "genes"], ["cohort", "tiles", "genes", "leakage"]),
+    "features": (["cohort", "tiles"], ["cohort", "tiles", "model", "training"]),
+    "record": (["evaluation"], ["evaluation"]),
+    "attention": (["attention", "evaluation"], ["attention"]),
+}
+BENCHMARKS = Path("benchmarks/results")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of one task: input files of each, relative to the project's folder, and what it depends on."""
+
+    p: Params
+
+    # -- what the task's pages ask for ---------------------------------------------------------------------------
+    @cached_property
+    def sections(self) -> list[paper.Section]:
+        return pages.sections_of(self.p)
+
+    @cached_property
+    def reads(self) -> set[str]:
+        """Steps whose results some page of the task reads."""
+        return {step for section in self.sections for step in section.reads}
+
+    @cached_property
+    def trained(self) -> list[str]:
+        """Variants that some page of the task shows: all that it trains, or none."""
+        shown = any(self.models_of(section) or "record" in section.reads for section in self.sections)
+        return variant_table.variants(self.p) if shown else []
+
+    @property
+    def attended(self) -> list[str]:
+        """Proposed models whose attention the task's pages count."""
+        wanted = "attention" in self.reads
+        proposed = [name for name in variant_table.proposed(self.p) if name in self.trained and wanted]
+        return [name for name in proposed if variant_table.variant(name).uses_gene_sets]
+
+    def models_of(self, section: paper.Section) -> list[str]:
+        """Variants whose predictions a page reads; without slides the gene models are all there is to compare."""
+        tables = [*(table.number for table in section.scores), *section.reads_models_of]
+        if tables and not self.p.has_slides:
+            return variant_table.variants(self.p)
+        return list(dict.fromkeys(name for table in tables for name in variant_table.in_table(self.p, table)))
+
+    # -- inputs --------------------------------------------------------------------------------------------------
+    def result(self, name: str) -> str:
+        return f"results/{self.p.task}/{name}"
+
+    @property
+    def cohort_files(self) -> list[str]:
+        """What the cohort is read from: the synthetic one's certificate, or the user's tables."""
+        p = self.p
+        if p.synthetic:
+            return [f"{_relative(p.data)}/truth/cohort.json"]
+        tables = [p.cohort_table, *p.sample_sheets, *p.manifests, *p.clinical, p.mpp_table]
+        tables += p.expression_matrix if p.label_rule == "matrix" or not tables else []
+        return [str(p.path(name)) for name in tables if name]
+
+    @property
+    def gene_files(self) -> list[str]:
+        p = self.p
+        tables = [] if p.synthetic else [*p.expression_matrix, p.gene_table, p.go_gmt, p.kegg_gmt]
+        return [str(p.path(name)) for name in tables if name]
+
+    @property
+    def patients(self) -> list[str]:
+        """Who is in: patients with too few tiles leave, so this comes after tiles, but other tiles change nothing."""
+        return self.cohort_files + ([ancient(self.result("tiles.csv"))] if self.p.has_slides else [])
+
+    def prepared(self, *steps: str) -> list[str]:
+        """Tables of some of the steps tiles, genes, quality and leakage, where the task has their modality."""
+        has = {"tiles": self.p.has_slides, "quality": self.p.has_slides}
+        has |= {"genes": self.p.has_genes, "leakage": self.p.has_genes}
+        return [self.result(f"{step}.csv") for step in has if step in steps and has[step]]
+
+    def variant_inputs(self, name: str) -> list[str]:
+        v = variant_table.variant(name)
+        frozen = [self.result(f"features_{v.encoder(self.p)}.done")] if v.reads_features else []
+        return self.prepared(*["tiles"] * v.uses_slides, *["genes"] * v.uses_genes) + frozen
+
+    def receipts(self, names: Iterable[str]) -> list[str]:
+        """Receipts of all trainings of some variants."""
+        return self.job_outputs([name for name in receipts.trainings(self.p) if _variant(name) in names])
+
+    def page_inputs(self, notebook: str) -> list[str]:
+        section = paper.SECTIONS[notebook]
+        files = self.patients if "patients" in section.reads and "tiles" not in section.reads else []
+        files = files + self.prepared(*section.reads)
+        files += [self.result("attention.csv")] if "attention" in section.reads and self.attended else []
+        files += [self.result("metrics.csv")] if "record" in section.reads else []
+        return files + self.receipts(self.models_of(section))
+
+    @property
+    def pages(self) -> list[str]:
+        return [f"book/executed/{self.p.task}/{section.notebook}.ipynb" for section in self.sections]
+
+    @property
+    def summaries(self) -> list[str]:
+        """Tables of results that the generated parts of the book read."""
+        files = self.prepared(*self.reads)
+        files += [self.result("metrics.csv"), self.result("comparisons.csv")] if self.trained else []
+        return files + ([self.result("attention.csv")] if self.attended else [])
+
+    # -- trainings -----------------------------------------------------------------------------------------------
+    def training_jobs(self, per_job: int) -> list[list[str]]:
+        """Lists of at most `per_job` trainings that read the same inputs, one list per job."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for training in receipts.trainings(self.p) if self.trained else []:
+            groups.setdefault(tuple(self.variant_inputs(_variant(training))), []).append(training)
+        return [names[i : i + per_job] for names in groups.values() for i in range(0, len(names), per_job)]
+
+    def job_inputs(self, trainings: list[str]) -> list[str]:
+        return self.variant_inputs(_variant(trainings[0]))
+
+    def job_outputs(self, trainings: list[str]) -> list[str]:
+        return [self.result(f"trainings/{training}.json") for training in trainings]
+
+    def train_call(self, trainings: list[str]) -> str:
+        named = " ".join(f"--training {training}" for training in trainings)
+        return f"python -m mmmil train --task {self.p.task} --overlay '{self.p.overlay}' {named}"
+
+    def job_depends(self, trainings: list[str]) -> list[str]:
+        return [self.variant_depends(name) for name in dict.fromkeys(map(_variant, trainings))]
+
+    def variant_depends(self, name: str) -> str:
+        v = variant_table.variant(name)
+        stages = ["cohort", *["tiles"] * v.uses_slides, *["genes"] * v.uses_genes, "model", "training"]
+        return self._digest(stages, stages, asdict(v), self.weights_files if v.uses_slides else [])
+
+    @property
+    def weights_files(self) -> list[tuple[str, int, int]]:
+        """Size and time of every file of weights: a training depends on their content, and looks itself."""
+        p = self.p
+        files = sorted(p.path(p.weights_dir).glob("*")) if p.weights_dir else []
+        return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+    # -- dependencies --------------------------------------------------------------------------------------------
+    @property
+    def simulated(self) -> str:
+        return record.digest(synthetic.inputs(self.p))
+
+    def depends(self, step: str) -> str:
+        """What a step of STEPS depends on: its stages, their code, and single values beside them."""
+        p = self.p
+        beside = {
+            "genes": [p.enough_tiles],
+            "leakage": [p.enough_tiles, p.null_repeats],
+            "features": [p.weights, self.weights_files],
+            "record": [[asdict(table) for table in paper.TABLES.values()], paper.PROPOSED],
+            "attention": [paper.PROPOSED],
+        }
+        return self._digest(*STEPS[step], *beside.get(step, []))
+
+    def page_depends(self, notebook: str) -> str:
+        """What a page depends on: the code is that of the modules which the notebook imports."""
+        p, section = self.p, paper.SECTIONS[notebook]
+        code = source_code.digest(*imports(Path("notebooks") / f"{notebook}.ipynb"))
+        beside = [p.enough_tiles, p.title, p.top_tiles if "attention" in section.stages else 0, paper.PROPOSED]
+        return record.digest([p.stage(*section.stages), code, beside, [asdict(table) for table in section.scores]])
+
+    def _digest(self, stages: list[str], code: list[str], *beside) -> str:
+        modules = [module for stage in code for module in CODE[stage]]
+        return record.digest([self.p.stage(*stages), source_code.digest(*modules), _study(), *beside])
+
+
+def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
+    """The steps of every task.
+
+    Raises ParameterError for wrong parameters, a page that its task cannot have, or results that lie elsewhere.
+    """
+    steps = {task: Steps(params.load(task, overlay)) for task in tasks}
+    for task, own in steps.items():
+        for section in own.sections:
+            _require_possible(section, own.p)
+        if own.p.results != params.root() / "results" / task:
+            raise ParameterError(
+                f"results_dir of {task}: the batch engine writes to results/<task>; "
+                "another folder is for notebooks run by hand"
+            )
+    return steps
+
+
+def _require_possible(section: paper.Section, p: Params) -> None:
+    """What a notebook cannot do without, told now rather than after all the training."""
+    if p.inputs not in section.needs:
+        raise ParameterError(
+            f"notebooks: {section.notebook} (task {p.task}) cannot be made with inputs: {p.inputs}; "
+            "leave the notebook out of `notebooks`"
+        )
+    model = section.needs[p.inputs]
+    if model and model not in variant_table.variants(p):
+        raise ParameterError(
+            f"notebooks: {section.notebook} (task {p.task}) needs the variant {model}: "
+            "train it, or leave the notebook out of `notebooks`"
+        )
+
+
+# -- of all tasks ------------------------------------------------------------------------------------------------
+def all_pages(steps: Mapping[str, Steps]) -> list[str]:
+    """This run's pages, and those of other tasks that earlier runs left (real input joins the book this way)."""
+    own = [page for task in steps.values() for page in task.pages]
+    return sorted({*own, *(str(page) for page in pages.executed_pages())})
+
+
+def summaries(steps: Mapping[str, Steps]) -> list[str]:
+    """Tables of results that the generated parts read: this run's, and those that earlier runs left."""
+    own = [table for task in steps.values() for table in task.summaries]
+    return sorted({*own, *(str(table) for table in pages.summary_tables())})
+
+
+def synthetic_folders(steps: Mapping[str, Steps]) -> dict[str, str]:
+    """Folder of a synthetic cohort -> the task that makes it."""
+    return {_relative(task.p.data): name for name, task in steps.items() if task.p.synthetic}
+
+
+def book_tables() -> list[str]:
+    """Files beside the results from which the generated parts are written."""
+    return ["book/claims.yml", *sorted(str(table) for table in BENCHMARKS.glob("*.csv"))]
+
+
+def book_sources() -> list[str]:
+    """Files that Sphinx reads beside the executed notebooks and the generated parts."""
+    pages_of_text = sorted(str(page) for page in Path("book").glob("*.md"))
+    return [*pages_of_text, "book/references.bib", "_config.yml", "_toc.yml"]
+
+
+def book_depends() -> str:
+    """What the generated parts of the section pages depend on beside the results."""
+    sections = [asdict(section) for section in paper.SECTIONS.values()]
+    tables = [asdict(table) for table in paper.TABLES.values()]
+    return record.digest(
+        [source_code.digest("mmmil.book"), sections, tables, *(record.file_digest(table) for table in book_tables())]
+    )
+
+
+# -- code and commands -------------------------------------------------------------------------------------------
+def imports(notebook: Path) -> list[str]:
+    """The modules of the package that a notebook imports."""
+    cells = json.loads(notebook.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return source_code.imported(re.sub(r"^\s*[%!].*$", "", code, flags=re.MULTILINE))  # without IPython's commands
+
+
+def logged(command: str, on_failure: str = "tail -n 20 {log} >&2; exit $status") -> str:
+    """A rule's shell command with all that it says in {log}; on_failure: what is done where it fails ($status)."""
+    return f"{{{{ {command}; }}}} > {{log}} 2>&1 || {{{{ status=$?; {on_failure}; }}}}"
+
+
+def call(command: str) -> str:
+    """A command of the package for the rule's task; the Snakefile knows OVERLAY."""
+    return f"python -m mmmil {command} --task {{wildcards.task}} --overlay '{{OVERLAY}}'"
+
+
+def _study() -> str:
+    """The code of `mmmil.study`, through which every step reads its patients, not counting what it imports."""
+    return source_code.code_digest((source_code.ROOT / "study.py").read_text())
+
+
+def _variant(training: str) -> str:
+    return training.split("/")[0]
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(params.root()).as_posix()
