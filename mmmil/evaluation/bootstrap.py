@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # its parts are loaded where they are first used
 
 from mmmil.evaluation import metrics
 from mmmil.evaluation.metrics import weighted_scores
@@ -85,7 +85,7 @@ def interval(values: np.ndarray, confidence: float, draws: int = 2000) -> tuple[
     values = np.asarray(values, float)
     if len(values) < 2:
         return (values.mean() if len(values) else np.nan), np.nan, np.nan
-    drawn = stats.bootstrap(
+    drawn = scipy.stats.bootstrap(
         (values,), np.mean, confidence_level=confidence, n_resamples=draws, method="percentile",
         rng=np.random.default_rng(0),
     )  # fmt: skip

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from mmmil import variants
+from mmmil.genes.set_names import set_id
 from mmmil.interpretation.extract import Attention, extract
 from mmmil.training import runs
 
@@ -25,12 +24,6 @@ def models(study) -> dict[str, str]:
     trained = [name for name in variants.variants(study.p) if name in names.values()]
     there = runs.standing(study, trained, [-1])
     return {library: name for library, name in names.items() if name in there}
-
-
-def set_id(name: str) -> str:
-    """The id in a set's name, GO:0006915 or hsa04110, or '' where it has none (KEGG_2021_Human has names only)."""
-    found = re.search(r"GO:\d{7}|hsa\d{5}", name)
-    return found.group() if found else ""
 
 
 def compare(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
+import scipy  # its parts are loaded where they are first used
 
 from mmmil import schema
-from mmmil.interpretation import reported_terms
+from mmmil.genes.set_names import is_set
 from mmmil.ledger.claims import Claim, Query
 from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results, shown_metric
 
@@ -82,7 +82,7 @@ def _spread(query: Query, results: Results) -> Answer:
             of = f"log SD, {wide} − {narrow}, {shown_metric(metric)}"
             if s == 0 or t == 0:
                 raise NotTestable(f"{shown_metric(metric)} of {narrow if s == 0 else wide} is the same in every fold")
-            half = math.log(stats.f.ppf((1 + results.p.confidence) / 2, k - 1, k - 1)) / 2
+            half = math.log(scipy.stats.f.ppf((1 + results.p.confidence) / 2, k - 1, k - 1)) / 2
             ratio = math.log(t / s)
             found.append(Difference(ratio, ratio - half, ratio + half, of))
     return Answer(differences=found)
@@ -146,7 +146,7 @@ def _attention(query: Query, results: Results) -> Answer:
     own = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
     found, absent = [], []
     for identifier, name in asked.sets.items():
-        same = own[[reported_terms.is_set(shown, identifier, name) for shown in own["set"]]]
+        same = own[[is_set(shown, identifier, name) for shown in own["set"]]]
         if same.empty:
             absent.append(identifier)
         elif same["significant"].any():

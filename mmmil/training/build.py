@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 
@@ -22,6 +22,9 @@ from mmmil.slides.bag_files import BagFiles
 from mmmil.training import fit
 from mmmil.training.fit import Inputs
 from mmmil.training.inputs import Genes, inputs_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def build(
