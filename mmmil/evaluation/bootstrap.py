@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # its parts are loaded where they are first used
 
 from mmmil.evaluation.metrics import METRICS, weighted_scores
 from mmmil.evaluation.paired_tests import Difference
@@ -102,5 +102,5 @@ def interval(values: np.ndarray, confidence: float, draws: int = 2000) -> tuple[
     if len(values) < 2:
         return (values.mean() if len(values) else np.nan), np.nan, np.nan
     rng = np.random.default_rng(0)
-    drawn = stats.bootstrap((values,), np.mean, n_resamples=draws, method="percentile", rng=rng).bootstrap_distribution
-    return values.mean(), *map(float, percentile_interval(drawn, confidence))
+    values_drawn = scipy.stats.bootstrap((values,), np.mean, n_resamples=draws, method="percentile", rng=rng)
+    return values.mean(), *map(float, percentile_interval(values_drawn.bootstrap_distribution, confidence))

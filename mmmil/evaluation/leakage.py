@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -139,6 +138,8 @@ def _run(p: Params, expression, labels, folds, repeat: int, fold: int, chosen: l
 
 
 def _auc(made: GeneTokens, labels: pd.Series, folds: pd.Series, fold: int) -> float:
+    from sklearn.metrics import roc_auc_score  # seconds to import
+
     flat, y = made.tokens.reshape(len(made.patients), -1), labels[made.patients].to_numpy()
     held_out = (folds[made.patients] == fold).to_numpy()
     with threadpool_limits(1):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from sklearn import metrics as skm
+import scipy  # its parts are loaded where they are first used
 
 METRICS = ["accuracy", "f1", "sensitivity", "specificity", "pr_auc", "roc_auc"]
 
@@ -15,6 +14,8 @@ def scores(label: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> dict[
 
     Raises ValueError where a class is missing: AUC is not defined then.
     """
+    from sklearn import metrics as skm  # seconds of imports that a table which is read back does not need
+
     if len(np.unique(label)) < 2:
         raise ValueError("a fold without patients of both classes has no AUC; use fewer folds or more patients")
     called = prob >= threshold
@@ -45,7 +46,7 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
     mean = values.mean()
     if len(values) < 2:
         return mean, np.nan, np.nan
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values)
     return mean, max(mean - half, 0.0), min(mean + half, 1.0)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are loaded where they are first used
 
 
 class Difference(NamedTuple):
@@ -50,7 +50,7 @@ def _t(a, b, correlation_term: float, confidence: float) -> Difference:
     k, mean = len(d), d.mean()
     if k < 2:
         return Difference(mean, np.nan, np.nan, np.nan, k)
-    return _interval(mean, (1 / k + correlation_term) * d.var(ddof=1), stats.t(k - 1), confidence, k)
+    return _interval(mean, (1 / k + correlation_term) * d.var(ddof=1), scipy.stats.t(k - 1), confidence, k)
 
 
 def _interval(mean: float, variance: float, null, confidence: float, n: int) -> Difference:
@@ -73,10 +73,10 @@ def auc_covariance(label: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np
     n1, n0 = positive.shape[1], negative.shape[1]
     if not n1 or not n0:
         raise ValueError("ROC-AUC needs patients of both classes; use fewer folds or more patients")
-    ranks = stats.rankdata(np.hstack([positive, negative]), axis=1)
+    ranks = scipy.stats.rankdata(np.hstack([positive, negative]), axis=1)
     # Of each positive the share of negatives below it, of each negative the share of positives above it.
-    v10 = (ranks[:, :n1] - stats.rankdata(positive, axis=1)) / n0
-    v01 = 1 - (ranks[:, n1:] - stats.rankdata(negative, axis=1)) / n1
+    v10 = (ranks[:, :n1] - scipy.stats.rankdata(positive, axis=1)) / n0
+    v01 = 1 - (ranks[:, n1:] - scipy.stats.rankdata(negative, axis=1)) / n1
     if min(n1, n0) < 2:
         return v10.mean(1), np.full((len(probs), len(probs)), np.nan)
     return v10.mean(1), np.atleast_2d(np.cov(v10)) / n1 + np.atleast_2d(np.cov(v01)) / n0
@@ -114,7 +114,7 @@ def delong(
 
 def contrast(aucs, covariance, i: int, j: int, confidence: float, n: int) -> Difference:
     variance = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
-    return _interval(aucs[i] - aucs[j], variance, stats.norm, confidence, n)
+    return _interval(aucs[i] - aucs[j], variance, scipy.stats.norm, confidence, n)
 
 
 def mcnemar(label: np.ndarray, prob_a: np.ndarray, prob_b: np.ndarray, threshold=0.5, confidence=0.95) -> Difference:
@@ -126,8 +126,8 @@ def mcnemar(label: np.ndarray, prob_a: np.ndarray, prob_b: np.ndarray, threshold
     right_a, right_b = ((np.asarray(prob) >= threshold) == (np.asarray(label) == 1) for prob in (prob_a, prob_b))
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     n = len(right_a)
-    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    p = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     mean = (only_a - only_b) / (n + 2)
     variance = ((only_a + only_b + 1) / (n + 2) - mean**2) / (n + 2)
-    interval = _interval(mean, variance, stats.norm, confidence, n)
+    interval = _interval(mean, variance, scipy.stats.norm, confidence, n)
     return Difference((only_a - only_b) / n, interval.low, interval.high, p, n)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+import scipy  # its parts are loaded where they are first used
 
 from mmmil.evaluation import comparisons, paired_tests, summary
 from mmmil.evaluation.metrics import scores as scores_of
@@ -29,7 +29,7 @@ def cohens_dz(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> tuple[f
     if k < 2 or d.std(ddof=1) < 1e-10:
         return np.nan, np.nan, np.nan
     dz, root, tail = d.mean() / d.std(ddof=1), np.sqrt(k), (1 - confidence) / 2
-    low, high = (special.nctdtrinc(k - 1, share, dz * root) / root for share in (1 - tail, tail))
+    low, high = (scipy.special.nctdtrinc(k - 1, share, dz * root) / root for share in (1 - tail, tail))
     return dz, low, high
 
 
@@ -63,11 +63,11 @@ def detectable_difference(
         return np.sqrt(max(v + w - 2 * correlation * np.sqrt(v * w), 0.0))
 
     def lacking(d: float) -> float:
-        return (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * scatter(auc + d) - d
+        return (scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power)) * scatter(auc + d) - d
 
     if lacking(0.0) <= 0:  # models whose estimates move together entirely: any difference is seen
         return 0.0
-    return optimize.brentq(lacking, 0.0, 1 - auc) if lacking(1 - auc) <= 0 else np.nan
+    return scipy.optimize.brentq(lacking, 0.0, 1 - auc) if lacking(1 - auc) <= 0 else np.nan
 
 
 def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = None, power: float = 0.8):

@@ -9,17 +9,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pandas.io.formats.style import Styler
 
 from mmmil import variants
 from mmmil.evaluation.bootstrap import bootstrap_interval
 from mmmil.evaluation.metrics import METRICS, mean_interval, per_fold
 from mmmil.params import Params
 from mmmil.results import read_results
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler  # loads matplotlib
 
 SUMMARY = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
 

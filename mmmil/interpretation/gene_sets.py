@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from mmmil import variants
+from mmmil.genes.set_names import set_id
 from mmmil.interpretation.extract import Attention, extract
 from mmmil.training import runs
 
@@ -27,12 +27,6 @@ def models(study: Study) -> dict[str, str]:
     """
     readers = [name for name in variants.proposed(study.p) if variants.variant(name).uses_gene_sets]
     return {variants.variant(name).genes: name for name in runs.standing(study, readers, [-1])}
-
-
-def set_id(name: str) -> str:
-    """The id in a set's name, GO:0006915 or hsa04110, or '' where it has none (KEGG_2021_Human has names only)."""
-    found = re.search(r"GO:\d{7}|hsa\d{5}", name)
-    return found.group() if found else ""
 
 
 def compare(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import yaml
 from mmmil import params, variants
 from mmmil.genes import enrichment
 from mmmil.genes.choice import gmt
+from mmmil.genes.set_names import is_set
 from mmmil.interpretation import gene_sets
 
 if TYPE_CHECKING:
@@ -40,20 +40,6 @@ def reported(class_names: list[str], library: str, path: Path | None = None) -> 
         for number, term in entry["terms"].items()
     ]
     return pd.DataFrame(rows, columns=["source", "id", "term"])
-
-
-def is_set(name: str, number: str, term: str) -> bool:
-    """Whether `name` is this set: by the id where it states one, else by its letters.
-
-    'skin development (GO:0043588)', 'hsa04110 Cell cycle', MSigDB's 'GOBP_SKIN_DEVELOPMENT' and plain 'Cell cycle' are.
-    """
-    if stated := gene_sets.set_id(name):
-        return stated == number
-    return _letters(re.sub(r"^(GO(BP|MF|CC)|KEGG(_MEDICUS)?)_", "", name)) == _letters(term)
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def find(number: str, term: str, names: list[str]) -> str | None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from scipy import stats
+import scipy  # its parts are loaded where they are first used
 
 from mmmil import schema
-from mmmil.interpretation import reported_terms
+from mmmil.genes.set_names import is_set
 from mmmil.ledger.claims import Claim, Query
 from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results, shown_metric
 
@@ -70,7 +70,7 @@ def _spread(query: Query, results: Results) -> Answer:
             of = f"log SD, {wide} − {narrow}, {shown_metric(metric)}"
             if s == 0 or t == 0:
                 raise NotTestable(f"{shown_metric(metric)} of {narrow if s == 0 else wide} is the same in every fold")
-            half = math.log(stats.f.ppf((1 + results.p.confidence) / 2, k - 1, k - 1)) / 2
+            half = math.log(scipy.stats.f.ppf((1 + results.p.confidence) / 2, k - 1, k - 1)) / 2
             ratio = math.log(t / s)
             differences.append(Difference(ratio, ratio - half, ratio + half, of))
     return Answer(differences=differences)
@@ -134,7 +134,7 @@ def _attention(query: Query, results: Results) -> Answer:
     compared = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
     differing, absent = [], []
     for identifier, name in asked.sets.items():
-        same = compared[[reported_terms.is_set(chosen, identifier, name) for chosen in compared["set"]]]
+        same = compared[[is_set(chosen, identifier, name) for chosen in compared["set"]]]
         if same.empty:
             absent.append(identifier)
         elif same["significant"].any():

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 
 def logistic(x_train: np.ndarray, y_train: np.ndarray, x: np.ndarray, strength: float) -> np.ndarray:
@@ -13,6 +10,10 @@ def logistic(x_train: np.ndarray, y_train: np.ndarray, x: np.ndarray, strength: 
 
     strength: scikit-learn's C, the inverse of the ridge penalty.
     """
+    from sklearn.linear_model import LogisticRegression  # seconds of imports that a network does not need
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=5000))
     return model.fit(x_train, y_train).predict_proba(x)[:, 1]
 

@@ -7,17 +7,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import huggingface_hub
-import requests
-import timm
 import torch
-from huggingface_hub import constants
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmmil import record
-from mmmil.models import ctranspath
-from mmmil.models.ctranspath import CTransPath
 
 FILE = "model.safetensors"  # the name that timm's weights have on the hub
 HUB_TIMEOUT = 5  # seconds until the hub counts as out of reach; its own client tries again for a minute
@@ -33,7 +27,7 @@ def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", num_
     weights: imagenet stands for the published ones, which are CTransPath's own on histology. num_classes 0: no head.
     Raises WeightsError without a usable file: never a silent random start.
     """
-    net = CTransPath() if name == "ctranspath" else timm.create_model(name, pretrained=False)
+    net = _untrained(name)
     if weights != "random":
         own = weights_dir or name == "ctranspath"
         load_weights(net, name, _own_file(name, weights_dir) if own else published_file(name))
@@ -42,12 +36,27 @@ def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", num_
     return net
 
 
+def _untrained(name: str) -> nn.Module:
+    # timm loads torchvision, and that torch._dynamo: seconds that only making a network is worth.
+    if name == "ctranspath":
+        from mmmil.models.ctranspath import CTransPath
+
+        return CTransPath()
+    import timm
+
+    return timm.create_model(name, pretrained=False)
+
+
 def published_file(name: str) -> Path:
     """The file of a timm model's published weights in the hub's cache, fetched into it where it is not there yet.
 
     A file that is there needs no network. Raises WeightsError within seconds where the hub cannot be reached.
     """
-    hub_id = timm.get_pretrained_cfg(name).hf_hub_id
+    import huggingface_hub
+    import requests
+    from huggingface_hub import constants
+
+    hub_id = _hub_id(name)
     cached = huggingface_hub.try_to_load_from_cache(hub_id, FILE)
     if isinstance(cached, str):
         return Path(cached)
@@ -64,6 +73,13 @@ def published_file(name: str) -> Path:
         ) from error
 
 
+def _hub_id(name: str) -> str:
+    """Name of a timm model's published weights on the hub."""
+    import timm
+
+    return timm.get_pretrained_cfg(name).hf_hub_id
+
+
 def _remedy(name: str) -> str:
     """How to get the weights of a model."""
     if name == "ctranspath":
@@ -72,7 +88,7 @@ def _remedy(name: str) -> str:
             "<weights_dir>/ctranspath.pth and set weights_dir; or leave out the variants with CTransPath"
         )
     return (
-        f"Either fetch {timm.get_pretrained_cfg(name).hf_hub_id} once on a machine with network into timm's cache, "
+        f"Either fetch {_hub_id(name)} once on a machine with network into timm's cache, "
         f"or save its model.safetensors as <weights_dir>/{name}.safetensors and set weights_dir"
     )
 
@@ -134,7 +150,9 @@ def load_weights(net: nn.Module, name: str, path: Path) -> None:
     """
     try:
         state = read_weights(path)
-        if isinstance(net, CTransPath):
+        if name == "ctranspath":
+            from mmmil.models import ctranspath
+
             state = ctranspath.from_published(state, net)
         if wrong := first_difference(state, net.state_dict()):
             raise ValueError(f"is of another architecture than {name}: {wrong}")

@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from sklearn import metrics as skm
 
 from mmmil import variants
 from mmmil.evaluation.summary import cell
@@ -35,6 +34,8 @@ def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] 
 
 def curves(predictions: pd.DataFrame, names: list[str]):
     """Fig. 7: PR and ROC curves, mean over validation folds with a band of one standard deviation."""
+    from sklearn import metrics as skm  # seconds to import
+
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
     grid = np.linspace(0, 1, 101)
     trained = [name for name in names if name in set(predictions.loc[predictions["split"] == "val", "variant"])]
@@ -59,6 +60,8 @@ def curves(predictions: pd.DataFrame, names: list[str]):
 
 def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = 0.5):
     """Fig. 8: a confusion matrix per model over all validation folds, each development patient once; rows are true."""
+    from sklearn import metrics as skm  # seconds to import
+
     val = predictions[predictions["split"] == "val"]
     trained = [name for name in names if name in set(val["variant"])]  # nothing is drawn of a model that failed
     figure, grid = plt.subplots(1, max(len(trained), 1), figsize=(4.8 * max(len(trained), 1), 3.5), squeeze=False)

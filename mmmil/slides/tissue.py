@@ -13,7 +13,6 @@ from functools import lru_cache
 import cv2
 import numpy as np
 from PIL import Image
-from skimage.filters import threshold_otsu
 
 BORDER = 10  # px of white that histolab puts around a tile before it looks for tissue
 SMALL = 32  # the slide is looked at 1/32 as large, or as its thumbnail where that is larger
@@ -104,6 +103,8 @@ def _kernels():
 
 def otsu(gray: np.ndarray, white: int) -> int:
     """Otsu's threshold of a grey tile uint8 with `white` more pixels of 255, by scikit-image on their histogram."""
+    from skimage.filters import threshold_otsu  # half a second of imports that a study read back does not need
+
     counts = cv2.calcHist([gray], [0], None, [256], [0, 256]).ravel()
     counts[255] += white
     seen = np.flatnonzero(counts)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,6 +22,9 @@ from mmmil.variants import Variant
 
 if TYPE_CHECKING:
     from mmmil.study import Study
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def build(

@@ -11,14 +11,15 @@ import platform
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from mmmil import params
 from mmmil.params import Params
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class DeviceError(RuntimeError):
@@ -30,6 +31,9 @@ def make_fabric(p: Params) -> Fabric:
 
     Under `torchrun` every process gets its share of each batch, by distributed data parallel.
     """
+    from lightning_fabric import Fabric  # loads torch._dynamo, seconds that only computing a model is worth
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # importing it has set INFO
     torch.set_num_threads(p.cpu_threads)
     cuda, precision = uses_gpu(p), precision_of(p)
     processes, of_a_node = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))

@@ -12,13 +12,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from mmmil import record
@@ -27,6 +26,9 @@ from mmmil.params import Params
 from mmmil.slides.bag_files import BagFiles
 from mmmil.training import augmentation
 from mmmil.training.device import freed_memory_kept
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class TrainingError(RuntimeError):
