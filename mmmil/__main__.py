@@ -110,7 +110,7 @@ def train(
     s = study.load(p)
     if killed:
         training = receipts.give_up(s, training, killed)
-    failed = receipts.run(s, training)
+    failed = receipts.make(s, training)
     print(f"{len(training) - failed} of {len(training)} trainings are there, {failed} failed")
 
 

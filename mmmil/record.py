@@ -203,7 +203,7 @@ def _peak_memory() -> int | None:
     return next((int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM")), None)
 
 
-def run(folder: Path) -> dict[str, Any]:
+def run_json(folder: Path) -> dict[str, Any]:
     """What `run.json` of a finished result says."""
     return json.loads((folder / RUN).read_text())
 

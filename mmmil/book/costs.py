@@ -24,18 +24,18 @@ FIGURES = {
 
 @lru_cache(maxsize=1)
 def table_2() -> str:
-    """Table 2 at the paper's settings, counted now on the real modules, and the paper's receipts beside it."""
+    """Table 2 at the paper's settings, counted now on the real modules, and the paper's beside it."""
     from mmmil.models import costs  # seconds of imports that the other parts do not need
 
     counted = costs.backbones()
-    shown, receipts = costs.table(counted), costs.receipts(counted)
+    shown, compared = costs.table(counted), costs.beside_paper(counted)
     caption = f"{paper_map.TABLES['2'].caption}: heads left out, float32 safetensors, 1 MAC = 2 FLOPs"
     text = markdown_table(caption, ["backbone", *shown.columns], [[name, *row] for name, *row in shown.itertuples()])
     rows = [
         [name, f"{paper:,}", f"{here:,}", "yes" if equal else "**no**"]
-        for name, paper, here, equal in receipts.itertuples()
+        for name, paper, here, equal in compared.itertuples()
     ]
-    return text + "\n" + markdown_table("Parameters: receipts", ["backbone", "paper", "here", "equal"], rows)
+    return text + "\n" + markdown_table("Parameters, beside the paper's", ["backbone", "paper", "here", "equal"], rows)
 
 
 def benchmarks(folder: Path) -> str:

@@ -42,7 +42,7 @@ def _behind(row: Row, p: params.Params | None) -> str:
     if query.none is not None:
         return "–"
     if p is None:
-        return f"`benchmarks/results/{query.measured.file}.csv`" if query.measured else "`mmmil/receipts.py`"
+        return f"`benchmarks/results/{query.measured.file}.csv`" if query.measured else "`mmmil/ledger/facts.py`"
     files = " + ".join(f"`{name}.yaml`" for name in (p.task, p.overlay) if name)
     if query.setting:
         return files

@@ -23,7 +23,7 @@ from mmmil.sources import barcodes
 from mmmil.sources import expression as expression_files
 from mmmil.sources.tables import CohortError, fail
 
-__all__ = ["Cohort", "CohortError", "build", "fold_patients", "folds_of", "receipts", "split", "write_splits"]
+__all__ = ["Cohort", "CohortError", "beside_paper", "build", "fold_patients", "folds_of", "split", "write_splits"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def build(p: Params) -> Cohort:
     return Cohort(patients, excluded, list(p.class_names), steps)
 
 
-def receipts(cohort: Cohort, p: Params) -> pd.DataFrame | None:
+def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
     """Patients per class beside the paper's (Experimental Setup, Dataset), or None.
 
     Columns class, in the paper, found, difference. None where `paper_patients` is empty or the cohort synthetic:

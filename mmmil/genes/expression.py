@@ -246,5 +246,5 @@ def load(patients: pd.DataFrame, p: Params) -> Expression:
     with np.load(folder / "expression.npz") as arrays:
         counts, level = arrays.get("counts"), arrays["level"]
     genes = record.read_parquet(folder / "genes.parquet").set_index("gene_id")
-    facts = record.run(folder)["facts"]
+    facts = record.run_json(folder)["facts"]
     return Expression(patients.index.tolist(), genes, counts, level, fingerprint=folder.name, **facts)

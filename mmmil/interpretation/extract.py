@@ -148,7 +148,7 @@ def _again(
         reading = hooks.reading_scores(aggregator) if form == "scores" else nullcontext({})
     with reading as kept:
         prob, by_head = fit.predict(fabric, model, inputs, which, study.p.batch_size, heads="each")
-    require_recorded(v.name, list(ids), prob, recorded, record.run(folder)["facts"], device.circumstances(study.p))
+    require_recorded(v.name, list(ids), prob, recorded, record.run_json(folder)["facts"], device.circumstances(study.p))
     if not kept:
         return {k: rows.mean(1) for k, rows in by_head.items()} if heads == "mean" else by_head, prob
     weights = {source: torch.cat(parts).numpy() for source, parts in kept.items()}

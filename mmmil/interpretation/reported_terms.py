@@ -1,4 +1,4 @@
-"""The gene sets that the paper reports, beside what was found here: a receipt list (GO Term-Based Analysis)."""
+"""The gene sets that the paper reports, beside what was found here: a list of facts (GO Term-Based Analysis)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find(number: str, term: str, names: list[str]) -> str | None:
     return next((name for name in names if is_set(name, number, term)), None)
 
 
-def receipts(
+def states_of(
     class_names: list[str],
     library: str,
     tables: dict[str, pd.DataFrame],
@@ -77,10 +77,10 @@ def receipts(
 
 
 def of_study(study: Study) -> pd.DataFrame:
-    """`receipts` of every analysed model of a task: attention_terms.csv."""
+    """`states_of` of every analysed model of a task: attention_terms.csv."""
     p, found = study.p, []
     for library, name in gene_sets.models(study).items():
         _, tables = gene_sets.analyse(study, name)
         chosen = study.gene_tokens(-1, variants.variant(name).genes).names
-        found.append(receipts(p.class_names, library, tables, chosen, list(enrichment.read_gmt(gmt(p, library)))))
+        found.append(states_of(p.class_names, library, tables, chosen, list(enrichment.read_gmt(gmt(p, library)))))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)

@@ -131,7 +131,7 @@ class Measured(Strict):
 class Query(Strict):
     """Exactly one of these."""
 
-    receipt: Annotated[str, _known("receipt", paper_facts.RECEIPTS)] | None = None
+    fact: Annotated[str, _known("fact", paper_facts.FACTS)] | None = None
     setting: Annotated[str, _known("setting", params.Params.model_fields)] | None = None
     count: Count | None = None
     metric: Value | None = None
@@ -166,13 +166,13 @@ class Query(Strict):
 
 
 KINDS = {
-    "exact": {"receipt", "setting", "count"},
+    "exact": {"fact", "setting", "count"},
     "number": {"count", "metric", "p_value", "measured", "none"},
     "ordering": {"ordering", "contrast", "balance", "spread", "measured"},
     "qualitative": {"count", "metric", "equal", "overlap", "spread", "significance", "attention", "measured", "none"},
 }
 Kind = Literal["exact", "number", "ordering", "qualitative"]
-WITHOUT_COHORT = {"receipt", "measured", "none"}
+WITHOUT_COHORT = {"fact", "measured", "none"}
 
 
 class Claim(Strict):
@@ -198,11 +198,11 @@ class Claim(Strict):
             raise ValueError(f"a claim of kind {self.kind} is decided by {', '.join(KINDS[self.kind])}, not by {query}")
         if not self.tasks and query not in WITHOUT_COHORT:
             raise ValueError(f"a {query} is that of a task: name tasks")
-        if self.tasks and query in ("receipt", "measured"):
+        if self.tasks and query in ("fact", "measured"):
             raise ValueError(f"a {query} is that of no task")
         if isinstance(self.paper, dict) and set(self.paper) != set(self.tasks):
             raise ValueError("paper: give a value for each of its tasks and no other")
-        needs = query in ("receipt", "setting", "count", "metric", "p_value", "measured")
+        needs = query in ("fact", "setting", "count", "metric", "p_value", "measured")
         if needs and (self.paper is None) == (self.at_least is None):
             raise ValueError(f"a {query} is set against the paper's value (paper) or a limit (at_least): give one")
         return self

@@ -112,7 +112,7 @@ def _joint_libraries() -> int:
     return sum(v.genes not in ("", "go", "kegg", "genes", "all") for v in variants.VARIANTS.values())
 
 
-RECEIPTS: dict[str, Callable[[], int | float]] = {
+FACTS: dict[str, Callable[[], int | float]] = {
     "parameters_original": lambda: parameters("original"),
     "parameters_uib": lambda: parameters("uib"),
     "parameters_reduced": lambda: parameters("reduced"),
@@ -136,5 +136,5 @@ RECEIPTS: dict[str, Callable[[], int | float]] = {
 
 @lru_cache
 def value(name: str) -> int | float:
-    """A receipt, computed once per process."""
-    return RECEIPTS[name]()
+    """A fact, computed once per process."""
+    return FACTS[name]()

@@ -150,8 +150,8 @@ def judge(claim: Claim, results: Results | None = None, of: str = "") -> Row:
     if query.none is not None:
         return row("–", UNTESTABLE, query.none)
     try:
-        if query.receipt:
-            found = Answer(paper_facts.value(query.receipt))
+        if query.fact:
+            found = Answer(paper_facts.value(query.fact))
         elif query.measured:
             found = evidence.measured(query.measured)
         else:

@@ -84,7 +84,7 @@ def table(costs: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(index=SHOWN_AS)
 
 
-def receipts(costs: pd.DataFrame) -> pd.DataFrame:
+def beside_paper(costs: pd.DataFrame) -> pd.DataFrame:
     """The paper's parameter counts beside those of `backbones`: columns paper, here, equal."""
     found = pd.DataFrame({"paper": RECEIPTS, "here": costs["parameters"].loc[list(RECEIPTS)]})
     return found.assign(equal=found["paper"] == found["here"]).rename(index=SHOWN_AS)

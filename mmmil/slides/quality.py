@@ -128,7 +128,7 @@ def _findings(slide_id: str, slide_path: Path, bag: str, valid: int | None, p: P
             return {"findings": examine(slide_path, p, bag, valid)}
 
         folder = record.cached(p.results / "tiles" / slide_id / "quality", inputs, make)
-        return record.run(folder)["facts"]["findings"]
+        return record.run_json(folder)["facts"]["findings"]
     except (SlideError, OSError, KeyError) as error:
         return [_finding("unreadable", float("nan"), "", float("nan"), True, str(error))]
 

@@ -47,7 +47,7 @@ def receipt(p: Params, training: str) -> Path:
     return p.results / "trainings" / f"{training}.json"
 
 
-def run(study: Study, names: Iterable[str]) -> int:
+def make(study: Study, names: Iterable[str]) -> int:
     """Make or find trainings, write a receipt for each, and return how many of them failed."""
     failed = 0
     for training in tqdm(list(names), desc="trainings", unit="training", mininterval=5):

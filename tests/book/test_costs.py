@@ -6,7 +6,7 @@ from mmmil.book import costs as book_costs
 from mmmil.models import costs
 
 
-def test_table_2_on_the_section_page_is_counted_and_its_receipts_hold():
+def test_table_2_on_the_section_page_is_counted_and_equals_the_papers():
     text = book_costs.table_2()
     assert "| MobileNetV4, original | 340,992 | 1.00 | 1.43 | 256 | 82.1 | 480 |" in text
     assert text.count("| yes |") == 3 and "**no**" not in text

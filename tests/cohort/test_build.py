@@ -584,16 +584,16 @@ def test_splits_are_written_as_clam_reads_them(tmp_path):
 def test_receipts(own):
     p = own(paper_patients=[10, 5])
     made = cohorts.build(p)
-    assert cohorts.receipts(made, p).to_dict("list") == {
+    assert cohorts.beside_paper(made, p).to_dict("list") == {
         "class": ["low", "high"],
         "in the paper": [10, 5],
         "found": [N, N],
         "difference": [N - 10, N - 5],
     }
-    assert cohorts.receipts(made, own()) is None
-    assert cohorts.receipts(made, own(paper_patients=[10, 5], synthetic=True)) is None
+    assert cohorts.beside_paper(made, own()) is None
+    assert cohorts.beside_paper(made, own(paper_patients=[10, 5], synthetic=True)) is None
     with pytest.raises(CohortError, match=r"paper_patients holds 1 number\(s\); give one for each of low and high"):
-        cohorts.receipts(made, own(paper_patients=[10]))
+        cohorts.beside_paper(made, own(paper_patients=[10]))
 
 
 # -- a study on a synthetic cohort -------------------------------------------------------------------------------
@@ -607,7 +607,7 @@ def test_flow_of_a_synthetic_study(tmp_path):
     slides, aliquots = 24 + 6 + 4 + 3 + 3, 24 + 4 + 2
     files = {"file": (slides + aliquots,) * 2, "slide": (slides, 24 + 3), "expression": (aliquots, 24)}
     counted(s.cohort, {**files, "label": (27, 26), "incomplete": (26, 24), "tiles": (24, len(s.cohort))})
-    assert cohorts.receipts(s.cohort, p) is None and p.paper_patients
+    assert cohorts.beside_paper(s.cohort, p) is None and p.paper_patients
     study.write(s)
     written = pd.read_csv(tmp_path / "results/flow.csv")
     assert written.to_dict("list") == s.cohort.flow.to_dict("list")
@@ -721,7 +721,7 @@ def test_real_lung_labels_as_an_own_table(real_data, tmp_path):
     made = cohorts.build(p)
     assert [(made.labels == c).sum() for c in (0, 1)] == [467, 474]
     assert made.patients["slide_id"].to_dict() == {cells["patient"]: cells["slide"] for cells in rows}
-    assert cohorts.receipts(made, p)["difference"].tolist() == [2, -2]
+    assert cohorts.beside_paper(made, p)["difference"].tolist() == [2, -2]
     counted(made, {"table": (941, 941), "incomplete": (941, 941)})
 
 

@@ -387,16 +387,16 @@ def test_every_reported_term_has_a_state(tmp_path):
 
     names = ["Nuclear Division (GO:0000280)", "Skin Development (GO:0043588)", "Asthma", "Other (GO:0000001)"]
     table = pd.DataFrame({"effect": [0.5, 0.1], "fdr": [0.001, 0.4], "significant": [True, False]}, index=names[:2])
-    found = reported_terms.receipts(["LUAD", "LUSC"], "go", {"self_genes": table}, names[:2], names)
+    found = reported_terms.states_of(["LUAD", "LUSC"], "go", {"self_genes": table}, names[:2], names)
     states = found.set_index("id")["state"]
     assert len(found) == 10 and states["GO:0000280"] == "significant" and states["GO:0043588"] == "not tested"
     assert states["GO:0002396"] == "absent" and set(found["state"]) <= set(reported_terms.STATES)
     sources = {"self_genes": table, "cross_genes": table}
-    both = reported_terms.receipts(["LUAD", "LUSC"], "go", sources, names[:2], names)
+    both = reported_terms.states_of(["LUAD", "LUSC"], "go", sources, names[:2], names)
     assert both.set_index(["source", "id"]).loc[("cross_genes", "GO:0043588"), "state"] == "not significant"
-    kegg = reported_terms.receipts(["LUAD", "LUSC"], "kegg", {}, [], names).set_index(["source", "id"])
+    kegg = reported_terms.states_of(["LUAD", "LUSC"], "kegg", {}, [], names).set_index(["source", "id"])
     assert kegg.loc[("self_genes", "hsa05310"), ["state", "set"]].tolist() == ["not selected", "Asthma"]
-    assert reported_terms.receipts(["cats", "dogs"], "go", {}, [], names).empty
+    assert reported_terms.states_of(["cats", "dogs"], "go", {}, [], names).empty
 
 
 def test_a_set_is_known_by_its_id_or_by_any_spelling_of_its_name():
@@ -425,7 +425,7 @@ def test_reported_terms_in_the_real_files(real_data):
     go = list(enrichment.read_gmt(real_data / "gmt" / "GO_Biological_Process_2023.gmt"))
     kegg = list(enrichment.read_gmt(real_data / "gmt" / "KEGG_2021_Human.gmt"))
     for library, names, absent in (("go", go, {"GO:0002396"}), ("kegg", kegg, {"hsa04382"})):
-        found = reported_terms.receipts(["LUAD", "LUSC"], library, {}, [], names)
+        found = reported_terms.states_of(["LUAD", "LUSC"], library, {}, [], names)
         assert set(found.loc[found["state"] == "absent", "id"]) >= absent
         assert (found["state"] == "not selected").any()
 

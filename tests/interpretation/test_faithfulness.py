@@ -234,7 +234,7 @@ def test_heatmaps_of_a_multimodal_model_show_self_and_cross_side_by_side(trained
 def test_another_seed_changes_the_training_and_nothing_else(trained):
     folders = [runs.run(trained, "go", -1, seed=seed) for seed in (None, trained.p.seed + 1)]
     assert folders[0] == runs.run(trained, "go", -1, seed=trained.p.seed)
-    said = [record.run(folder)["inputs"] for folder in folders]
+    said = [record.run_json(folder)["inputs"] for folder in folders]
     assert {k for k in said[0] if said[0][k] != said[1][k]} == {"seed"}
     probs = [record.read_parquet(folder / "predictions.parquet")["prob"] for folder in folders]
     assert not np.allclose(*probs, atol=1e-6)

@@ -33,7 +33,7 @@ def test_only_labels_of_the_development_patients_are_permuted(genes_only):
     assert labels.equals(nulls.permuted_labels(genes_only, 0))
     assert not labels.equals(nulls.permuted_labels(genes_only, 1))
     folders = [runs.run(genes_only, "go", -1, labels=given) for given in (None, labels)]
-    inputs = [record.run(folder)["inputs"] for folder in folders]
+    inputs = [record.run_json(folder)["inputs"] for folder in folders]
     assert {name for name in inputs[0] if inputs[0][name] != inputs[1][name]} == {"train"}
     assert runs.run(genes_only, "go", -1, labels=genes_only.labels) == folders[0]
 

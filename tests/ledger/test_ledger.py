@@ -1,4 +1,4 @@
-"""The claim ledger: what it refuses, its receipts, each rule, and that synthetic cohorts decide nothing."""
+"""The claim ledger: what it refuses, its facts, each rule, and that synthetic cohorts decide nothing."""
 
 import math
 import os
@@ -142,7 +142,7 @@ def test_where_the_direction_alone_is_judged_the_claim_says_no_more():
         ({"query": {"ordering": {"pairs": [["go"]], "metrics": ["f1"]}}}, "at least 2 items"),
         ({"query": {"python": "1 + 1"}}, "query.python: Extra inputs"),
         ({"query": {}}, "exactly one of"),
-        ({"query": {"receipt": "parameters"}}, "no receipt 'parameters'"),
+        ({"query": {"fact": "parameters"}}, "no fact 'parameters'"),
         ({"kind": "exact", "query": {"setting": "tile_size"}}, "no setting 'tile_size'"),
         ({"kind": "exact", "query": {"setting": "tile_px"}}, "give one"),
         ({"kind": "exact", "query": {"setting": "tile_px"}, "paper": {"nsclc": 256}}, "each of its tasks"),
@@ -169,18 +169,18 @@ def test_a_file_that_is_no_list_is_an_error(tmp_path, monkeypatch):
         claims.load()
 
 
-# -- receipts ----------------------------------------------------------------------------------------------------
+# -- facts -------------------------------------------------------------------------------------------------------
 
 
-def test_receipts_of_the_real_modules_equal_the_paper():
-    judged = {c.id: verdicts.judge(c) for c in claims.load() if c.query.receipt}
+def test_facts_of_the_real_modules_equal_the_paper():
+    judged = {c.id: verdicts.judge(c) for c in claims.load() if c.query.fact}
     assert len(judged) >= 15
     assert not [(row.claim.id, row.value) for row in judged.values() if row.verdict != REPRODUCED]
     assert {"340,992", "94,224", "68,880"} <= {row.value for row in judged.values()}
 
 
-def test_a_changed_receipt_is_not_reproduced(monkeypatch):
-    (own,) = [c for c in claims.load() if c.query.receipt == "parameters_reduced"]
+def test_a_changed_fact_is_not_reproduced(monkeypatch):
+    (own,) = [c for c in claims.load() if c.query.fact == "parameters_reduced"]
     monkeypatch.setattr(paper_facts, "value", lambda name: 68_881)
     assert verdicts.judge(own).verdict == NOT
 

@@ -71,10 +71,10 @@ def test_table_2_is_counted_on_the_real_modules(table_2):
 
 
 def test_receipts_say_whether_they_hold(table_2):
-    assert costs.receipts(table_2)["equal"].all()
+    assert costs.beside_paper(table_2)["equal"].all()
     other = table_2.copy()
     other.loc["uib", "parameters"] += 1
-    assert costs.receipts(other)["equal"].tolist() == [True, False, True]
+    assert costs.beside_paper(other)["equal"].tolist() == [True, False, True]
     shown = costs.table(table_2)
     assert shown.loc["MobileNetV4, UIBs removed + APoZ", "parameters"] == "68,880"
     assert shown.loc["MobileNetV4, UIBs removed + APoZ", "times the original"] == "0.20"

@@ -90,7 +90,7 @@ def test_a_class_of_a_cell_is_trained_found_again_shown_and_refused_where_it_is_
     _, _, trained, table = executed(folder, CELL, TRAIN, TABLE)
     made = [Path(line) for line in trained.split()]
     assert len(made) == 3 and all((path / "model.safetensors").is_file() for path in made)
-    runs_of = [record.run(path) for path in made]
+    runs_of = [record.run_json(path) for path in made]
     assert all(run["inputs"]["aggregator"] and run["inputs"]["variant"]["name"] == "mean_sets" for run in runs_of)
     # on the same folds as the paper's model
     for path, fold in zip(made, s.fold_numbers, strict=True):

@@ -12,6 +12,7 @@ from mmmil.book import status
 from mmmil.evaluation import comparisons, metrics
 from mmmil.evaluation import summary as summaries
 from mmmil.training import fit, receipts, runs
+from mmmil.training import receipts as training_receipts
 from mmmil.training import train as trainer
 
 NAMES = ["wsi", "go", "baseline_genes"]
@@ -51,7 +52,7 @@ def test_a_training_has_a_name():
 
 
 def test_the_record_is_gathered_from_the_receipts(study):
-    assert receipts.run(study, receipts.trainings(study.p)) == 0
+    assert training_receipts.make(study, receipts.trainings(study.p)) == 0
     assert len(study.made) == 9
     predictions, failures = receipts.read(study.p)
     assert len(predictions) == 9 * 12 and list(predictions.columns) == runs.PREDICTIONS and failures.empty
@@ -62,7 +63,7 @@ def test_the_record_is_gathered_from_the_receipts(study):
 
 def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
     study.broken = {("go", 1)}
-    assert receipts.run(study, receipts.trainings(study.p)) == 1
+    assert training_receipts.make(study, receipts.trainings(study.p)) == 1
     predictions, failures = receipts.read(study.p)
     assert len(predictions) == 8 * 12
     row = failures.iloc[0]
@@ -81,7 +82,7 @@ def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
 
 def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
     study.broken = {("go", 1), ("go", -1)}
-    receipts.run(study, receipts.trainings(study.p))
+    training_receipts.make(study, receipts.trainings(study.p))
     study.made.clear()
     assert len(runs.predictions(study, NAMES)) == 7 * 12 and not study.made
     assert runs.failures(study)["fold"].tolist() == [1, -1]
@@ -91,14 +92,14 @@ def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
     lacking = [t for t in receipts.trainings(study.p) if not receipts.receipt(study.p, t).is_file()]
     assert lacking == ["go/1", "go/final"]
     study.broken, study.made = set(), []
-    assert receipts.run(study, receipts.trainings(study.p)) == 0 and study.made == [("go", 1), ("go", -1)]
+    assert training_receipts.make(study, receipts.trainings(study.p)) == 0 and study.made == [("go", 1), ("go", -1)]
     assert not receipts.failed(study.p) and runs.failures(study).empty
     assert len(runs.predictions(study, NAMES)) == 9 * 12
 
 
 def test_a_task_of_which_every_training_failed_still_has_its_rows(study):
     study.broken = {(name, fold) for name in NAMES for fold in study.fold_numbers}
-    assert receipts.run(study, receipts.trainings(study.p)) == 9
+    assert training_receipts.make(study, receipts.trainings(study.p)) == 9
     predictions, failures = receipts.read(study.p)
     summary = summaries.summarise(predictions, study.p, NAMES)
     assert len(failures) == 9 and set(summary["variant"]) == set(NAMES) and summary["mean"].isna().all()
@@ -107,7 +108,7 @@ def test_a_task_of_which_every_training_failed_still_has_its_rows(study):
 
 def test_a_killed_job_fails_the_training_it_died_at_and_the_others_go_on(study):
     job = ["wsi/0", "wsi/1", "wsi/final"]
-    receipts.run(study, job[:1])
+    training_receipts.make(study, job[:1])
     rest = receipts.give_up(study, job, "ended by signal 9")
     assert rest == ["wsi/final"] and not receipts.receipt(study.p, "wsi/final").is_file()
     assert receipts.give_up(study, job[:2], "at its end") == []  # nothing is lacking: no training failed

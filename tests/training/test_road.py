@@ -135,7 +135,7 @@ def test_epochs_are_chosen_on_an_inner_split(planted):
     s = planted[0]
     inner = study.Study(s.p.override(epoch_choice="inner", epochs=3), s.cohort, s.folds, s.tiles)
     folder = runs.run(inner, "go", 0)
-    chosen = record.run(folder)["facts"]["epochs"]
+    chosen = record.run_json(folder)["facts"]["epochs"]
     held = pd.read_csv(folder / "inner.csv")["held"]
     assert len(held) == 3 and chosen == held.idxmin() + 1
     assert len(pd.read_csv(folder / "history.csv")) == chosen
