@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from mmmil.evaluation import metrics
-from mmmil.evaluation.metrics import weighted_scores
+from mmmil.evaluation.metrics import CONFIDENCE, THRESHOLD, weighted_scores
 from mmmil.evaluation.paired_tests import Difference
 
 
@@ -53,8 +53,8 @@ def paired_bootstrap(
     prob_b: np.ndarray,
     folds: np.ndarray | None = None,
     metric: str = "roc_auc",
-    threshold: float = 0.5,
-    confidence: float = 0.95,
+    threshold: float = THRESHOLD,
+    confidence: float = CONFIDENCE,
     draws: int = 2000,
     seed: int = 0,
 ) -> Difference:

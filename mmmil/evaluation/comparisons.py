@@ -12,6 +12,7 @@ import pandas as pd
 from mmmil import variants
 from mmmil.evaluation import bootstrap, paired_tests, summary
 from mmmil.evaluation.bootstrap import paired_bootstrap
+from mmmil.evaluation.metrics import CONFIDENCE, THRESHOLD
 from mmmil.evaluation.metrics import scores as scores_of
 from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t
 from mmmil.paper import AGAINST_BASELINES, PROPOSED
@@ -89,9 +90,7 @@ def compare(
     rows = []
     for split, patients, here in _groups(predictions, p, tables):
         for (table, a, b), metric, method, found in _tests(patients, here, split, metrics, p, draws):
-            rows.append(
-                (summary.shown_table(table, split), a, b, metric, split, method, *found[:4], np.nan, found.n)
-            )
+            rows.append((summary.shown_table(table, split), a, b, metric, split, method, *found[:4], np.nan, found.n))
     result = pd.DataFrame(rows, columns=COMPARISON)
     family = result.groupby(["table", "metric", "split", "method"], sort=False)["p"]
     return result.assign(p_holm=family.transform(lambda p: holm(p.to_numpy())))
@@ -125,21 +124,21 @@ def _tests(patients: pd.DataFrame, here: list[tuple], split: str, metrics: tuple
     prob = {name: patients[name].to_numpy() for name in names}
     aucs, covariance = paired_tests.mean_auc_covariance(label, np.stack(list(prob.values())), folds)
     weights = np.vstack([np.ones(len(label)), bootstrap.resample(label, folds, draws, p.seed)])
-    drawn = {n: bootstrap.mean_weighted_scores(label, prob[n], folds, weights, p.threshold) for n in names}
+    drawn = {n: bootstrap.mean_weighted_scores(label, prob[n], folds, weights, THRESHOLD) for n in names}
     each = [folds == k for k in np.unique(folds)]
-    scores = {n: pd.DataFrame([scores_of(label[k], prob[n][k], p.threshold) for k in each]) for n in names}
+    scores = {n: pd.DataFrame([scores_of(label[k], prob[n][k], THRESHOLD) for k in each]) for n in names}
     for pair in here:
         _, a, b = pair
         for metric in metrics:
             if split == "val":
                 values = scores[a][metric], scores[b][metric]
-                yield pair, metric, "paired_t", paired_t(*values, p.confidence)
-                yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, p.confidence)
+                yield pair, metric, "paired_t", paired_t(*values, CONFIDENCE)
+                yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, CONFIDENCE)
             if metric == "roc_auc":
                 i, j = names.index(a), names.index(b)
-                found = paired_tests.contrast(aucs, covariance, i, j, p.confidence, len(label))
+                found = paired_tests.contrast(aucs, covariance, i, j, CONFIDENCE, len(label))
                 yield pair, metric, "delong", found
             d = drawn[a][metric] - drawn[b][metric]
-            yield pair, metric, "bootstrap", bootstrap.percentiles(d, p.confidence, len(label))
+            yield pair, metric, "bootstrap", bootstrap.percentiles(d, CONFIDENCE, len(label))
             if metric == "accuracy":
-                yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], p.threshold, p.confidence)
+                yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], THRESHOLD, CONFIDENCE)

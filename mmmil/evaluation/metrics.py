@@ -8,9 +8,11 @@ from scipy import stats
 from sklearn import metrics as skm
 
 METRICS = ["accuracy", "f1", "sensitivity", "specificity", "pr_auc", "roc_auc"]
+THRESHOLD = 0.5  # probability of class 1 from which a patient is called class 1: the likelier class
+CONFIDENCE = 0.95  # of all intervals, as is usual; the paper does not say how it made its own
 
 
-def scores(label: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+def scores(label: np.ndarray, prob: np.ndarray, threshold: float = THRESHOLD) -> dict[str, float]:
     """The paper's six metrics for one fold; label (n,) 0/1, prob (n,) of class 1. PR-AUC is average precision.
 
     Raises ValueError where a class is missing: AUC is not defined then.
@@ -28,7 +30,7 @@ def scores(label: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> dict[
     }
 
 
-def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
+def per_fold(predictions: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     """One row per variant, split, seed and fold, one column per metric."""
     groups = predictions.groupby(["variant", "split", "seed", "fold"], sort=False)
     rows = {key: scores(g["label"].to_numpy(), g["prob"].to_numpy(), threshold) for key, g in groups}
@@ -36,7 +38,7 @@ def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index=index, columns=METRICS)
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves.
 
     Folds share training patients, so the interval is narrower than it should be.
@@ -49,7 +51,7 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
     return mean, max(mean - half, 0.0), min(mean + half, 1.0)
 
 
-def weighted_scores(label: np.ndarray, prob: np.ndarray, weights: np.ndarray, threshold: float = 0.5) -> dict:
+def weighted_scores(label: np.ndarray, prob: np.ndarray, weights: np.ndarray, threshold: float = THRESHOLD) -> dict:
     """The metrics of `scores` for many weightings of the same patients at once.
 
     label, prob (n,); weights (draws, n), how often each patient was drawn. Returns metric -> (draws,).

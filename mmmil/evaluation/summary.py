@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 
 from mmmil import variants
 from mmmil.evaluation.bootstrap import bootstrap_interval
-from mmmil.evaluation.metrics import METRICS, mean_interval, per_fold
+from mmmil.evaluation.metrics import CONFIDENCE, METRICS, THRESHOLD, mean_interval, per_fold
 from mmmil.params import Params
 
 SUMMARY = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
@@ -28,7 +28,7 @@ def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str] = ()) -
     training failed there is no mean: over fewer folds it would be another quantity than in the other rows. names:
     variants that have a row in any case.
     """
-    folds = per_fold(predictions, p.threshold)
+    folds = per_fold(predictions)
     there = set(folds.droplevel(["seed", "fold"]).index)
     lacking = [key for key in itertools.product(names, ("val", "test")) if key not in there]
     seeds, rows = predictions["seed"].nunique(), []
@@ -38,10 +38,10 @@ def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str] = ()) -
         own = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
         drawn = None
         if split == "test" and values.notna().all(axis=None):
-            drawn = bootstrap_interval(own["label"].to_numpy(), own["prob"].to_numpy(), p.threshold, p.confidence)
+            drawn = bootstrap_interval(own["label"].to_numpy(), own["prob"].to_numpy(), THRESHOLD, CONFIDENCE)
         tables = variants.variant(name).tables or ("baseline",)
         for metric in METRICS:
-            mean, low, high = mean_interval(values[metric], p.confidence)
+            mean, low, high = mean_interval(values[metric])
             if drawn is not None:
                 low, high = drawn.loc[metric, ["low", "high"]]
             for table in tables:
@@ -73,7 +73,9 @@ def table(summary: pd.DataFrame, names: list[str], split: str = "val", digits: i
     return grid.rename(index=lambda n: variants.variant(n).shown_as).rename_axis(index=None, columns=None).style
 
 
-def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confidence: float = 0.95) -> pd.DataFrame:
+def balance(
+    folds: pd.DataFrame, names: list[str], class_names: list[str], confidence: float = CONFIDENCE
+) -> pd.DataFrame:
     """How evenly each variant calls the two classes over the validation folds (the paper's discussion of Table 3).
 
     folds: of `per_fold`. Columns: means of sensitivity and specificity; difference, of these two means, and the class

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mmmil import record, variants
+from mmmil.evaluation.metrics import THRESHOLD
 from mmmil.interpretation.hooks import AttentionError
 from mmmil.training import runs
 
@@ -68,7 +69,7 @@ def over_tokens(rows: np.ndarray) -> np.ndarray:
     if not (total > 0).all():
         raise AttentionError(
             f"{int((~(total > 0)).sum())} rows of attention over the tokens have a sum that is not positive: Nyström's "
-            "approximation fails here; raise landmarks, or train with attention: exact"
+            "approximation fails here; train with attention: exact"
         )
     return rows / total
 
@@ -163,7 +164,7 @@ def require_recorded(
         warnings.warn(f"{name}: trained on {there}, read on {here}: probabilities differ by {off[worst]:.6f} at most")
 
 
-def exemplars(attention: Attention, threshold: float = 0.5) -> list[int]:
+def exemplars(attention: Attention, threshold: float = THRESHOLD) -> list[int]:
     """Index of one patient per class, by rule: of those called rightly, the nearest to the median probability."""
     chosen = []
     for label in (0, 1):

@@ -118,7 +118,7 @@ class Results:
     def per_fold(self) -> pd.DataFrame:
         """Metrics by variant and fold, of cross-validation: index (variant, fold)."""
         val = self.predictions[self.predictions["split"] == "val"]
-        return metrics.per_fold(val, self.p.threshold).droplevel(["split", "seed"])
+        return metrics.per_fold(val).droplevel(["split", "seed"])
 
     def require(self, *variants: str, split: str = "val") -> None:
         """Raises NotTestable for a variant that was not to be trained here, or of which a training failed.
@@ -185,7 +185,7 @@ class Results:
 
     def over_folds(self, a: pd.Series, b: pd.Series, of: str) -> Difference:
         """Mean of a less b over the folds, by the corrected t-test."""
-        found = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, self.p.confidence)
+        found = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds)
         if math.isnan(found.low) and found.difference:
             raise NotTestable(f"no interval for {of}: the difference is the same in every fold")
         return Difference(found.difference, *((0.0, 0.0) if math.isnan(found.low) else found[1:3]), of)
@@ -193,15 +193,14 @@ class Results:
     def _difference(self, a: str, b: str, metric: str, split: str) -> paired_tests.Difference:
         if split == "val":
             left, right = (f[metric].to_numpy() for f in self.folds(a, b))
-            return paired_tests.corrected_t(left, right, 1 / self.p.n_folds, self.p.confidence)
+            return paired_tests.corrected_t(left, right, 1 / self.p.n_folds)
         test = self.predictions[self.predictions["split"] == "test"]
         wide = test.pivot(index="patient_id", columns="variant", values="prob")
         if wide[[a, b]].isna().any(axis=None):
             raise NotTestable(f"failed: {a} and {b} did not predict the same test patients")
         label = test.drop_duplicates("patient_id").set_index("patient_id")["label"].reindex(wide.index)
         one, other = wide[a].to_numpy(), wide[b].to_numpy()
-        settings = {"threshold": self.p.threshold, "confidence": self.p.confidence, "seed": self.p.seed}
-        return bootstrap.paired_bootstrap(label.to_numpy(), one, other, metric=metric, **settings)
+        return bootstrap.paired_bootstrap(label.to_numpy(), one, other, metric=metric, seed=self.p.seed)
 
 
 def measured(asked: Measured) -> Answer:

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from mmmil import schema
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.interpretation import reported_terms
 from mmmil.ledger.claims import Claim, Query
 from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results, shown_metric
@@ -82,7 +83,7 @@ def _spread(query: Query, results: Results) -> Answer:
             of = f"log SD, {wide} − {narrow}, {shown_metric(metric)}"
             if s == 0 or t == 0:
                 raise NotTestable(f"{shown_metric(metric)} of {narrow if s == 0 else wide} is the same in every fold")
-            half = math.log(stats.f.ppf((1 + results.p.confidence) / 2, k - 1, k - 1)) / 2
+            half = math.log(stats.f.ppf((1 + CONFIDENCE) / 2, k - 1, k - 1)) / 2
             ratio = math.log(t / s)
             found.append(Difference(ratio, ratio - half, ratio + half, of))
     return Answer(differences=found)

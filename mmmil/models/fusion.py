@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmil.models.attention import CrossAttention, ReturnAtt, self_attention
+from mmmil.models.attention import HEADS, LANDMARKS, CrossAttention, ReturnAtt, self_attention
 
 
 class TransLayer(nn.Module):
@@ -96,9 +96,9 @@ class MultimodalMIL(nn.Module):
         gene_dim: int = 0,
         n_sets: int = 0,
         width: int = 96,
-        heads: int = 8,
+        heads: int = HEADS,
         attention: str = "exact",
-        landmarks: int = 64,
+        landmarks: int = LANDMARKS,
         dropout: float = 0.1,
         set_embedding: bool = True,
     ):

@@ -9,6 +9,7 @@ import seaborn as sns
 from sklearn import metrics as skm
 
 from mmmil import variants
+from mmmil.evaluation.metrics import THRESHOLD
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
@@ -58,7 +59,7 @@ def curves(predictions: pd.DataFrame, names: list[str]):
     return finish(figure)
 
 
-def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = 0.5):
+def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = THRESHOLD):
     """Fig. 8: a confusion matrix per model over all validation folds, each development patient once; rows are true."""
     val = predictions[predictions["split"] == "val"]
     trained = [name for name in names if name in set(val["variant"])]  # nothing is drawn of a model that failed

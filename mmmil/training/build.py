@@ -43,9 +43,7 @@ def build(
             gene_dim,
             n_sets,
             width=p.width,
-            heads=p.heads,
             attention=p.attention,
-            landmarks=p.landmarks,
             dropout=p.dropout,
             set_embedding=p.set_embedding,
         )

@@ -20,6 +20,8 @@ from mmmil.params import Params
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
+CPU_THREADS = 1  # of one training: another number sums in another order, and results would not be bit-identical
+
 
 class DeviceError(RuntimeError):
     """The device that was asked for is not here; says what to set."""
@@ -30,7 +32,7 @@ def make_fabric(p: Params) -> Fabric:
 
     Under `torchrun` every process gets its share of each batch, by distributed data parallel.
     """
-    torch.set_num_threads(p.cpu_threads)
+    torch.set_num_threads(CPU_THREADS)
     cuda, precision = uses_gpu(p), precision_of(p)
     processes, of_a_node = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if processes > 1:
