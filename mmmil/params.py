@@ -63,6 +63,11 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
             )
         if self.label_rule != "table" and len(self.class_values) != 2:
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
+        for name in ("n_permutations", "null_draws"):
+            if 1 / (getattr(self, name) + 1) >= self.attention_fdr:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) cannot give a p below attention_fdr ({self.attention_fdr})"
+                )
         if self.weights == "random" and not self.synthetic and self.inputs != "genes":
             raise ValueError("weights: random is for synthetic cohorts; use imagenet for real slides")
         return self

@@ -57,7 +57,7 @@ class Cohort(Stage):
     task: str = setting(..., "name of the task: a file of params/, and the folder of its results")
     title: str = setting("", "what the pages call the task; empty: its name")
     class_names: list[str] = setting(
-        ..., "class 0 and class 1; a probability is that of class 1", min_length=2, max_length=2
+        ..., "what class 0 and class 1 are called; a probability is that of class 1", min_length=2, max_length=2
     )
     overlay: str = setting("", "second file of params/ laid over the task's; empty at the paper's scale")
     seed: int = setting(
@@ -137,7 +137,7 @@ class Cohort(Stage):
 class Tiles(Stage):
     """Slides to tiles (Preprocessing)."""
 
-    tile_px: int = setting(256, "side of a tile, px (paper: 256)", ge=32)
+    tile_px: int = setting(256, "side of a tile as the backbone reads it, px (paper: 256)", ge=32)
     tile_level: int = setting(0, "pyramid level of the tiles; 0 is the scan's own magnification", "tiles", ge=0)
     tile_mpp: float = setting(
         0.0, "µm per px of the tiles in place of a level (20x: 0.5), where scans differ; 0: by tile_level", ge=0
@@ -328,11 +328,6 @@ class Training(Stage):
         "memory does not grow with the bag; lower it where memory is short; 0: all at once",
         ge=0,
     )
-    tiles_held: Literal["auto", "memory", "files"] = setting(
-        "auto",
-        "pixels in memory (and on the GPU where they fit), or read from their files batch by batch, where a "
-        "job may not use half of the machine's memory",
-    )
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto takes a GPU where there is one; cuda insists on it")
     precision: Literal["auto", "32-true", "bf16-mixed"] = setting(
         "auto", "bf16 on devices that have it, which is faster and takes less memory, else 32-bit", "training"
@@ -353,12 +348,10 @@ class Evaluation(Stage):
 
 
 class Attention(Stage):
-    """Attention analysis (Gene Set-Level Analysis of Attention Weights).
+    """Attention analysis (Gene Set-Level Analysis of Attention Weights)."""
 
-    Fewer than 100 repetitions give no p below 0.01, the limit of `mmmil.interpretation.gene_sets`.
-    """
-
-    n_permutations: int = setting(1000, "label permutations; the least p is one in a thousand", "evaluation", ge=100)
+    attention_fdr: float = setting(0.01, "adjusted p of the Mann-Whitney U test (paper: 0.01)", gt=0, le=1)
+    n_permutations: int = setting(1000, "label permutations; the least p is one in a thousand", "evaluation", ge=10)
     null_models: int = setting(
         5,
         "models trained on permuted labels, each as long as the model itself, so that few must do",
@@ -369,7 +362,7 @@ class Attention(Stage):
         199,
         "untrained models, and draws of random genes in the place of the sets; the least p is 0.005",
         "evaluation",
-        ge=100,
+        ge=1,
     )
 
 
@@ -387,7 +380,7 @@ STAGES: dict[str, type[Stage]] = {
 # says on which device and in which precision): left out of every hash.
 UNHASHED = {
     *("overlay", "title", "notebooks", "data_dir", "results_dir"),
-    *("weights_dir", "variants", "device", "gdc_projects", "paper_patients", "tiles_held"),
+    *("weights_dir", "variants", "device", "gdc_projects", "paper_patients"),
 }
 # Setting -> topic, of what the paper leaves open; the book lists these with their reasons.
 UNSTATED: dict[str, str] = {

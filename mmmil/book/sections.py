@@ -18,7 +18,6 @@ from mmmil.book import overview, status, unsaid
 from mmmil.book.pages import entries_of, executed_pages, executed_tasks, read_toc
 from mmmil.book.text import made_on, markdown_table, nothing, title, wide_table
 from mmmil.evaluation.summary import estimate
-from mmmil.interpretation.gene_sets import FDR
 from mmmil.ledger import verdicts
 from mmmil.paper import CAPTIONS, TABLES, paper_table
 from mmmil.results import read_results
@@ -119,17 +118,17 @@ def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
             cells = ["cannot decide" if isnan(n) else int(n) for n in left]
             rows.append([title(p), source.removesuffix("_genes"), str(library).upper(), own["differ"].iloc[0], *cells])
             for row in own[own["survive"].isna() & own["least_p"].notna()].itertuples():
-                undecided.setdefault(title(p), []).append(row.least_p)
+                undecided.setdefault((title(p), p.attention_fdr), []).append(row.least_p)
     head = ["cohort", "attention", "library", "adjusted p below the limit", "labels permuted, model fixed"]
     head += ["model trained on permuted labels", "random weights", "random genes of the set's size"]
     caption = "Findings that survive a null: its p is below the limit, too"
     text = wide_table(caption, [*head, "all that can decide"], rows, "attention") if rows else ""
-    for cohort, least in undecided.items():
+    for (cohort, limit), least in undecided.items():
         best = f"{min(least):.3f}" if min(least) == max(least) else f"{min(least):.3f} to {max(least):.3f}"
         text += (
             f'\n{cohort}: "cannot decide" stands where the null is too small. The least p that it can give, '
-            f"{best}, is not below the limit of {FDR:g}, so that nothing could survive it whatever the "
-            "model learnt; more `null_models` would let it decide.\n"
+            f"{best}, is not below the limit of {limit:g}, so that nothing could survive it whatever the model learnt; "
+            "more `null_models` would let it decide.\n"
         )
     return text
 

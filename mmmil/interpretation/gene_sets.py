@@ -12,7 +12,6 @@ from mmmil import variants
 from mmmil.interpretation.extract import Attention, extract
 from mmmil.training import runs
 
-FDR = 0.01  # the paper's limit on the adjusted p of the Mann-Whitney U test, and on the p of permutations
 NAMES = ["library", "source", "set"]
 SHOWN_AS = {"self_genes": "self-attention", "cross_genes": "cross-attention"}
 
@@ -95,7 +94,7 @@ def permutation_p(table: pd.DataFrame, labels: np.ndarray, n: int = 1000, seed: 
 def analyse(study, name: str) -> tuple[Attention, dict[str, pd.DataFrame]]:
     """Attention of a variant's final model, and per source over gene sets the comparison with its permutation p.
 
-    A set is `significant` where the adjusted p and the permutation p are both below FDR, as in the paper;
+    A set is `significant` where the adjusted p and the permutation p are both below `attention_fdr`, as in the paper;
     `more_in` is the class that attends to it more.
     """
     p = study.p
@@ -109,7 +108,7 @@ def analyse(study, name: str) -> tuple[Attention, dict[str, pd.DataFrame]]:
                 [table["effect"] > 0, table["effect"] < 0], [p.class_names[1], p.class_names[0]], "neither"
             )
             table["permutation_p"] = permutation_p(over_sets, attention.labels, p.n_permutations, p.seed)
-            table["significant"] = table[["fdr", "permutation_p"]].max(axis=1) < FDR
+            table["significant"] = table[["fdr", "permutation_p"]].max(axis=1) < p.attention_fdr
             tables[source] = table
     return attention, tables
 

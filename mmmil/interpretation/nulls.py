@@ -261,10 +261,10 @@ def survival(tables: dict[str, pd.DataFrame], fdr: float) -> pd.DataFrame:
 def summary(study: Study) -> pd.DataFrame:
     """`survival` of every analysed model, with its library: attention_nulls.csv."""
     found = [
-        survival(against(study, name), gene_sets.FDR).assign(library=library, variant=name)
+        survival(against(study, name), study.p.attention_fdr).assign(library=library, variant=name)
         for library, name in gene_sets.models(study).items()
     ]
-    nothing = survival({}, gene_sets.FDR).assign(library=[], variant=[])
+    nothing = survival({}, study.p.attention_fdr).assign(library=[], variant=[])
     return pd.concat(found, ignore_index=True) if found else nothing
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmmil.models.attention import HEADS, GatedAttention, plain_names
+from mmmil.models.attention import GatedAttention, plain_names
 
 
 class MCAT(nn.Module):
@@ -33,7 +33,7 @@ class MCAT(nn.Module):
         shared: bool = False,
         n_classes: int = 2,
         width: int = 256,
-        heads: int = HEADS,
+        heads: int = 8,
         dropout: float = 0.25,
     ):
         super().__init__()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmmil.models.attention import HEADS
 from mmmil.models.fusion import Encoder
 
 
@@ -22,7 +21,7 @@ class TransMIL(Encoder):
         self,
         image_dim: int,
         width: int = 512,
-        heads: int = HEADS,
+        heads: int = 8,
         landmarks: int = 256,
         dropout: float = 0.1,
         n_classes: int = 2,
