@@ -89,7 +89,7 @@ def planted(workers: int) -> list[str]:
 
 def planted_epochs(epochs: int, workers: int) -> list[str]:
     predictions, p = trained("planted", workers, **PLANTED, epochs=epochs)
-    aucs = metrics.per_fold(predictions, p.threshold)["roc_auc"].groupby(level="variant").agg(["mean", "min", "max"])
+    aucs = metrics.per_fold(predictions)["roc_auc"].groupby(level="variant").agg(["mean", "min", "max"])
     truth = pd.read_csv(p.data / "truth" / "patients.csv").set_index("patient_id")["shows_in"]
     places = ["both", "image", "genes"]
     of_place = {
@@ -127,7 +127,7 @@ def null(seeds: int, workers: int) -> list[str]:
     for seed in range(seeds):
         predictions, p = trained(f"null_{seed}", workers, **NULL, seed=seed)
         tables.append(comparisons.compare(predictions, p, METRICS).assign(seed=seed))
-        aucs = metrics.per_fold(predictions, p.threshold)["roc_auc"].groupby(level="variant").mean()
+        aucs = metrics.per_fold(predictions)["roc_auc"].groupby(level="variant").mean()
         tables[-1].attrs = aucs.to_dict()
         print(f"null seed {seed}: {aucs.round(2).to_dict()}", flush=True)
     found = pd.concat(tables, ignore_index=True)

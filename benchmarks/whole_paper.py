@@ -52,7 +52,7 @@ def settings(given):
     """The schema's defaults, but for the device; random weights cost what any others do."""
     from mmmil import params
 
-    values = {"device": given.device, "cpu_threads": given.threads, "n_tiles": given.tiles, "tile_px": given.px}
+    values = {"device": given.device, "n_tiles": given.tiles, "tile_px": given.px}
     values |= {"compile": "backbone" if given.compile else "never"}
     if given.batch:
         values["batch_size"] = given.batch
@@ -130,6 +130,7 @@ def measure(rank: int, given, kept: Path, barrier=None) -> None:
     from mmmil.training import device
 
     fabric = device.make_fabric(settings(given))
+    torch.set_num_threads(given.threads)
     torch.manual_seed(rank)
     shape = (given.patients, given.tiles, given.px, given.px, 3)
     tiles = torch.randint(0, 256, shape, dtype=torch.uint8, device=fabric.device)

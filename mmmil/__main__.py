@@ -140,7 +140,7 @@ def attention(task: Task, overlay: Overlay = ""):
     s = study.load(p)
     heatmaps.write_all(s)
     for name in attribution.variants(s)[:1]:
-        seeds.across_seeds(s, name, p.further_seeds)  # trains, and the notebook finds it
+        seeds.across_seeds(s, name)  # trains, and the notebook finds it
     tables = {
         "attention_nulls": nulls.summary(s),
         "attention_terms": reported_terms.of_study(s),

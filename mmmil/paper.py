@@ -17,6 +17,9 @@ INPUTS = ("both", "slides", "genes")  # the setting `inputs`: which modalities a
 # logistic regression on a modality that it reads, too.
 PROPOSED = {"slides": ("wsi",), "genes": ("go", "kegg"), "both": ("dual_go", "dual_kegg")}
 
+# Patients per class, by the names of the classes.
+PATIENTS = {("grade II", "grade III"): (225, 242), ("LUAD", "LUSC"): (465, 476), ("Luminal A", "TNBC"): (402, 108)}
+
 HEADINGS = (  # of the paper's text
     *("Abstract", "Introduction", "Proposed Method", "Dataset", "Preprocessing", "Experiments", "Structured pruning"),
     *("MIL models", "Multimodal integration", "Multimodal design", "End-to-end learning", "Gene representation"),
@@ -95,7 +98,7 @@ SECTIONS = {
         Section("01_dataset", ("cohort",), ("patients",)),
         Section(
             "02_preprocessing",
-            ("cohort", "tiles", "quality", "genes"),
+            ("cohort", "tiles", "genes"),
             ("patients", "tiles", "quality", "genes"),
         ),
         Section("03_backbone_pruning", MODELS, needs={"both": "wsi", "slides": "wsi"}, computes=True),

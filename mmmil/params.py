@@ -10,8 +10,9 @@ import difflib
 import os
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError, field_validator, model_validator
@@ -19,23 +20,26 @@ from pydantic import ValidationError, field_validator, model_validator
 from mmmil.schema import (
     STAGES,
     UNHASHED,
+    UNSTATED,
     Attention,
     Cohort,
     Evaluation,
     Genes,
     Model,
-    Quality,
     Simulation,
     Tiles,
     Training,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ParameterError(ValueError):
     """A parameter is unknown, of the wrong type, impossible beside another one, or names a missing file."""
 
 
-class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluation, Attention):
+class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Attention):
     """All parameters of one task. Immutable; `override` gives a changed copy."""
 
     @field_validator("task", "overlay")
@@ -59,14 +63,11 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
             )
         if self.label_rule != "table" and len(self.class_values) != 2:
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
-        if 1 / (self.n_permutations + 1) >= self.attention_fdr:
-            raise ValueError(
-                f"n_permutations ({self.n_permutations}) cannot give a p below attention_fdr ({self.attention_fdr})"
-            )
-        if 1 / (self.null_draws + 1) >= self.attention_fdr:
-            raise ValueError(
-                f"null_draws ({self.null_draws}) cannot give a p below attention_fdr ({self.attention_fdr})"
-            )
+        for name in ("n_permutations", "null_draws"):
+            if 1 / (getattr(self, name) + 1) >= self.attention_fdr:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) cannot give a p below attention_fdr ({self.attention_fdr})"
+                )
         if self.weights == "random" and not self.synthetic and self.inputs != "genes":
             raise ValueError("weights: random is for synthetic cohorts; use imagenet for real slides")
         return self
@@ -100,7 +101,7 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
     @property
     def enough_tiles(self) -> dict[str, Any]:
         """What decides whether a patient's slide gives enough tiles, and so whether the patient stays."""
-        names = ["tile_px", "tile_level", "tile_magnification", "tile_mpp", "tissue_percent", "n_tiles", "min_tiles"]
+        names = ["tile_px", "tile_level", "tile_mpp", "tissue_percent", "n_tiles"]
         names += ["few_tiles", "mpp_table", "coords_dir"]
         return {name: getattr(self, name) for name in names} if self.has_slides else {}
 
@@ -111,27 +112,23 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
         return {f: getattr(self, f) for f in fields if f not in UNHASHED}
 
     def table(self, *names: str):
-        """Effective parameters of the named stages: one row each with value, default and meaning (pandas)."""
+        """Effective parameters of the named stages: one row each with value, default and meaning (a data frame)."""
         import pandas as pd
 
         rows = []
         for stage in names or STAGES:
             for name, field in STAGES[stage].model_fields.items():
-                default = "required" if field.is_required() else field.default
-                rows.append((name, getattr(self, name), default, field.description))
+                default = None if field.is_required() else field.default
+                listed = "; see “What the paper does not say”" if name in UNSTATED else ""
+                rows.append((name, getattr(self, name), default, f"{field.description}{listed}"))
         columns = ["parameter", "value", "default", "meaning"]
         return pd.DataFrame(rows, columns=columns, dtype=object).set_index("parameter")
 
-    def show(self, *names: str):
-        """The same table for a page: whole texts, left-aligned, changed values in bold (a pandas Styler)."""
+    def show(self, *names: str) -> Shown:
+        """The same for a page: the settings that are not at their default, and the others folded."""
         table = self.table(*names)
-        changed = table.index[[str(v) != str(d) for v, d in zip(table["value"], table["default"], strict=True)]]
-        return (
-            table.drop(columns="default")
-            .style.format(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else f"{value}")
-            .set_properties(**{"text-align": "left", "white-space": "normal"})
-            .set_properties(subset=(changed, ["value"]), **{"font-weight": "bold"})
-        )
+        differs = [value != default for value, default in zip(table["value"], table["default"], strict=True)]
+        return Shown(table[differs], table[[not d for d in differs]])
 
     def override(self, **values: Any) -> Params:
         """A checked copy with some values replaced.
@@ -163,6 +160,48 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
                 remedy = f"set MMMIL_REAL_DATA to the folder of the real data (now {real_data()})"
             raise ParameterError(f"input files of task '{self.task}' are missing:\n{lines}\n{remedy}")
         return self
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Settings as a page shows them: `changed` in a table, `at_default` folded behind a line that counts them.
+
+    Both are frames with index parameter and columns value, default, meaning.
+    """
+
+    changed: pd.DataFrame
+    at_default: pd.DataFrame
+
+    def __repr__(self) -> str:
+        lines = [f"{name}: {_text(value)}" for name, value in self.changed["value"].items()]
+        return "\n".join([*lines, self.rest])
+
+    def _repr_html_(self) -> str:
+        if self.at_default.empty:
+            return _html(self.changed, "changed")
+        first = "<p>No setting differs from its default.</p>" if self.changed.empty else _html(self.changed, "changed")
+        folded = _html(self.at_default.drop(columns="default"), "at_default")
+        return f"{first}<details><summary>{self.rest}</summary>{folded}</details>"
+
+    @property
+    def rest(self) -> str:
+        n = len(self.at_default)
+        if self.changed.empty:
+            return f"all {n} settings are at their default"
+        return f"{n} setting{'s' * (n != 1)} at {'their' if n != 1 else 'its'} default"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(map(_text, value))
+    return "none" if value in ("", None) else str(value)
+
+
+def _html(table: pd.DataFrame, name: str) -> str:
+    """A table of settings: every text whole and wrapped, left-aligned wherever the page is opened."""
+    cells = {"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: normal"}
+    style = table.reset_index().style.hide(axis="index").format(_text, escape="html").set_table_styles([cells])
+    return style.to_html(table_uuid=f"settings_{name}")
 
 
 def root() -> Path:

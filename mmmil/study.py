@@ -86,14 +86,13 @@ class Study:
 
     def bags(self, fold: int) -> np.ndarray | bag_files.BagFiles:
         """Pixels (patients, n_tiles, px, px, 3) uint8 of a fold's bags in the cohort's order: in memory, or in their
-        files where `tiles_held` says so or they would take more than half of the machine's memory.
+        files where they would take more than half of the machine's memory.
         """
         paths = self.fold_bags(fold)
         if getattr(self, "_loaded", None) is None or self._loaded[0] != paths:  # one array at a time: gigabytes
             files = bag_files.BagFiles(paths)
             half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
-            stays = self.p.tiles_held == "files" or (self.p.tiles_held == "auto" and files.nbytes > half)
-            self._loaded = (paths, files if stays else bag_files.load_bags(paths))
+            self._loaded = (paths, files if files.nbytes > half else bag_files.load_bags(paths))
         return self._loaded[1]
 
     @cached_property

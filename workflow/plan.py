@@ -40,7 +40,7 @@ CODE = {
 # A step: the stages whose values and those whose code it depends on.
 STEPS = {
     "tiles": (["cohort", "tiles"], ["cohort", "tiles"]),
-    "quality": (["tiles", "quality"], ["tiles", "quality"]),
+    "quality": (["tiles"], ["tiles", "quality"]),
     "genes": (["cohort", "genes"], ["cohort", "tiles", "genes"]),
     "leakage": (["cohort", "genes"], ["cohort", "tiles", "genes", "leakage"]),
     "features": (["cohort", "tiles"], ["cohort", "tiles", "model", "training"]),
@@ -199,7 +199,7 @@ class Steps:
         """What a page depends on: the code is that of the modules which the notebook imports."""
         p, section = self.p, paper.SECTIONS[notebook]
         code = source_code.digest(*imports(Path("notebooks") / f"{notebook}.ipynb"))
-        beside = [p.enough_tiles, p.title, p.top_tiles if "attention" in section.stages else 0, paper.PROPOSED]
+        beside = [p.enough_tiles, p.title, paper.PROPOSED]
         return record.digest([p.stage(*section.stages), code, beside, [asdict(table) for table in section.scores]])
 
     def _digest(self, stages: list[str], code: list[str], *beside) -> str:

@@ -100,7 +100,7 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
     for task, p in tasks.items():
         audit = read_results(task, "leakage", leakage.COLUMNS)
         if audit is not None:
-            means = leakage.summary(audit, p.confidence).set_index(["library", "selection"])
+            means = leakage.summary(audit).set_index(["library", "selection"])
             for library in means.index.unique("library"):
                 both = [means.loc[(library, selection)] for selection in leakage.SELECTIONS]
                 cells = [estimate(row["mean"], row["ci_low"], row["ci_high"]) for row in both]

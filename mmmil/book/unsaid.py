@@ -5,63 +5,64 @@ from __future__ import annotations
 from mmmil import schema
 from mmmil.book.text import wide_table
 from mmmil.evaluation import alternatives
+from mmmil.genes.autoencoder import LR
+from mmmil.genes.choice import MIN_CLASS_PATIENTS
+from mmmil.interpretation.seeds import FURTHER
+from mmmil.models.attention import HEADS
+from mmmil.training.augmentation import JITTER
 
-# Topic -> what the paper leaves open about it, and our settings for it. Together they are schema.UNSTATED.
-TOPICS: dict[str, tuple[str, list[str]]] = {
-    "Who is a patient, and of which class": (
+# Topic of the settings in schema.UNSTATED -> its heading, and what the paper leaves open about it.
+TOPICS: dict[schema.Topic, tuple[str, str]] = {
+    "patients": (
+        "Who is a patient, and of which class",
         "The paper gives the number of patients and where their files came from, not the rules by which they were "
         "chosen: the clinical field of a grade, IHC or PAM50 for the breast cancer classes, and what became of "
         "patients without a slide or an expression profile. Nor does it say whether patients of one hospital may stand "
         "in training and test.",
-        ["label_rule", "contested", "incomplete", "fold_groups"],
     ),
-    "What the choice of genes and sets has seen": (
+    "leak": (
+        "What the choice of genes and sets has seen",
         "Differential expression, enrichment and the autoencoder come before training. If they see the patients on "
         "whom the model is evaluated, the result is too good, on labels without any signal too; section 6 measures by "
         "how much. The paper does not say which patients they saw. A leak need not raise a score, though: where sets "
         "are planted and patients few, as in the last column, the attention model did worse on tokens that had seen "
         "its patients, over several seeds, while logistic regression on the same tokens did as well. We do not know "
-        "why.",
-        ["selection", "min_class_patients", "null_repeats"],
+        "why. Where a fold has fewer than "
+        f"{MIN_CLASS_PATIENTS} patients of a class to be fitted on, nothing starts.",
     ),
-    "Tiles": (
+    "tiles": (
+        "Tiles",
         "No magnification is named, nor how 64 tiles are chosen where a slide gives more, nor what becomes of a "
         "slide that gives fewer.",
-        ["tile_level", "tile_choice", "few_tiles"],
     ),
-    "Genes, sets and their levels": (
+    "genes": (
+        "Genes, sets and their levels",
         "Set sizes, the gene filter, the order of a set's genes in the autoencoder and their scale are open, and so is "
         "the list of genes in the single-gene vector.",
-        [
-            *("counts_level", "round_counts", "min_count", "set_size_min", "set_size_max", "fallback_sets", "max_sets"),
-            *("single_genes", "gene_order", "gene_scaling", "gene_clip"),
-        ],
     ),
-    "The autoencoder": (
+    "autoencoder": (
+        "The autoencoder",
         "The loss is masked, but whether genes or sets weigh alike in it, the network's width and its training are not "
-        "stated.",
-        ["ae_loss", "ae_hidden", "ae_epochs", "ae_lr", "ae_batch", "token_scaling", "gene_encoder"],
+        f"stated. Its learning rate is fixed at Adam's {LR:g}.",
     ),
-    "The model": (
+    "model": (
+        "The model",
         "Widths, heads, landmarks and dropout are open; so is whether a gene set is told apart from another, and which "
-        "tiles APoZ and batch norm were measured on. The features behind CLAM and TransMIL are not named.",
-        [
-            *("width", "heads", "attention", "landmarks", "set_embedding", "dropout", "gene_dropout", "batch_norm"),
-            *("apoz_tiles", "mil_features"),
-        ],
+        "tiles APoZ and batch norm were measured on. The features behind CLAM and TransMIL are not named. Fixed here "
+        f"are {HEADS} heads, as in TransMIL.",
     ),
-    "Training": (
+    "training": (
+        "Training",
         "No optimiser, learning rate, batch, number of epochs or augmentation is stated, nor how the last epoch was "
-        "chosen; choosing it on the fold that is reported would flatter every model.",
-        [
-            *("epochs", "epoch_choice", "batch_size", "lr", "weight_decay", "class_weights", "label_smoothing"),
-            *("augment", "colour_jitter", "precision"),
-        ],
+        "chosen; choosing it on the fold that is reported would flatter every model. Labels are not smoothed, so that "
+        "probabilities are those of the plain loss, and the augmentation changes each channel's gain by up to "
+        f"{100 * JITTER:g} %.",
     ),
-    "Evaluation": (
+    "evaluation": (
+        "Evaluation",
         "How a probability becomes a class, how the confidence intervals were made and how many permutations were "
-        "drawn is not said. None of these changes a ROC-AUC.",
-        ["threshold", "confidence", "n_permutations", "null_models", "null_draws", "further_seeds"],
+        "drawn is not said. None of these changes a ROC-AUC. Fixed here: attention is trained again with "
+        f"{FURTHER} other seeds.",
     ),
 }
 
@@ -106,7 +107,8 @@ def unsaid() -> str:
     fields = {name: field for stage in schema.STAGES.values() for name, field in stage.model_fields.items()}
     head = ["setting", "default", "reason", "chosen otherwise: change of ROC-AUC"]
     text = measured(table)
-    for topic, (gap, settings) in TOPICS.items():
+    for topic, (heading, gap) in TOPICS.items():
+        settings = [name for name, its_topic in schema.UNSTATED.items() if its_topic == topic]
         rows = [[f"`{n}`", f"`{fields[n].default!r}`", fields[n].description, changes(table, n)] for n in settings]
-        text += f"\n## {topic}\n\n{gap}\n\n{wide_table(topic, head, rows, 'settings')}"
+        text += f"\n## {heading}\n\n{gap}\n\n{wide_table(heading, head, rows, 'settings')}"
     return text

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mmmil import record
+from mmmil import paper, record
 from mmmil.cohort import files as cohort_files
 from mmmil.cohort import labels as label_rules
 from mmmil.cohort import own_table
@@ -79,18 +79,14 @@ def build(p: Params) -> Cohort:
 def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
     """Patients per class beside the paper's (Experimental Setup, Dataset), or None.
 
-    Columns class, in the paper, found, difference. None where `paper_patients` is empty or the cohort synthetic:
-    synthetic numbers are never set beside the paper's.
+    Columns class, in the paper, found, difference. None for classes that the paper does not have, and for a synthetic
+    cohort: its numbers are never set beside the paper's.
     """
-    if not p.paper_patients or p.synthetic:
+    in_the_paper = paper.PATIENTS.get(tuple(p.class_names))
+    if in_the_paper is None or p.synthetic:
         return None
-    if len(p.paper_patients) != 2:
-        raise CohortError(
-            f"task '{p.task}': paper_patients holds {len(p.paper_patients)} number(s); give one for each of "
-            f"{' and '.join(p.class_names)}, or leave it empty"
-        )
-    found = [int((cohort.labels == label).sum()) for label in (0, 1)]
-    table = pd.DataFrame({"class": cohort.class_names, "in the paper": p.paper_patients, "found": found})
+    counts = [int((cohort.labels == label).sum()) for label in (0, 1)]
+    table = pd.DataFrame({"class": cohort.class_names, "in the paper": in_the_paper, "found": counts})
     return table.assign(difference=table["found"] - table["in the paper"])
 
 

@@ -37,31 +37,27 @@ TRIED: dict[str, list[Any]] = {
     "ae_loss": ["set"],
     "ae_hidden": [256],
     "ae_epochs": [20, 80],
-    "ae_lr": [1e-4],
     "ae_batch": [256],
     "token_scaling": ["none"],
     "gene_encoder": ["trained"],
     "gene_dropout": [0.0, 0.3],
     "set_embedding": [False],
     "width": [48],
-    "heads": [4],
     "attention": ["nystrom"],
     "dropout": [0.3],
     "batch_norm": ["batch"],
     "apoz_tiles": [16],
     "tile_choice": ["tissue", "spread"],
     "augment": [False],
-    "colour_jitter": [0.2],
     "epochs": [7, 28],
     "epoch_choice": ["inner"],
     "batch_size": [4],
     "lr": [3e-4],
     "weight_decay": [0.1],
     "class_weights": [False],
-    "label_smoothing": [0.1],
 }
 WITH: dict[str, dict[str, Any]] = {"batch_norm": {"tile_chunk": 0}}
-IMAGES_ONLY = {"batch_norm", "apoz_tiles", "tile_choice", "augment", "colour_jitter"}  # nothing to a gene model
+IMAGES_ONLY = {"batch_norm", "apoz_tiles", "tile_choice", "augment"}  # nothing to a gene model
 
 
 def path() -> Path:
@@ -94,7 +90,7 @@ def compare(default: Params, changes: Mapping[str, Any], variant: str, setting: 
         raise ValueError(f"{setting}: changes who is evaluated, so the two cannot be compared patient by patient")
     label, fold = before["label"].to_numpy(), before["fold"].to_numpy()
     difference = bootstrap.paired_bootstrap(
-        label, after["prob"].to_numpy(), before["prob"].to_numpy(), fold, confidence=default.confidence
+        label, after["prob"].to_numpy(), before["prob"].to_numpy(), fold
     )
     auc = paired_tests.mean_auc_covariance(label, before[["prob"]].to_numpy().T, fold)[0][0]
     values = (

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts are loaded where they are first used
 
-from mmmil.evaluation.metrics import METRICS, weighted_scores
+from mmmil.evaluation.metrics import CONFIDENCE, METRICS, weighted_scores
 from mmmil.evaluation.paired_tests import Difference
 
 
@@ -74,7 +74,7 @@ def paired_bootstrap(
     folds: np.ndarray | None = None,
     metric: str = "roc_auc",
     threshold: float = 0.5,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     draws: int = 2000,
     seed: int = 0,
 ) -> Difference:

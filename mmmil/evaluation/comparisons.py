@@ -12,6 +12,7 @@ import pandas as pd
 from mmmil import paper, variants
 from mmmil.evaluation import bootstrap, paired_tests, summary
 from mmmil.evaluation.bootstrap import paired_bootstrap
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.evaluation.metrics import scores as scores_of
 from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t
 from mmmil.params import Params
@@ -129,13 +130,13 @@ def _tests(patients: pd.DataFrame, here: list[tuple], split: str, metrics: tuple
         for metric in metrics:
             if split == "val":
                 values = scores[a][metric], scores[b][metric]
-                yield pair, metric, "paired_t", paired_t(*values, p.confidence)
-                yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, p.confidence)
+                yield pair, metric, "paired_t", paired_t(*values, CONFIDENCE)
+                yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, CONFIDENCE)
             if metric == "roc_auc":
                 i, j = names.index(a), names.index(b)
-                tested = paired_tests.contrast(aucs, covariance, i, j, p.confidence, len(label))
+                tested = paired_tests.contrast(aucs, covariance, i, j, CONFIDENCE, len(label))
                 yield pair, metric, "delong", tested
             drawn_pair = drawn[a][metric], drawn[b][metric]
-            yield pair, metric, "bootstrap", bootstrap.paired_difference(*drawn_pair, p.confidence, len(label))
+            yield pair, metric, "bootstrap", bootstrap.paired_difference(*drawn_pair, CONFIDENCE, len(label))
             if metric == "accuracy":
-                yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], p.threshold, p.confidence)
+                yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], p.threshold, CONFIDENCE)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from mmmil import record
 from mmmil.evaluation import metrics
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.genes.choice import Library, check, deg_inputs, gmt
 from mmmil.models import baselines
 from mmmil.params import Params
@@ -93,7 +94,7 @@ def audit(
     return table.sort_values(["selection", "library"], ascending=[False, True], kind="stable", ignore_index=True)
 
 
-def summary(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def summary(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """Mean ROC-AUC per selection and library, and Student's t interval over the n values (repeats x folds), in [0, 1].
 
     Returns selection, library, mean, ci_low, ci_high, n, by_rank (values whose sets were taken by rank).

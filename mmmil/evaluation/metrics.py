@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts are loaded where they are first used
 
+CONFIDENCE = 0.95  # of all intervals, as is usual; the paper does not say how it made its own
 METRICS = ["accuracy", "f1", "sensitivity", "specificity", "pr_auc", "roc_auc"]
 
 
@@ -37,7 +38,7 @@ def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index=index, columns=METRICS)
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves.
 
     Folds share training patients, so the interval is narrower than it should be.

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy  # its parts are loaded where they are first used
 
+from mmmil.evaluation.metrics import CONFIDENCE
+
 
 class Difference(NamedTuple):
     """Metric of a less that of b, its interval, the two-sided p, and the number of folds (t-tests) or patients.
@@ -26,7 +28,7 @@ class Difference(NamedTuple):
     n: int
 
 
-def paired_t(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Difference:
+def paired_t(a: np.ndarray, b: np.ndarray, confidence: float = CONFIDENCE) -> Difference:
     """The paper's paired t-test; a, b: a metric of two models on the same folds, (k,) each.
 
     The folds share training patients, so their differences vary less than those of independent studies: the test finds
@@ -35,7 +37,7 @@ def paired_t(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Differen
     return _t(a, b, 0.0, confidence)
 
 
-def corrected_t(a: np.ndarray, b: np.ndarray, test_share: float, confidence: float = 0.95) -> Difference:
+def corrected_t(a: np.ndarray, b: np.ndarray, test_share: float, confidence: float = CONFIDENCE) -> Difference:
     """Corrected resampled t-test; a, b (k,) as for `paired_t`; test_share: part of the patients that a fold evaluates.
 
     t = mean(d) / sqrt((1 / k + n_test / n_train) * var(d)) with k - 1 degrees of freedom, d = a - b, var with k - 1
@@ -98,7 +100,7 @@ def delong(
     label: np.ndarray,
     prob_a: np.ndarray,
     prob_b: np.ndarray,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     folds: np.ndarray | None = None,
 ) -> Difference:
     """Paired DeLong test of two ROC-AUCs on the same patients, all (n,); normal interval of the difference.
@@ -117,7 +119,13 @@ def contrast(aucs, covariance, i: int, j: int, confidence: float, n: int) -> Dif
     return _interval(aucs[i] - aucs[j], variance, scipy.stats.norm, confidence, n)
 
 
-def mcnemar(label: np.ndarray, prob_a: np.ndarray, prob_b: np.ndarray, threshold=0.5, confidence=0.95) -> Difference:
+def mcnemar(
+    label: np.ndarray,
+    prob_a: np.ndarray,
+    prob_b: np.ndarray,
+    threshold: float = 0.5,
+    confidence: float = CONFIDENCE,
+) -> Difference:
     """Exact McNemar test of two accuracies on the same patients, all (n,), by the binomial test of SciPy.
 
     Interval: Wald's with 1/2 added to each of the four counts (Agresti and Min, Stat. Med. 24:729, 2005). Each

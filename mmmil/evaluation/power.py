@@ -11,6 +11,7 @@ import pandas as pd
 import scipy  # its parts are loaded where they are first used
 
 from mmmil.evaluation import comparisons, paired_tests, summary
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.evaluation.metrics import scores as scores_of
 from mmmil.params import Params
 
@@ -18,7 +19,7 @@ DETECTABLE = ["table", "a", "b", "split", "auc", "difference", "correlation", "d
 EFFECTS = ["table", "a", "b", "metric", "d_z", "ci_low", "ci_high", "n"]
 
 
-def cohens_dz(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+def cohens_dz(a: np.ndarray, b: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Cohen's d_z of a metric over the same folds, (k,) each: mean of a - b in its standard deviations, with interval.
 
     The interval inverts the noncentral t distribution (Cumming and Finch, Educ. Psychol. Meas. 61:532, 2001). Folds
@@ -74,7 +75,7 @@ def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = 
     """One row per pair and split (columns DETECTABLE): the ROC-AUC of b, the difference seen, the detectable one.
 
     auc, difference: means over folds; correlation: of the two AUC estimates, by DeLong. One comparison at
-    alpha = 1 - p.confidence: with Holm's adjustment a family needs more.
+    alpha = 1 - CONFIDENCE: with Holm's adjustment a family needs more.
     """
     rows = []
     for split, wide, (table, a, b) in comparisons.each_pair(predictions, p, tables):
@@ -84,7 +85,7 @@ def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = 
         correlation = v[0, 1] / both if both > 0 else np.nan  # a model that makes no mistake has no variance
         least = np.nan
         if np.isfinite(correlation):
-            least = detectable_difference(label, aucs[1], correlation, 1 - p.confidence, power, folds)
+            least = detectable_difference(label, aucs[1], correlation, 1 - CONFIDENCE, power, folds)
         number = summary.shown_table(table, split)
         rows.append((number, a, b, split, aucs[1], aucs[0] - aucs[1], correlation, least, len(label)))
     return pd.DataFrame(rows, columns=DETECTABLE)
@@ -101,5 +102,5 @@ def effects(predictions: pd.DataFrame, p: Params, metrics=("roc_auc", "pr_auc"),
             pd.DataFrame([scores_of(f["label"].to_numpy(), f[name].to_numpy(), p.threshold) for f in folds])
             for name in (a, b)
         )
-        rows += [(table, a, b, m, *cohens_dz(of_a[m], of_b[m], p.confidence), len(folds)) for m in metrics]
+        rows += [(table, a, b, m, *cohens_dz(of_a[m], of_b[m], CONFIDENCE), len(folds)) for m in metrics]
     return pd.DataFrame(rows, columns=EFFECTS)

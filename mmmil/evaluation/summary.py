@@ -16,7 +16,7 @@ import pandas as pd
 
 from mmmil import variants
 from mmmil.evaluation.bootstrap import bootstrap_interval
-from mmmil.evaluation.metrics import METRICS, mean_interval, per_fold
+from mmmil.evaluation.metrics import CONFIDENCE, METRICS, mean_interval, per_fold
 from mmmil.params import Params
 from mmmil.results import read_results
 
@@ -86,10 +86,10 @@ def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.
         if split == "test" and values.notna().all(axis=None):
             patients = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
             label, prob = patients["label"].to_numpy(), patients["prob"].to_numpy()
-            intervals = bootstrap_interval(label, prob, p.threshold, p.confidence)
+            intervals = bootstrap_interval(label, prob, p.threshold, CONFIDENCE)
         tables = variants.variant(name).tables or ("baseline",)
         for metric in METRICS:
-            mean, low, high = mean_interval(values[metric], p.confidence)
+            mean, low, high = mean_interval(values[metric], CONFIDENCE)
             if intervals is not None:
                 low, high = intervals.loc[metric, ["low", "high"]]
             for table in tables:
@@ -112,7 +112,9 @@ def table(summary: pd.DataFrame, names: list[str], split: str = "val") -> Styler
     return pd.DataFrame(cells, [variants.variant(name).shown_as for name in names], METRICS).style
 
 
-def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confidence: float = 0.95) -> pd.DataFrame:
+def balance(
+    folds: pd.DataFrame, names: list[str], class_names: list[str], confidence: float = CONFIDENCE
+) -> pd.DataFrame:
     """How evenly each variant calls the two classes over the validation folds (the paper's discussion of Table 3).
 
     folds: of `per_fold`. Columns: means of sensitivity and specificity; difference, of these two means, and the class

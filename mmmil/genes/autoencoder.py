@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+LR = 1e-3  # Adam's own default; the paper states none
 WINDOW = 32  # batches among which pairs are sorted by length
 
 
@@ -57,16 +58,16 @@ class MaskedMLP(nn.Module):
 class GeneSetAutoencoder:
     """Fit on training patients' (patient, set) pairs, transform any patient's into latents.
 
-    hidden, latent: widths of the network; epochs, lr (Adam), batch (pairs per step), seed: of its training; average:
+    hidden, latent: widths of the network; epochs, batch (pairs per step), seed: of its training; average:
     'element', all genes weigh alike, or 'set', all sets do, whatever their size. The same seed, data and number of
     threads give the same weights on a CPU, bit for bit. After `fit`, history holds the masked MSE by epoch.
     """
 
-    def __init__(self, hidden=256, latent=96, epochs=30, lr=1e-3, batch=256, seed=0, average="element"):
+    def __init__(self, hidden=256, latent=96, epochs=30, batch=256, seed=0, average="element"):
         if average not in ("element", "set"):
             raise ValueError(f"average is '{average}'; give 'element' or 'set'")
         self.hidden, self.latent, self.epochs = hidden, latent, epochs
-        self.lr, self.batch, self.seed, self.average = lr, batch, seed, average
+        self.batch, self.seed, self.average = batch, seed, average
         self.network: MaskedMLP | None = None
         self.history: dict[str, list[float]] = {}
 
@@ -87,7 +88,7 @@ class GeneSetAutoencoder:
             torch.manual_seed(self.seed)
             self.network = MaskedMLP(index.shape[1], self.hidden, self.latent)
         draw = torch.Generator().manual_seed(self.seed)
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr, fused=True)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=LR, fused=True)
         # With 'element' a constant, so that a gene weighs the same in a batch of short sets and in one of long sets.
         sizes = pairs.sizes.double()
         weight = (1 / (sizes if self.average == "set" else sizes.mean().expand_as(sizes))).to(pairs.flat.dtype)

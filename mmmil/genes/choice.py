@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmmil.genes.expression import Expression
 
 Library = Literal["go", "kegg", "genes"]
+MIN_CLASS_PATIENTS = 3  # of each class in every fold: a variance of fewer says nothing
 
 
 class GeneSetError(ValueError):
@@ -121,10 +122,10 @@ def _require_classes(p: Params, labels: pd.Series, folds: pd.Series) -> None:
     for fold in sorted(folds.unique()):
         fitted, _ = patients_of(p, labels, folds, fold)
         sizes = [int((labels[fitted] == c).sum()) for c in (0, 1)]
-        if min(sizes) < p.min_class_patients:
+        if min(sizes) < MIN_CLASS_PATIENTS:
             raise GeneSetError(
                 f"fold {fold} would be fitted on {sizes[0]} patients of {p.class_names[0]} and {sizes[1]} of "
-                f"{p.class_names[1]}, fewer than min_class_patients ({p.min_class_patients}): add patients, lower "
+                f"{p.class_names[1]}, fewer than {MIN_CLASS_PATIENTS} of each: add patients, lower "
                 "n_folds, or check class_values"
             )
 

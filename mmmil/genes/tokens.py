@@ -52,7 +52,7 @@ VECTOR = {"gene_scaling", "gene_clip", "single_genes"}
 SETS = {
     *("gene_set_fdr", "set_size_min", "set_size_max", "fallback_sets", "max_sets"),
     *("gene_order", "gene_scaling", "gene_clip", "token_scaling"),
-    *("latent_dim", "ae_hidden", "ae_epochs", "ae_lr", "ae_batch", "ae_loss"),
+    *("latent_dim", "ae_hidden", "ae_epochs", "ae_batch", "ae_loss"),
 }
 
 
@@ -225,7 +225,7 @@ def _make_latents(p, expression, sets, passed, fitted, covered, folder: Path) ->
 
     symbols = _union(sets)
     rows, own = rows_of(expression, covered), rows_of(expression, fitted)
-    model = GeneSetAutoencoder(p.ae_hidden, p.latent_dim, p.ae_epochs, p.ae_lr, p.ae_batch, p.seed, p.ae_loss)
+    model = GeneSetAutoencoder(p.ae_hidden, p.latent_dim, p.ae_epochs, p.ae_batch, p.seed, p.ae_loss)
     with _one_thread():
         latents, losses, errors = scaling.encode_sets(
             _levels(p, expression, symbols, own), symbols, sets, own, rows, model
@@ -267,7 +267,7 @@ def _levels(p, expression, symbols, own) -> np.ndarray:
 
 def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed: bool, **scale: np.ndarray) -> dict:
     if not np.isfinite(values).all():
-        raise GeneSetError("gene tokens are not finite: lower ae_lr, or use gene_scaling: zscore")
+        raise GeneSetError("gene tokens are not finite: use gene_scaling: zscore")
     np.savez(folder / "tokens.npz", tokens=values.astype(np.float32), **scale)
     (folder / "sets.json").write_text(json.dumps({"passed": passed, "genes": genes}, indent=1))
     return {"tokens": len(genes), "passed": passed}

@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from mmmil import record
 from mmmil.evaluation.bootstrap import interval
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.interpretation import attribution
 from mmmil.interpretation.attribution import Tokens
 from mmmil.simulate import truth as planted_truth
@@ -88,7 +89,7 @@ def _curves(t: Tokens, over: str, orders: int, seed: int) -> pd.DataFrame:
     return table.groupby(COLUMNS[:-1], sort=False, as_index=False)["prob"].mean()
 
 
-def areas(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def areas(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """Area under each curve, and how much better than a random order and than the gradient it is, patient by patient.
 
     Index over, direction, ranking; area is the mean over patients. over_random and over_gradient are paired
@@ -112,7 +113,7 @@ def areas(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
 
 
 # -- planted truth -----------------------------------------------------------------------------------------------
-def planted_tiles(study: Study, name: str, confidence: float = 0.95) -> pd.DataFrame:
+def planted_tiles(study: Study, name: str, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """AUROC of a model's scores for the tiles that carry planted nuclei, each patient once, by a model that never saw
     the patient.
 

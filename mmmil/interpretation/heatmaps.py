@@ -69,7 +69,7 @@ def of_each_class(study: Study) -> list[Heatmap]:
     first = next(iter(models.values()))
     require_both_classes(study.p, first.labels)
     found = []
-    for i in extract.exemplars(first, study.p.threshold):
+    for i in extract.exemplars(first):
         patient = first.patients[i]
         at = {name: model.patients.index(patient) for name, model in models.items()}
         n = len(bag_files.load_coords(study.bag_paths[patient])[0])  # padding stands last and has no place on the slide
@@ -149,7 +149,7 @@ def write(study: Study, patient: str, maps: dict[str, np.ndarray], folder: Path 
                 "the model was trained on other tiles: train it again"
             )
     label = study.p.class_names[study.labels[patient]]
-    figure = attention_on_slide(where, maps, f"{label}, {patient}", study.p.top_tiles)
+    figure = attention_on_slide(where, maps, f"{label}, {patient}")
     text = json.dumps(geojson(where, maps, patient), indent=1)
     png = record.write_atomically(folder / f"{patient}.png", lambda t: figure.savefig(t, format="png", dpi=150))
     return png, record.write_atomically(folder / f"{patient}.geojson", lambda t: t.write_text(text))

@@ -13,8 +13,11 @@ import pandas as pd
 from scipy import stats
 
 from mmmil.evaluation.bootstrap import interval
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.interpretation import attribution
 from mmmil.study import Study
+
+FURTHER = 2  # trainings with other seeds: three in all, of which every two are compared
 
 
 def attentions(study: Study, name: str, further: int) -> list[dict[str, np.ndarray]]:
@@ -34,7 +37,7 @@ def attentions(study: Study, name: str, further: int) -> list[dict[str, np.ndarr
     return found
 
 
-def across_seeds(study: Study, name: str, further: int = 2, confidence: float = 0.95) -> pd.DataFrame:
+def across_seeds(study: Study, name: str, further: int = FURTHER, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """Spearman's correlation between the rankings of seeds, one row per score: attention, gradient, and probability.
 
     For a score over tokens it is taken within each test patient for every two seeds, and averaged over the pairs; the

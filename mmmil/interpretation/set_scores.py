@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from mmmil import variants
 from mmmil.evaluation.bootstrap import drawn_scores, percentile_interval
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.genes import scaling
 from mmmil.genes import tokens as gene_tokens
 from mmmil.genes.choice import rows_of
@@ -72,7 +73,7 @@ def predictions(study: Study, name: str) -> pd.DataFrame:
     return pd.concat(frames).rename_axis("patient_id")
 
 
-def compare(table: pd.DataFrame, confidence: float = 0.95, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+def compare(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
     """AUROC of every score of `predictions` over all patients, and its difference to PLAIN on the same patients.
 
     Percentile bootstrap intervals, patients resampled within their class; the difference is paired. Scores of

@@ -17,6 +17,7 @@ from mmmil import params, results
 from mmmil import variants as variant_table
 from mmmil.evaluation import bootstrap, metrics, paired_tests
 from mmmil.evaluation import summary as summaries
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.evaluation.summary import estimate
 from mmmil.ledger.claims import Measured
 from mmmil.training import runs
@@ -195,7 +196,7 @@ class Results:
 
     def over_folds(self, a: pd.Series, b: pd.Series, of: str) -> Difference:
         """Mean of a less b over the folds, by the corrected t-test."""
-        tested = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, self.p.confidence)
+        tested = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, CONFIDENCE)
         if math.isnan(tested.low) and tested.difference:
             raise NotTestable(f"no interval for {of}: the difference is the same in every fold")
         return Difference(tested.difference, *((0.0, 0.0) if math.isnan(tested.low) else tested[1:3]), of)
@@ -203,14 +204,14 @@ class Results:
     def _difference(self, a: str, b: str, metric: str, split: str) -> paired_tests.Difference:
         if split == "val":
             left, right = (f[metric].to_numpy() for f in self.folds(a, b))
-            return paired_tests.corrected_t(left, right, 1 / self.p.n_folds, self.p.confidence)
+            return paired_tests.corrected_t(left, right, 1 / self.p.n_folds, CONFIDENCE)
         test = self.predictions[self.predictions["split"] == "test"]
         wide = test.pivot(index="patient_id", columns="variant", values="prob")
         if wide[[a, b]].isna().any(axis=None):
             raise NotTestable(f"failed: {a} and {b} did not predict the same test patients")
         label = test.drop_duplicates("patient_id").set_index("patient_id")["label"].reindex(wide.index)
         one, other = wide[a].to_numpy(), wide[b].to_numpy()
-        settings = {"threshold": self.p.threshold, "confidence": self.p.confidence, "seed": self.p.seed}
+        settings = {"threshold": self.p.threshold, "confidence": CONFIDENCE, "seed": self.p.seed}
         return bootstrap.paired_bootstrap(label.to_numpy(), one, other, metric=metric, **settings)
 
 

@@ -39,11 +39,9 @@ def _model():
     from mmmil.models import bag_model
     from mmmil.models import fusion as models_fusion
 
-    settings = {name: field.default for name, field in schema.Model.model_fields.items()}
+    width = schema.Model.model_fields["width"].default
     latent = schema.Genes.model_fields["latent_dim"].default
-    fusion = models_fusion.MultimodalMIL(
-        "dual", _encoder("reduced").channels, latent, 10, settings["width"], settings["heads"]
-    )
+    fusion = models_fusion.MultimodalMIL("dual", _encoder("reduced").channels, latent, 10, width)
     return bag_model.BagModel(fusion, _encoder("reduced"))
 
 

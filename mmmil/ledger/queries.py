@@ -10,6 +10,7 @@ from pathlib import Path
 import scipy  # its parts are loaded where they are first used
 
 from mmmil import schema
+from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.genes.set_names import is_set
 from mmmil.ledger.claims import Claim, Query
 from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results, shown_metric
@@ -70,7 +71,7 @@ def _spread(query: Query, results: Results) -> Answer:
             of = f"log SD, {wide} − {narrow}, {shown_metric(metric)}"
             if s == 0 or t == 0:
                 raise NotTestable(f"{shown_metric(metric)} of {narrow if s == 0 else wide} is the same in every fold")
-            half = math.log(scipy.stats.f.ppf((1 + results.p.confidence) / 2, k - 1, k - 1)) / 2
+            half = math.log(scipy.stats.f.ppf((1 + CONFIDENCE) / 2, k - 1, k - 1)) / 2
             ratio = math.log(t / s)
             differences.append(Difference(ratio, ratio - half, ratio + half, of))
     return Answer(differences=differences)

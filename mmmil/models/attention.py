@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from nystrom_attention import NystromAttention
 from torch import Tensor, nn
 
+HEADS = 8  # as TransMIL; the paper does not say
 # All rows of the attention, or those of the first token only, which is the class token where there is one.
 ReturnAtt = bool | Literal["first"]
 
@@ -36,7 +37,7 @@ def scaled_scores(q: Tensor, k: Tensor, keys: Tensor | None = None) -> Tensor:
 class ExactSelfAttention(nn.Module):
     """Multi-head scaled dot-product attention: softmax(Q K^T / sqrt(D)) V. At 64 tokens this is the fast one."""
 
-    def __init__(self, width: int, heads: int = 8, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int = HEADS, dropout: float = 0.0):
         super().__init__()
         self.heads = heads
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
@@ -147,7 +148,7 @@ def self_attention(width: int, heads: int, kind: str, landmarks: int, dropout: f
 class CrossAttention(nn.Module):
     """One modality's summary asks the other modality's tokens: softmax(q K^T / sqrt(D)) V (Proposed Method)."""
 
-    def __init__(self, width: int, heads: int = 8, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int = HEADS, dropout: float = 0.0):
         super().__init__()
         self.heads = heads
         self.norm_query, self.norm_tokens = nn.LayerNorm(width), nn.LayerNorm(width)

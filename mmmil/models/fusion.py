@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmil.models.attention import CrossAttention, ReturnAtt, self_attention
+from mmmil.models.attention import HEADS, CrossAttention, ReturnAtt, self_attention
 
 
 class TransLayer(nn.Module):
@@ -112,7 +112,7 @@ class MultimodalMIL(nn.Module):
         gene_dim: int = 0,
         n_sets: int = 0,
         width: int = 96,
-        heads: int = 8,
+        heads: int = HEADS,
         attention: str = "exact",
         landmarks: int = 64,
         dropout: float = 0.1,

@@ -98,7 +98,6 @@ def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int) -> n
         gene_dim,
         n_sets,
         width=p.width,
-        heads=p.heads,
         attention=p.attention,
         landmarks=p.landmarks,
         dropout=p.dropout,

@@ -28,6 +28,7 @@ from mmmil.simulate.slides import BLOCK, Slide, rng
 from mmmil.simulate.truth import SimulationError
 
 MAKER = "mmmil.simulate"
+MPP = 0.5  # µm per px at level 0: a scan at 20x
 LITTLE_RADIUS = 80  # px of tissue on the slide that has too little: a tile or two, whatever the task asks for
 TABLES = ["gdc_sample_sheet.tsv", "clinical.tsv", "mpp.csv", "go.gmt", "kegg.gmt"]
 TRUTH = ["patients.csv", "genes.csv", "sets.csv", "regions.csv", "cohort.json"]
@@ -57,7 +58,7 @@ def slide(p: Params, i: int, patient: pd.Series) -> Slide:
         planted_share=share * p.sim_image_share,
         radius=LITTLE_RADIUS if patient.little_tissue else None,
         pen=bool(patient.pen),
-        mpp=p.sim_mpp,
+        mpp=MPP,
         states_mpp=bool(patient.has_mpp),
         site_tint=tuple(site.normal(0, [0.07, 0.07, 0.04, 0.04])),
     )
@@ -102,7 +103,7 @@ def _write_tables(folder: Path, p: Params, table: pd.DataFrame, facts: dict) -> 
     csv(sample_sheet(p, table), "gdc_sample_sheet.tsv", "\t")
     csv(clinical(p, table), "clinical.tsv", "\t")
     silent = table.loc[~table["has_mpp"].astype(bool), "slide_id"]  # what `mpp_table` is for
-    csv(pd.DataFrame({"wsi": silent + ".svs", "mpp": p.sim_mpp}), "mpp.csv")
+    csv(pd.DataFrame({"wsi": silent + ".svs", "mpp": MPP}), "mpp.csv")
     for library in ("go", "kegg"):
         record.write_atomically(
             folder / f"{library}.gmt", lambda path, lib=library: synthetic_genes.write_gmt(path, model, lib)

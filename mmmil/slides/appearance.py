@@ -18,7 +18,7 @@ from mmmil.slides.files import SlideError
 
 LONGEST = 1024  # px, longest side of the thumbnail
 BLOCK = 2048  # px, side of what is read at a time
-SHARP_AT = 0.5  # µm per px at which min_sharpness holds
+SHARP_AT = 0.5  # µm per px at which quality.MIN_SHARPNESS holds
 STAINED = 0.10  # difference between the channels' OD from which a pixel is tissue
 MIN_BRIGHTNESS = 60.0  # median grey value: 99 in the densest H&E tile at hand, 2 in DAPI on its dark ground
 

@@ -16,6 +16,7 @@ from mmmil.slides.files import SlideError
 
 SUMMARY = ["patient_id", "slide_id", "slide_path", "width", "height", "mpp", "um_per_tile"]
 SUMMARY += ["candidates", "valid", "used", "bag", "problem"]
+MIN_TILES = 16  # with n_tiles 0: a patient with fewer valid ones would make the bags of all others too small
 
 
 class TilingError(SlideError):
@@ -75,17 +76,17 @@ def _bag_slide(row: dict, slide_path: Path, p: Params, n_tiles: int) -> dict:
 
 
 def common_number(valid: pd.Series, p: Params) -> int:
-    """Tiles per patient: n_tiles, or the largest number that every patient with at least min_tiles can give.
+    """Tiles per patient: n_tiles, or the largest number that every patient with at least MIN_TILES can give.
 
-    valid: valid tiles per slide that could be read. Raises TilingError where nobody has min_tiles.
+    valid: valid tiles per slide that could be read. Raises TilingError where nobody has MIN_TILES.
     """
     if p.n_tiles:
         return p.n_tiles
-    enough = valid[valid >= p.min_tiles]
+    enough = valid[valid >= MIN_TILES]
     if enough.empty:
         most = f"the most is {valid.max()}" if len(valid) else "no slide could be read"
         raise TilingError(
-            f"no patient has min_tiles ({p.min_tiles}) valid tiles, {most}; lower min_tiles or tissue_percent"
+            f"no patient has {MIN_TILES} valid tiles, {most}; lower tissue_percent, or say n_tiles yourself"
         )
     return int(enough.min())
 
@@ -111,8 +112,8 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
     read = [row for row in rows if not row["problem"]]
     if read:
         n_tiles = common_number(pd.Series([row["valid"] for row in read]), p)
-        least = 1 if p.few_tiles == "pad" else (n_tiles if p.n_tiles else p.min_tiles)
-        asked = {1: "none at all"}.get(least, f"fewer than {'n_tiles' if p.n_tiles else 'min_tiles'} ({least})")
+        least = 1 if p.few_tiles == "pad" else (n_tiles if p.n_tiles else MIN_TILES)
+        asked = {1: "none at all"}.get(least, f"fewer than n_tiles ({least})" if p.n_tiles else f"fewer than {least}")
         for row in read:
             if row["valid"] < least:
                 row["problem"] = f"{row['valid']} valid tiles, {asked}"

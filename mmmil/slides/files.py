@@ -145,18 +145,16 @@ class Geometry:
         return self.level0_magnification * self.mpp_level0 / self.mpp
 
 
-def geometry(
-    slide, path: Path, tile_px: int, level: int = 0, magnification: float = 0, mpp: float = 0, mpp_table=None
-) -> Geometry:
-    """Geometry of tiles by pyramid level, or by objective power, or by µm per px (0: not by it).
+def geometry(slide, path: Path, tile_px: int, level: int = 0, mpp: float = 0, mpp_table=None) -> Geometry:
+    """Geometry of tiles by pyramid level, or by µm per px (0: by level).
 
     Tiles at a level are its own pixels. Otherwise the grid lies on level 0, as in histolab's GridTiler(mpp=), and a
     tile is read from the smallest level that is fine enough and resized. Raises SlideError for a level that the
-    slide lacks, a power it does not state, and a scale finer than its pixels.
+    slide lacks, and for a scale finer than its pixels.
     """
     base = microns_per_pixel(slide, path, mpp_table or {})
     power = objective_power(slide)
-    if not magnification and not mpp:
+    if not mpp:
         if level >= slide.level_count:
             raise SlideError(
                 f"{path}: has {slide.level_count} levels, counted from 0; tile_level {level} is none of them"
@@ -164,13 +162,11 @@ def geometry(
         factor = slide.level_downsamples[level]
         size0 = round(tile_px * factor)
         return Geometry(tile_px, level, tile_px, size0, level, base * factor, base, power or float(round(10 / base)))
-    if magnification and not power:
-        raise SlideError(f"{path}: states no objective power, tile_magnification cannot be used; set tile_mpp instead")
-    factor = mpp / base if mpp else power / magnification
+    factor = mpp / base
     if factor < 0.95:
-        asked = f"tile_mpp {mpp}" if mpp else f"tile_magnification {magnification}"
         raise SlideError(
-            f"{path}: {asked} is finer than the slide's pixels ({base:.4f} µm per px); enlarging would invent detail"
+            f"{path}: tile_mpp {mpp} is finer than the slide's pixels ({base:.4f} µm per px); "
+            "enlarging would invent detail"
         )
     return resampled(slide, tile_px, int(tile_px * factor), base, power)
 

@@ -21,6 +21,10 @@ from mmmil.slides.files import SlideError
 from mmmil.sources import barcodes
 
 COLUMNS = ["patient_id", "slide_id", "check", "value", "unit", "limit", "flagged", "note"]
+# Limits above or below which something is reported; a reader sees the value beside the limit, and judges.
+MIN_TISSUE_PERCENT = 2.0  # of the thumbnail
+MAX_PEN_PERCENT = 0.5  # of the thumbnail
+MIN_SHARPNESS = 30.0  # variance of the Laplacian of a tile's grey values, median over tiles, at appearance.SHARP_AT
 TILES = 16  # of a bag, on which sharpness is measured
 MIN_HE_SHARE = 90.0  # % of the tissue: at least 99 in the H&E slides and TCGA tiles at hand
 MAX_SCALE_ERROR = 5.0  # %, between mpp_table and file
@@ -34,7 +38,7 @@ def _finding(check: str, value: float, unit: str, limit: float, flagged: bool, n
     return {"check": check, "value": value, "unit": unit, "limit": limit, "flagged": bool(flagged), "note": note}
 
 
-def _colours(image: np.ndarray, p: Params, valid: int | None) -> list[dict]:
+def _colours(image: np.ndarray, valid: int | None) -> list[dict]:
     pens = appearance.pen_masks(image)
     tissue = appearance.tissue_mask(image, pens)
     inks = sorted(((100 * float(mask.mean()), colour) for colour, mask in pens.items()), reverse=True)
@@ -51,13 +55,13 @@ def _colours(image: np.ndarray, p: Params, valid: int | None) -> list[dict]:
     tiles = "" if valid is None else f"{valid} valid tiles"
     told = ", ".join(f"{colour} {percent:.1f} %" for percent, colour in inks if percent >= 0.05)
     return [
-        _finding("tissue", area, "%", p.min_tissue_percent, area < p.min_tissue_percent, tiles),
-        _finding("pen", ink, "%", p.max_pen_percent, ink > p.max_pen_percent, told),
+        _finding("tissue", area, "%", MIN_TISSUE_PERCENT, area < MIN_TISSUE_PERCENT, tiles),
+        _finding("pen", ink, "%", MAX_PEN_PERCENT, ink > MAX_PEN_PERCENT, told),
         _finding("H&E", share, "%", MIN_HE_SHARE, share < MIN_HE_SHARE, stained),
     ]
 
 
-def _blur(bag_path: Path | str | None, p: Params) -> dict:
+def _blur(bag_path: Path | str | None) -> dict:
     value, told = float("nan"), "no tiles"
     if bag_path:
         with h5py.File(bag_path) as file:
@@ -65,7 +69,7 @@ def _blur(bag_path: Path | str | None, p: Params) -> dict:
             picked = real[np.linspace(0, len(real) - 1, min(TILES, len(real))).round().astype(int)]
             mpp = float(file["imgs"].attrs.get("mpp", appearance.SHARP_AT))
             value, told = appearance.sharpness(file["imgs"][picked], mpp), f"{len(picked)} tiles at {mpp:.3g} µm/px"
-    return _finding("blur", value, "grey²", p.min_sharpness, value < p.min_sharpness, told)
+    return _finding("blur", value, "grey²", MIN_SHARPNESS, value < MIN_SHARPNESS, told)
 
 
 def _frozen(name: str) -> dict:
@@ -104,8 +108,8 @@ def examine(
     found = [_finding("brightfield", appearance.brightness(image), "grey", appearance.MIN_BRIGHTNESS, not lit, told)]
     return [
         *found,
-        *(_colours(image, p, valid) if lit else []),
-        _blur(bag_path, p),
+        *(_colours(image, valid) if lit else []),
+        _blur(bag_path),
         _frozen(path.name),
         _scale(path, p),
     ]
@@ -120,7 +124,6 @@ def _findings(slide_id: str, slide_path: Path, bag: str, valid: int | None, p: P
             "bag": Path(bag).parent.name if bag else "",
             "valid": valid,
             "mpp": _mpp_listed(slide_path, p),
-            **p.stage("quality"),
             "versions": record.versions("opencv-python-headless", "openslide-bin"),
         }
 

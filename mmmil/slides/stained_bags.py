@@ -15,6 +15,8 @@ from mmmil import record
 from mmmil.params import Params
 from mmmil.slides.stain import StainReference, fit, normalised
 
+TILES = 32  # of training patients that a reference is made of: a tile of most patients of a small cohort, and fast
+
 
 def _real(file: h5py.File) -> np.ndarray:
     """Indices of a bag's tiles that are no padding."""
@@ -35,12 +37,12 @@ def _drawn(p: Params, bags: pd.Series, training: list[str], fold: int) -> Iterat
 
 
 def reference_tiles(p: Params, bags: pd.Series, training: list[str], fold: int) -> np.ndarray:
-    """The tiles (stain_tiles or all there are, px, px, 3) that the reference of a fold is fitted on.
+    """The tiles (TILES or all there are, px, px, 3) that the reference of a fold is fitted on.
 
     bags: patient -> HDF5 file; training: the fold's training patients, of whom alone tiles are drawn.
     """
     tiles = []
-    for (patient, tile), _ in zip(_drawn(p, bags, training, fold), range(p.stain_tiles), strict=False):
+    for (patient, tile), _ in zip(_drawn(p, bags, training, fold), range(TILES), strict=False):
         with h5py.File(bags[patient]) as file:
             tiles.append(file["imgs"][tile])
     return np.array(tiles)
@@ -59,7 +61,6 @@ def reference_of(p: Params, bags: pd.Series, training: list[str], fold: int) -> 
         "fold": fold,
         "seed": p.seed,
         "kind": p.stain,
-        "stain_tiles": p.stain_tiles,
         **_made_by(),
     }
 

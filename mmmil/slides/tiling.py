@@ -46,7 +46,6 @@ def find_candidates(
     path: Path,
     tile_px: int = 256,
     level: int = 0,
-    magnification: float = 0,
     mpp: float = 0,
     tissue_percent: float = 90.0,
     mpp_table: dict | None = None,
@@ -64,7 +63,7 @@ def find_candidates(
         if coords_file:
             coords, g = coordinates.read(coords_file, slide, path, tile_px, mpp_table or {})
         else:
-            g = slide_files.geometry(slide, path, tile_px, level, magnification, mpp, mpp_table)
+            g = slide_files.geometry(slide, path, tile_px, level, mpp, mpp_table)
         try:
             if not coords_file:
                 coords = _grid(slide, g)
@@ -176,7 +175,7 @@ def candidates_of(slide_path: Path | str, folder: Path, p: Params, threads: int 
     inputs = {
         "slide": slide_files.slide_fingerprint(slide_path),
         "tile_px": p.tile_px,
-        "scale": [p.tile_level, p.tile_magnification, p.tile_mpp],
+        "scale": [p.tile_level, p.tile_mpp],
         "tissue_percent": p.tissue_percent,
         "mpp": slide_files.table_mpp(slide_path, table),
         "coords": record.file_digest(coords_file) if coords_file else None,
@@ -184,7 +183,7 @@ def candidates_of(slide_path: Path | str, folder: Path, p: Params, threads: int 
     }
 
     def make(unfinished: Path) -> dict:
-        scale = (p.tile_level, p.tile_magnification, p.tile_mpp)
+        scale = (p.tile_level, p.tile_mpp)
         found = find_candidates(slide_path, p.tile_px, *scale, p.tissue_percent, table, coords_file, threads)
         coordinates.write(
             unfinished / "candidates.h5",

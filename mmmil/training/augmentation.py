@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+JITTER = 0.05  # each channel's gain is 1 ± this and its shift ± half of it: mild, so that stains stay stains
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -19,14 +21,14 @@ class Draws:
         return Draws(self.turn[which], self.colour[which])
 
 
-def draw(n: int, jitter: float, generator: torch.Generator) -> Draws:
-    """Draws for `n` patients: a turn, and per channel a gain of 1 ± jitter and a shift of ± jitter/2, uniform.
+def draw(n: int, generator: torch.Generator) -> Draws:
+    """Draws for `n` patients: a turn, and per channel a gain of 1 ± JITTER and a shift of ± JITTER/2, uniform.
 
     They come from the generator of a CPU, so that they are the same on every device and for any number of processes.
     """
     turn = torch.randint(0, 8, (n,), generator=generator)
     by = 2 * torch.rand((n, 2, 3), generator=generator) - 1
-    return Draws(turn, torch.tensor([1.0, 0.0])[:, None] + by * torch.tensor([jitter, jitter / 2])[:, None])
+    return Draws(turn, torch.tensor([1.0, 0.0])[:, None] + by * torch.tensor([JITTER, JITTER / 2])[:, None])
 
 
 def turned(tiles: Tensor, turn: Tensor) -> Tensor:

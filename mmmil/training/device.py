@@ -21,6 +21,8 @@ from mmmil.params import Params
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+CPU_THREADS = 1  # of one training: another number sums in another order, and results would not be bit-identical
+
 
 class DeviceError(RuntimeError):
     """The device that was asked for is not here; says what to set."""
@@ -34,7 +36,7 @@ def make_fabric(p: Params) -> Fabric:
     from lightning_fabric import Fabric  # loads torch._dynamo, seconds that only computing a model is worth
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # importing it has set INFO
-    torch.set_num_threads(p.cpu_threads)
+    torch.set_num_threads(CPU_THREADS)
     cuda, precision = uses_gpu(p), precision_of(p)
     processes, of_a_node = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if processes > 1:

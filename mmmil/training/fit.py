@@ -110,9 +110,9 @@ def fit(
             order = torch.tensor(train)[torch.randperm(len(train), generator=generator)]
             losses, batches = [], order.split(p.batch_size)
             for batch in batches:
-                draws = augmentation.draw(len(batch), p.colour_jitter, generator) if augment else None
+                draws = augmentation.draw(len(batch), generator) if augment else None
                 try:
-                    loss = _loss(fabric, model, inputs, labels, batch, weights, p.label_smoothing, draws)
+                    loss = _loss(fabric, model, inputs, labels, batch, weights, draws)
                     optimizer.zero_grad()
                     fabric.backward(loss)
                 except Exception as error:
@@ -143,7 +143,7 @@ def compile_encoder(model: nn.Module, p: Params) -> None:
         model.tile_encoder.compile()
 
 
-def _loss(fabric, model, inputs, labels, batch, weights, smoothing, draws) -> Tensor:
+def _loss(fabric, model, inputs, labels, batch, weights, draws) -> Tensor:
     """Weighted cross-entropy of a batch; over several processes the mean of what each returns is that of the batch.
 
     A model that reads labels (CLAM) gives the loss of its instances as well.
@@ -162,7 +162,7 @@ def _loss(fabric, model, inputs, labels, batch, weights, smoothing, draws) -> Te
         given["labels"] = target
     logits, _, *instances = model(**given)
     weights = weights.to(fabric.device)
-    each = F.cross_entropy(logits.float(), target, weights, reduction="none", label_smoothing=smoothing)
+    each = F.cross_entropy(logits.float(), target, weights, reduction="none")
     share = share.to(fabric.device)
     loss = (each * share).sum() / weights[labels[batch].to(fabric.device)].sum()
     if instances:

@@ -125,10 +125,8 @@ def _settings(p: Params, v: Variant) -> dict:
     if v.backbone != "features":
         settings.pop("mil_features")
     if not v.is_trained_end_to_end:
-        for name in ("augment", "colour_jitter", "tile_chunk", "batch_norm", "compile"):
+        for name in ("augment", "tile_chunk", "batch_norm", "compile"):
             settings.pop(name)
-    elif not p.augment:
-        settings.pop("colour_jitter")
     if v.backbone != "reduced":
         settings.pop("kept_channels")
     if not v.is_trained_end_to_end:
@@ -136,8 +134,6 @@ def _settings(p: Params, v: Variant) -> dict:
     if not v.uses_genes:
         settings.pop("set_embedding"), settings.pop("gene_dropout")
     settings["gene_encoder"] = "trained" if v.trains_gene_encoder(p) else "frozen"
-    if p.attention == "exact":
-        settings.pop("landmarks")
     return settings
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmmil import params, study
+from mmmil import paper, params, study
 from mmmil.cohort import build as cohorts
 from mmmil.cohort.build import CohortError
 from mmmil.simulate import cohort as synthetic
@@ -581,19 +581,18 @@ def test_splits_are_written_as_clam_reads_them(tmp_path):
 
 
 # -- beside the paper --------------------------------------------------------------------------------------------
-def test_receipts(own):
-    p = own(paper_patients=[10, 5])
+def test_patients_beside_the_papers(own, monkeypatch):
+    p = own()
     made = cohorts.build(p)
+    assert cohorts.beside_paper(made, p) is None, "classes that the paper does not have"
+    monkeypatch.setattr(paper, "PATIENTS", {("low", "high"): (10, 5)})
     assert cohorts.beside_paper(made, p).to_dict("list") == {
         "class": ["low", "high"],
         "in the paper": [10, 5],
         "found": [N, N],
         "difference": [N - 10, N - 5],
     }
-    assert cohorts.beside_paper(made, own()) is None
-    assert cohorts.beside_paper(made, own(paper_patients=[10, 5], synthetic=True)) is None
-    with pytest.raises(CohortError, match=r"paper_patients holds 1 number\(s\); give one for each of low and high"):
-        cohorts.beside_paper(made, own(paper_patients=[10]))
+    assert cohorts.beside_paper(made, own(synthetic=True)) is None
 
 
 # -- a study on a synthetic cohort -------------------------------------------------------------------------------
@@ -607,7 +606,7 @@ def test_flow_of_a_synthetic_study(tmp_path):
     slides, aliquots = 24 + 6 + 4 + 3 + 3, 24 + 4 + 2
     files = {"file": (slides + aliquots,) * 2, "slide": (slides, 24 + 3), "expression": (aliquots, 24)}
     counted(s.cohort, {**files, "label": (27, 26), "incomplete": (26, 24), "tiles": (24, len(s.cohort))})
-    assert cohorts.beside_paper(s.cohort, p) is None and p.paper_patients
+    assert cohorts.beside_paper(s.cohort, p) is None and tuple(p.class_names) in paper.PATIENTS
     study.write(s)
     written = pd.read_csv(tmp_path / "results/flow.csv")
     assert written.to_dict("list") == s.cohort.flow.to_dict("list")
@@ -717,7 +716,7 @@ def test_real_lung_labels_as_an_own_table(real_data, tmp_path):
         (tmp_path / name).write_text("x")
     table.to_csv(tmp_path / "lung.csv", index=False)
     classes = {"class_names": ["LUAD", "LUSC"], "class_values": [["adenocarcinoma"], ["squamous"]]}
-    p = check(tmp_path, cohort_table="lung.csv", inputs="slides", paper_patients=[465, 476], **classes)
+    p = check(tmp_path, cohort_table="lung.csv", inputs="slides", **classes)
     made = cohorts.build(p)
     assert [(made.labels == c).sum() for c in (0, 1)] == [467, 474]
     assert made.patients["slide_id"].to_dict() == {cells["patient"]: cells["slide"] for cells in rows}

@@ -17,9 +17,10 @@ def project(tmp_path, monkeypatch):
     return folder
 
 
-def test_every_open_setting_stands_under_one_topic():
-    named = [name for _, names in unsaid.TOPICS.values() for name in names]
-    assert len(named) == len(set(named)) and set(named) == schema.UNSTATED
+def test_every_open_setting_stands_under_its_topic(project):
+    text = unsaid.unsaid()
+    assert set(unsaid.TOPICS) == set(schema.UNSTATED.values())
+    assert all(text.count(f"| `{name}` |") == 1 for name in schema.UNSTATED)
 
 
 def test_every_value_tried_is_legal_and_differs_from_the_demo():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmmil.genes.autoencoder import GeneSetAutoencoder, MaskedMLP, _Pairs, index_table
+from mmmil.genes.autoencoder import LR, GeneSetAutoencoder, MaskedMLP, _Pairs, index_table
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def padded(model, level, index, epochs):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.seed)
         network = MaskedMLP(index.shape[1], model.hidden, model.latent)
-    optimizer = torch.optim.Adam(network.parameters(), lr=model.lr)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR)
     draw = torch.Generator().manual_seed(model.seed)
     for _ in range(epochs):
         for batch in model._batches(_Pairs(level, index), draw):

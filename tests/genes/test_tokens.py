@@ -268,7 +268,7 @@ def test_what_cannot_work_is_told_before_anything_is_fitted(p, expression, monke
     elif what == "too few":  # of class 1, three are left in training when fold 2 is held out
         folds = FOLDS.mask((LABELS == 1) & (FOLDS != 2) & (FOLDS >= 0), -1)
         folds[[patient for patient in PATIENTS if LABELS[patient] == 1 and FOLDS[patient] == 1][:2]] = 1
-        message = r"fold 2 would be fitted on 12 patients of A and 2 of B, fewer than min_class_patients .3."
+        message = r"fold 2 would be fitted on 12 patients of A and 2 of B, fewer than 3 of each"
     elif what == "empty":
         kegg.write_text("\n")
         message = "kegg.gmt: no gene set in it"

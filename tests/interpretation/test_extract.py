@@ -119,7 +119,7 @@ def test_rollout_needs_layers_of_self_attention():
 SMALL = {
     **{"sim_patients": 30, "sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "n_folds": 2, "test_fraction": 0.4},
     **{"n_tiles": 4, "tile_px": 64, "apoz_tiles": 16, "epochs": 1, "ae_epochs": 2, "ae_hidden": 16, "latent_dim": 8},
-    **{"width": 16, "heads": 2, "single_genes": 64, "gene_set_fdr": 1e-300, "fallback_sets": 9},
+    **{"width": 16, "single_genes": 64, "gene_set_fdr": 1e-300, "fallback_sets": 9},
 }
 
 
@@ -373,7 +373,7 @@ def test_planted_sets_are_attended_to_where_they_differ(tmp_path, monkeypatch):
     planted = {"sim_patients": 60, "sim_effect": 1.5, "sim_image_share": 0.9, "epochs": 20, "ae_epochs": 5}
     s = make(
         tmp_path,
-        **SMALL | planted | {"fallback_sets": 1000, "latent_dim": 24, "width": 48, "ae_hidden": 32, "heads": 8},
+        **SMALL | planted | {"fallback_sets": 1000, "latent_dim": 24, "width": 48, "ae_hidden": 32},
     )
     attention, tables = gene_sets.analyse(s, "dual_go")
     found = gene_sets.planted_auroc(attention, tables, truth.planted_sets(s.p, "go"))

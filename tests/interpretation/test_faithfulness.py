@@ -152,7 +152,7 @@ def trained(tmp_path_factory):
         workers=2,
         **{"variants": ["dual_go", "go", "baseline_genes"], "sim_patients": 30, "sim_slide_px": 512, "sim_genes": 500},
         **{"sim_sets": 16, "sim_image_share": 0.5, "n_tiles": 6, "n_folds": 2, "epochs": 2, "apoz_tiles": 16},
-        **{"ae_epochs": 3, "ae_hidden": 16, "latent_dim": 16, "width": 32, "heads": 4},
+        **{"ae_epochs": 3, "ae_hidden": 16, "latent_dim": 16, "width": 32},
     )
 
 

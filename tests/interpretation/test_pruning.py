@@ -19,8 +19,8 @@ def noise_study(folder, **values):
     p = params.load(
         "nsclc",
         "demo",
-        **{"n_folds": 2, "n_tiles": 2, "epochs": 1, "apoz_tiles": 64, "width": 24, "heads": 2},
-        **{"results_dir": str(folder / "results"), "cpu_threads": 1} | values,
+        **{"n_folds": 2, "n_tiles": 2, "epochs": 1, "apoz_tiles": 64, "width": 24},
+        **{"results_dir": str(folder / "results")} | values,
     )
     patients = [f"P{i:02d}" for i in range(12)]
     folds = pd.Series([-1] * 4 + [0, 1] * 4, index=patients)

@@ -60,7 +60,7 @@ def make_study(tmp_path):
                 file["mask"] = np.array(dict(masks).get(patient, [True] * len(tiles)))
                 for dataset in file.values():
                     dataset.attrs.update({"mpp": 0.5, "name": patient})
-        defaults = {"stain": "reinhard", "stain_tiles": 8, "n_folds": 2}
+        defaults = {"stain": "reinhard", "n_folds": 2}
         patients = list(pixels)
         return SimpleNamespace(
             p=params.load("lgg", "demo", results_dir=str(results), **defaults | settings),
@@ -176,9 +176,10 @@ def test_the_reference_is_fitted_again_where_a_training_patient_changed(make_stu
     assert reference_of(study, 0) == reference_of(study, 0) != reference_of(changed, 0)
 
 
-def test_reference_tiles_are_drawn_by_seed_one_per_patient_first(make_study, pixels):
+def test_reference_tiles_are_drawn_by_seed_one_per_patient_first(make_study, pixels, monkeypatch):
     def drawn(n, seed=0, fold=0):
-        return reference_tiles(make_study(pixels, stain_tiles=n, seed=seed), fold)
+        monkeypatch.setattr(stained_bags, "TILES", n)
+        return reference_tiles(make_study(pixels, seed=seed), fold)
 
     def owners(tiles):
         return [p for tile in tiles for p, own in pixels.items() if (own == tile).all((1, 2, 3)).any()]
@@ -224,7 +225,7 @@ def test_padding_is_neither_fitted_on_nor_changed(make_study, pixels):
     red[:, ::2, ::2] = (120, 30, 90)
     masks = {patient: [True] * 6 + [False] * 2 for patient in pixels}
     padded = {patient: np.concatenate([tiles, red]) for patient, tiles in pixels.items()}
-    study = make_study(padded, masks=masks, stain_tiles=100)
+    study = make_study(padded, masks=masks)
     assert len(reference_tiles(study, 0)) == 24
     assert not (reference_tiles(study, 0) == red[0]).all((1, 2, 3)).any()
     path = bags_of(study, 0)[0]

@@ -88,12 +88,9 @@ def test_threads_change_nothing(svs):
 
 
 def test_tiles_at_another_scale_cover_the_same_tissue(svs):
-    level, power, mpp = (
-        tiling.find_candidates(svs, 64, **kind) for kind in ({"level": 1}, {"magnification": 5}, {"mpp": 2.0})
-    )
-    for found in (power, mpp):
-        assert found.attributes["patch_size_level0"] == level.attributes["patch_size_level0"] == 256
-        assert found.attributes["mpp"] == 2.0 and found.valid.sum() == pytest.approx(level.valid.sum(), abs=4)
+    level, found = tiling.find_candidates(svs, 64, level=1), tiling.find_candidates(svs, 64, mpp=2.0)
+    assert found.attributes["patch_size_level0"] == level.attributes["patch_size_level0"] == 256
+    assert found.attributes["mpp"] == 2.0 and found.valid.sum() == pytest.approx(level.valid.sum(), abs=4)
     between = tiling.find_candidates(svs, 64, mpp=1.5)
     assert between.attributes["patch_size_level0"] == 192 and between.attributes["size"] == 192
     tiles = tiling.read_tiles(svs, between.coords[between.valid][:3], between.attributes)
@@ -161,13 +158,17 @@ def test_too_few_tiles_are_a_reason_an_error_or_padded(cohort, p):
     assert len(bag_files.load_coords(padded["bag"].iloc[3])[0]) == few
 
 
-def test_the_number_that_all_patients_can_give(cohort, p):
-    table = bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=4))
+def test_the_number_that_all_patients_can_give(cohort, p, monkeypatch, code_replaced):
+    p = p.override(n_tiles=0)
+    monkeypatch.setattr(bags, "MIN_TILES", 4)
+    table = bags.tile_cohort(cohort, p)
     valid = table["valid"].tolist()
-    assert set(table["used"].iloc[:3]) == {min(valid[:3])} and table["problem"].iloc[3].endswith("min_tiles (4)")
-    with pytest.raises(TilingError, match="no patient has min_tiles"):
-        bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=5000))
-    everyone = bags.tile_cohort(cohort, p.override(n_tiles=0, min_tiles=1))
+    assert set(table["used"].iloc[:3]) == {min(valid[:3])} and table["problem"].iloc[3].endswith("fewer than 4")
+    monkeypatch.setattr(bags, "MIN_TILES", 5000)
+    with pytest.raises(TilingError, match="no patient has 5000 valid tiles"):
+        bags.tile_cohort(cohort, p)
+    monkeypatch.setattr(bags, "MIN_TILES", 1)
+    everyone = bags.tile_cohort(cohort, p)
     assert set(everyone["used"]) == {valid[3]}
 
 

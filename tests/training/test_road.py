@@ -195,7 +195,7 @@ def test_planted_tiles_and_sets_are_where_the_truth_says(planted):
 
 def test_padded_and_stained_bags_are_trained_on_and_padding_gets_no_attention(planted, tmp_path):
     s, _ = planted
-    more = {"n_tiles": 28, "few_tiles": "pad", "stain": "reinhard", "stain_tiles": 4, "epochs": 1}
+    more = {"n_tiles": 28, "few_tiles": "pad", "stain": "reinhard", "epochs": 1}
     padded = study.load(s.p.override(**more, results_dir=str(tmp_path)), workers=2)
     masks = padded.tile_masks
     assert set(padded.patients) >= set(s.patients) and (~masks).any() and masks.any(1).all()

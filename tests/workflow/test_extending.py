@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 from scipy import stats
 from sklearn import metrics
 
-from mmmil import params, variants
+from mmmil import variants
 from tests import book_stubs
 
 ROWS = """        Variant("self_genes", "single genes, self-attention", "reduced", "genes", "self", ("11",)),
@@ -117,13 +117,13 @@ def test_a_page_whose_model_failed_says_so_and_shows_the_rest(built):
     assert "WSI, UIB-reduced + APoZ" in page[PAGES[0]]
 
 
-def recomputed(predictions, variant, metric, split, p):
+def recomputed(predictions, variant, metric, split):
     """A metric's mean over folds and its Student interval, or its one value on the test set: scikit-learn alone."""
     compute = {
-        "accuracy": lambda y, q: metrics.accuracy_score(y, q >= p.threshold),
-        "f1": lambda y, q: metrics.f1_score(y, q >= p.threshold, zero_division=0),
-        "sensitivity": lambda y, q: metrics.recall_score(y, q >= p.threshold, zero_division=0),
-        "specificity": lambda y, q: metrics.recall_score(y, q >= p.threshold, pos_label=0, zero_division=0),
+        "accuracy": lambda y, q: metrics.accuracy_score(y, q >= 0.5),
+        "f1": lambda y, q: metrics.f1_score(y, q >= 0.5, zero_division=0),
+        "sensitivity": lambda y, q: metrics.recall_score(y, q >= 0.5, zero_division=0),
+        "specificity": lambda y, q: metrics.recall_score(y, q >= 0.5, pos_label=0, zero_division=0),
         "pr_auc": metrics.average_precision_score,
         "roc_auc": metrics.roc_auc_score,
     }[metric]
@@ -131,14 +131,13 @@ def recomputed(predictions, variant, metric, split, p):
     values = np.array([compute(fold["label"], fold["prob"]) for _, fold in own.groupby("fold")])
     if split == "test":
         return values.mean(), None
-    half = stats.t.ppf((1 + p.confidence) / 2, len(values) - 1) * stats.sem(values)
+    half = stats.t.ppf((1 + 0.95) / 2, len(values) - 1) * stats.sem(values)
     low, high = values.mean() - half, values.mean() + half
     return values.mean(), (max(low, 0), min(high, 1))
 
 
 def test_twenty_random_cells_of_the_book_are_recomputed_from_the_predictions(built):
     folder, _ = built
-    p = params.check(TASK)
     predictions = pd.read_parquet(folder / "results/fourth/predictions.parquet")
     page = (folder / "_build/html/book/executed/fourth/09_summary.html").read_text()
     names = {v.shown_as: v.name for v in variants.VARIANTS.values()} | {"single genes, self-attention": "self_genes"}
@@ -155,7 +154,7 @@ def test_twenty_random_cells_of_the_book_are_recomputed_from_the_predictions(bui
     for at in np.random.default_rng().choice(len(cells), 20, replace=False):
         variant, metric, split, text = cells[at]
         mean, *interval = map(float, re.findall(r"\d\.\d+", text))
-        value, expected = recomputed(predictions, variant, metric, split, p)
+        value, expected = recomputed(predictions, variant, metric, split)
         assert abs(mean - value) <= 0.0005 + 1e-9, cells[at]
         if expected:
             assert np.allclose(interval, expected, atol=0.0005 + 1e-9), cells[at]
