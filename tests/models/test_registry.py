@@ -82,7 +82,7 @@ from mmmil import variants
 from mmmil.evaluation import summary
 names = [*variants.in_table(s.p, "5"), "mean_sets"]
 predictions = runs.predictions(s, names)
-print(summary.table(summary.summarise(predictions, s.p), names).to_html())
+print(summary.table(summary.summarise(predictions, s.p, names), names).to_html())
 """
 
 
