@@ -125,8 +125,8 @@ def collect(task: Task, overlay: Overlay = ""):
     table, failures = receipts.read(p)
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
     summary = summaries.summarise(table, p, variants.variants(p))
-    made = {"metrics": summary, "comparisons": comparisons.compare(table, p)}
-    for name, content in (made | {"failures": failures}).items():
+    tables = {"metrics": summary, "comparisons": comparisons.compare(table, p)}
+    for name, content in (tables | {"failures": failures}).items():
         record.write_atomically(p.results / f"{name}.csv", lambda t, c=content: c.to_csv(t, index=False))
 
 

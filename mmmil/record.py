@@ -131,9 +131,9 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "
     source_code.require_as_loaded(module)
     inputs = with_code(inputs, module)
     folder = parent / digest(inputs)
-    found = _whole(folder)
-    if found:
-        return found
+    kept = _whole(folder)
+    if kept:
+        return kept
     unfinished = _temporary(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

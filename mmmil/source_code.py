@@ -48,14 +48,14 @@ def modules(*names: str) -> list[str]:
 
     names: modules of the package (`mmmil.training.train`) or whole wings (`mmmil.slides`).
     """
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = [module for name in names for module in _of_wing(name)]
     while waiting:
         module = waiting.pop()
-        if module not in found | GROUND:
-            found.add(module)
+        if module not in reached | GROUND:
+            reached.add(module)
             waiting += _source(module).imports
-    return sorted(found)
+    return sorted(reached)
 
 
 def digest(*names: str) -> str:
@@ -96,8 +96,8 @@ def _source(module: str) -> _Source:
 @functools.lru_cache(maxsize=4096)
 def _read_source(module: str, path: Path, size: int, mtime_ns: int) -> _Source:
     text = path.read_text()
-    own = f"{module}.__init__" if path.name == "__init__.py" else module
-    return _Source(code_digest(text), tuple(imported(text, own)))
+    name = f"{module}.__init__" if path.name == "__init__.py" else module
+    return _Source(code_digest(text), tuple(imported(text, name)))
 
 
 def _imported(node: ast.AST, module: str) -> Iterator[str]:
@@ -106,7 +106,7 @@ def _imported(node: ast.AST, module: str) -> Iterator[str]:
         source = importlib.util.resolve_name(name, module.rpartition(".")[0]) if node.level else name
         for alias in node.names:
             whole = f"{source}.{alias.name}"
-            yield from (found for found in [whole if _file(whole) else source] if _file(found))
+            yield from (target for target in [whole if _file(whole) else source] if _file(target))
     elif isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names if _file(alias.name))
     else:
@@ -200,8 +200,8 @@ def require_as_loaded(*names: str) -> None:
     names: modules that compute a result. That of a study is looked at for replaced objects, too: it hands out the
     patients, tiles and genes that results are computed from.
     """
-    own = modules(*names)
-    for module in own:
+    deciding = modules(*names)
+    for module in deciding:
         was, path = _loaded.get(module), _file(module)
         now = path.read_text() if path is not None else ""
         if was is not None and now != was.text and code_digest(now) != code_digest(was.text):
@@ -210,8 +210,8 @@ def require_as_loaded(*names: str) -> None:
                 "and is not kept: restart the kernel (or the job)"
             )
     handed_in = modules(f"{PACKAGE}.study")
-    wings = {module.rpartition(".")[0] for module in own + handed_in}
-    for module in [*own, *handed_in, *sorted(wings)]:
+    wings = {module.rpartition(".")[0] for module in deciding + handed_in}
+    for module in [*deciding, *handed_in, *sorted(wings)]:
         if module in _loaded and (name := _replaced(module)):
             raise ChangedCodeError(
                 f"{module}.{name} was replaced in this process, so what it computes is not the package's and is not "

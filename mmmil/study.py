@@ -77,8 +77,9 @@ class Study:
             return list(self.bag_paths)
         from mmmil.slides import stained_bags
 
-        own = (self.bag_paths, self.cohort.patients["slide_id"], self.training_patients(fold))
-        return [str(path) for path in stained_bags.bags_of(self.p, *own, fold)]
+        slide_ids, train = self.cohort.patients["slide_id"], self.training_patients(fold)
+        paths = stained_bags.bags_of(self.p, self.bag_paths, slide_ids, train, fold)
+        return [str(path) for path in paths]
 
     def bag_keys(self, fold: int) -> list[str]:
         """What names the pixels of a fold's bags, for the hash of results that depend on them."""
@@ -126,8 +127,8 @@ def load(p: Params, workers: int = 1) -> Study:
         tiles = bags.tile_cohort(cohort.patients, p, workers)
         cohort = without(cohort, tiles[tiles["problem"] != ""].set_index("patient_id")["problem"])
         if not len(cohort):
-            told = "; ".join(f"{n} x {reason}" for reason, n in flow.reasons(cohort.excluded, "tiles").items())
-            raise cohorts.CohortError(f"task '{p.task}': no slide gives enough tiles ({told}); lower n_tiles")
+            reasons = "; ".join(f"{n} x {reason}" for reason, n in flow.reasons(cohort.excluded, "tiles").items())
+            raise cohorts.CohortError(f"task '{p.task}': no slide gives enough tiles ({reasons}); lower n_tiles")
     if (cohort.labels >= 0).all() and len(cohort) > 1:
         folds = cohorts.folds_of(cohort.patients, p)
     else:  # slides without labels can be tiled and looked at, nothing more

@@ -130,7 +130,9 @@ def in_table(p: Params, table: str) -> list[str]:
     Last come the baselines that read the same modalities.
     """
     trained = variants(p)
-    own = [VARIANTS[n] for n in trained if table in VARIANTS[n].tables]
+    listed = [VARIANTS[n] for n in trained if table in VARIANTS[n].tables]
     baselines = [VARIANTS[n] for n in trained if n in BASELINES]
-    slides, genes = any(v.uses_slides for v in own), any(v.uses_genes for v in own)
-    return [v.name for v in [*own, *(b for b in baselines if (b.uses_slides and slides) or (b.uses_genes and genes))]]
+    slides, genes = any(v.uses_slides for v in listed), any(v.uses_genes for v in listed)
+    return [
+        v.name for v in [*listed, *(b for b in baselines if (b.uses_slides and slides) or (b.uses_genes and genes))]
+    ]

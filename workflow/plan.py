@@ -69,8 +69,8 @@ class Steps:
     @cached_property
     def trained(self) -> list[str]:
         """Variants that some page of the task shows: all that it trains, or none."""
-        shown = any(self.models_of(section) or "record" in section.reads for section in self.sections)
-        return variant_table.variants(self.p) if shown else []
+        is_shown = any(self.models_of(section) or "record" in section.reads for section in self.sections)
+        return variant_table.variants(self.p) if is_shown else []
 
     @property
     def attended(self) -> list[str]:
@@ -213,10 +213,10 @@ def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
     Raises ParameterError for wrong parameters, a page that its task cannot have, or results that lie elsewhere.
     """
     steps = {task: Steps(params.load(task, overlay)) for task in tasks}
-    for task, own in steps.items():
-        for section in own.sections:
-            _require_possible(section, own.p)
-        if own.p.results != params.root() / "results" / task:
+    for task, task_steps in steps.items():
+        for section in task_steps.sections:
+            _require_possible(section, task_steps.p)
+        if task_steps.p.results != params.root() / "results" / task:
             raise ParameterError(
                 f"results_dir of {task}: the batch engine writes to results/<task>; "
                 "another folder is for notebooks run by hand"
@@ -242,14 +242,14 @@ def _require_possible(section: paper.Section, p: Params) -> None:
 # -- of all tasks ------------------------------------------------------------------------------------------------
 def all_pages(steps: Mapping[str, Steps]) -> list[str]:
     """This run's pages, and those of other tasks that earlier runs left (real input joins the book this way)."""
-    own = [page for task in steps.values() for page in task.pages]
-    return sorted({*own, *(str(page) for page in pages.executed_pages())})
+    planned = [page for task in steps.values() for page in task.pages]
+    return sorted({*planned, *(str(page) for page in pages.executed_pages())})
 
 
 def summaries(steps: Mapping[str, Steps]) -> list[str]:
     """Tables of results that the generated parts read: this run's, and those that earlier runs left."""
-    own = [table for task in steps.values() for table in task.summaries]
-    return sorted({*own, *(str(table) for table in pages.summary_tables())})
+    planned = [table for task in steps.values() for table in task.summaries]
+    return sorted({*planned, *(str(table) for table in pages.summary_tables())})
 
 
 def synthetic_folders(steps: Mapping[str, Steps]) -> dict[str, str]:

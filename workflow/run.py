@@ -40,7 +40,7 @@ def take_lock(path: Path, patience: float = 24 * 3600, step: float = 1.0) -> int
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline, told = time.monotonic() + patience, False
+    deadline, announced = time.monotonic() + patience, False
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,9 +55,9 @@ def take_lock(path: Path, patience: float = 24 * 3600, step: float = 1.0) -> int
             if time.monotonic() > deadline:
                 os.close(lock)
                 raise RunError(f"a job of a killed run still holds {path}: stop it, or wait for it") from None
-            if not told:
+            if not announced:
                 print("waiting for a job that outlived an earlier, killed run ...", file=sys.stderr, flush=True)
-                told = True
+                announced = True
             time.sleep(step)
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)

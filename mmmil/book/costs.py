@@ -28,9 +28,9 @@ def table_2() -> str:
     from mmmil.models import costs  # seconds of imports that the other parts do not need
 
     counted = costs.backbones()
-    shown, compared = costs.table(counted), costs.beside_paper(counted)
+    table, compared = costs.table(counted), costs.beside_paper(counted)
     caption = f"{paper_map.TABLES['2'].caption}: heads left out, float32 safetensors, 1 MAC = 2 FLOPs"
-    text = markdown_table(caption, ["backbone", *shown.columns], [[name, *row] for name, *row in shown.itertuples()])
+    text = markdown_table(caption, ["backbone", *table.columns], [[name, *row] for name, *row in table.itertuples()])
     rows = [
         [name, f"{paper:,}", f"{here:,}", "yes" if equal else "**no**"]
         for name, paper, here, equal in compared.itertuples()
@@ -57,6 +57,6 @@ def benchmarks(folder: Path) -> str:
             folder / f"03_{name}.png",
             lambda path, figure=figure: figure.savefig(path, format="png", dpi=110, bbox_inches="tight"),
         )
-        made = f"`benchmarks/results/{name}.md` says on which machine and how."
-        text += f"```{{figure}} generated/{picture.name}\n:alt: {caption}\n\n{caption}. {made}\n```\n\n"
+        provenance = f"`benchmarks/results/{name}.md` says on which machine and how."
+        text += f"```{{figure}} generated/{picture.name}\n:alt: {caption}\n\n{caption}. {provenance}\n```\n\n"
     return text

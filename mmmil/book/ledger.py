@@ -68,7 +68,7 @@ def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
         if claim.section != section:
             continue
         p = ledger.tasks.get(row.task)
-        told = f"**{claim.id}** {claim.claim} (*{claim.kind}*)" if claim is not before else ""
+        claim_text = f"**{claim.id}** {claim.claim} (*{claim.kind}*)" if claim is not before else ""
         if p is None:
             cohort = row.of.upper() if row.of else f"[section {claim.page[:2]}]({claim.page}.md)"
         else:
@@ -76,7 +76,7 @@ def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
         ours, synthetic = ("–", row.value) if row.synthetic else (row.value, "–")
         verdict = f"**{row.verdict}**" if row.verdict != UNTESTABLE else row.verdict
         verdict += f": {row.reason}" if row.reason else ""
-        rows.append([told, _paper(claim, row.of), cohort, ours, synthetic, verdict, _behind(row, p)])
+        rows.append([claim_text, _paper(claim, row.of), cohort, ours, synthetic, verdict, _behind(row, p)])
         before = claim
     return rows
 
@@ -88,13 +88,13 @@ def counts(ledger: Ledger) -> str:
     """How many verdicts of each kind, cohort by cohort."""
     table, rows = ledger.counts(), []
     cohorts = [("", "")]
-    cohorts += [(of, r.p.task) for of, found in ledger.standing.items() for r in found]
-    cohorts += [(of, "") for of, found in ledger.standing.items() if not found]
-    for of, task in cohorts:
+    cohorts += [(paper_task, r.p.task) for paper_task, results in ledger.standing.items() for r in results]
+    cohorts += [(paper_task, "") for paper_task, results in ledger.standing.items() if not results]
+    for paper_task, task in cohorts:
         p = ledger.tasks.get(task)
-        name = f"{title(p)} ({_kind(p)})" if p else f"{of.upper()}: none here" if of else NO_COHORT
-        if (of, task) in table.index:
-            rows.append([name, *table.loc[of, task]])
+        name = f"{title(p)} ({_kind(p)})" if p else f"{paper_task.upper()}: none here" if paper_task else NO_COHORT
+        if (paper_task, task) in table.index:
+            rows.append([name, *table.loc[paper_task, task]])
     return markdown_table("Verdicts by cohort", ["cohort", *VERDICTS], rows)
 
 
@@ -105,9 +105,9 @@ def page(ledger: Ledger) -> str:
     for section in paper.HEADINGS:
         rows = _rows(section, ledger, pages)
         # A column that is empty in the whole table is left out.
-        shown = [i for i in range(len(HEAD)) if i not in (3, 4) or any(row[i] != "–" for row in rows)]
-        kept = [[row[i] for i in shown] for row in rows]
-        head = [HEAD[i] for i in shown]
+        columns = [i for i in range(len(HEAD)) if i not in (3, 4) or any(row[i] != "–" for row in rows)]
+        kept = [[row[i] for i in columns] for row in rows]
+        head = [HEAD[i] for i in columns]
         text += f"### {section}\n\n{wide_table(section, head, kept, 'claims')}\n"
     return text
 
@@ -116,16 +116,16 @@ def glance(ledger: Ledger) -> str:
     """The headline claims with their verdict per task of the paper, and how many verdicts there are of each kind."""
     verdicts: dict[str, dict[str, str]] = {}
     for row in ledger.rows:
-        told = row.verdict + (f" ({row.reason})" if row.verdict == UNTESTABLE else "")
-        verdicts.setdefault(row.claim.id, {}).setdefault(row.of, told)  # the paper's own cohort comes first
+        verdict = row.verdict + (f" ({row.reason})" if row.verdict == UNTESTABLE else "")
+        verdicts.setdefault(row.claim.id, {}).setdefault(row.of, verdict)  # the paper's own cohort comes first
     rows = []
     for claim in ledger.claims:
         if claim.headline:
             alike: dict[str, list[str]] = {}
-            for task, told in verdicts[claim.id].items():
-                alike.setdefault(told, []).append(task.upper())
+            for task, verdict in verdicts[claim.id].items():
+                alike.setdefault(verdict, []).append(task.upper())
             named = len(alike) > 1  # where all tasks have the same verdict it stands there once
-            told = "; ".join(f"{', '.join(of)}: {verdict}" if named else verdict for verdict, of in alike.items())
-            rows.append([claim.id, claim.claim, _all_of_paper(claim), f"[{claim.page[:2]}]({claim.page}.md)", told])
+            cell = "; ".join(f"{', '.join(tasks)}: {verdict}" if named else verdict for verdict, tasks in alike.items())
+            rows.append([claim.id, claim.claim, _all_of_paper(claim), f"[{claim.page[:2]}]({claim.page}.md)", cell])
     head = ["#", "claim", "paper", "section", "verdict of this copy"]
     return f"{wide_table('The claim ledger at a glance', head, rows, 'glance')}\n{counts(ledger)}"

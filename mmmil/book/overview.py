@@ -46,5 +46,6 @@ def _commands(tasks: Mapping[str, params.Params], names: list[str]) -> str:
     overlays: dict[str, list[str]] = {}
     for task in names:
         overlays.setdefault(tasks[task].overlay, []).append(task)
-    made = [f'make book TASKS="{" ".join(of)}" OVERLAY={overlay}' for overlay, of in overlays.items()]
-    return "Every number of it, and of the tables behind it, from nothing:\n\n```bash\n" + "\n".join(made) + "\n```\n\n"
+    commands = [f'make book TASKS="{" ".join(group)}" OVERLAY={overlay}' for overlay, group in overlays.items()]
+    text = "\n".join(commands)
+    return f"Every number of it, and of the tables behind it, from nothing:\n\n```bash\n{text}\n```\n\n"

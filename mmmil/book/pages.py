@@ -94,13 +94,13 @@ def sections_of(p: params.Params) -> list[paper.Section]:
 
 def executed_tasks() -> dict[str, params.Params]:
     """Tasks with executed pages, in the book's order, with the parameters these pages were made with."""
-    found: dict[str, params.Params] = {}
+    tasks: dict[str, params.Params] = {}
     for page in executed_pages():
         task = task_of(page.with_suffix("").as_posix())
-        if task not in found:
+        if task not in tasks:
             metadata = check_executed(params.root() / page)["metadata"]["papermill"]
-            found[task] = params.check(metadata["parameters"])
-    return found
+            tasks[task] = params.check(metadata["parameters"])
+    return tasks
 
 
 # -- the table of contents -----------------------------------------------------------------------------------
@@ -136,8 +136,8 @@ def write_toc(tasks: Iterable[str]) -> Path:
 
 
 def _notebooks(task: str) -> list[str]:
-    made = executed_tasks().get(task)
-    return [section.notebook for section in sections_of(made or params.check({**params.read_yaml(task), "task": task}))]
+    p = executed_tasks().get(task)
+    return [section.notebook for section in sections_of(p or params.check({**params.read_yaml(task), "task": task}))]
 
 
 def read_toc() -> dict[str, Any]:

@@ -187,7 +187,7 @@ def section(number: str, tasks: Mapping[str, params.Params]) -> str:
         group = {
             task: p
             for task, p in tasks.items()
-            if p.synthetic is synthetic and any(shown.number == number for shown in sections_of(p))
+            if p.synthetic is synthetic and any(section.number == number for section in sections_of(p))
         }
         if group:
             text += f"### {head}\n\n{made_on(group)}\n{PARTS[number](group)}\n"

@@ -28,19 +28,19 @@ def status(tasks: Mapping[str, params.Params]) -> str:
             runs.setdefault(path.relative_to(params.root() / "results" / task).parts[0], []).append(
                 json.loads(path.read_text())
             )
-        for step, made in runs.items():
-            devices = sorted({run["facts"]["device"] for run in made if "device" in run.get("facts", {})})
-            commits = sorted({str(run.get("commit", "unknown")) for run in made})
+        for step, step_runs in runs.items():
+            devices = sorted({run["facts"]["device"] for run in step_runs if "device" in run.get("facts", {})})
+            commits = sorted({str(run.get("commit", "unknown")) for run in step_runs})
             seconds, memory = (
-                sum(r.get("seconds", 0) for r in made),
-                max(r.get("peak_memory_mib") or 0 for r in made),  # not every system tells it
+                sum(r.get("seconds", 0) for r in step_runs),
+                max(r.get("peak_memory_mib") or 0 for r in step_runs),  # not every system tells it
             )
-            last = max(run.get("finished", "") for run in made)[:16].replace("T", " ")
+            last = max(run.get("finished", "") for run in step_runs)[:16].replace("T", " ")
             rows.append(
                 [
                     title(p),
                     step,
-                    len(made),
+                    len(step_runs),
                     f"{seconds:.0f}",
                     memory,
                     ", ".join(devices) or "–",
@@ -77,12 +77,12 @@ def status(tasks: Mapping[str, params.Params]) -> str:
 def failures(tasks: Mapping[str, params.Params]) -> str:
     """Trainings that failed, with the end of their logs: where every cell that says "failed" leads to."""
     text = "(failed-trainings)=\n## Failed trainings\n\n"
-    found = {task: read_results(task, "failures", ["variant", "fold", "error", "log"]) for task in tasks}
-    found = {task: table for task, table in found.items() if table is not None and len(table)}
-    if not found:
+    tables = {task: read_results(task, "failures", ["variant", "fold", "error", "log"]) for task in tasks}
+    tables = {task: table for task, table in tables.items() if table is not None and len(table)}
+    if not tables:
         return text + "None.\n"
     text += "Their rows are missing from the record. `make book` tries them again.\n\n"
-    for task, table in found.items():
+    for task, table in tables.items():
         for row in table.fillna("").itertuples():
             log = "\n".join(str(row.log).strip().splitlines()[-LOG_LINES:])
             text += f"**{title(tasks[task])}: `{row.variant}/{row.fold}`**\n\n~~~~text\n{log}\n~~~~\n\n"

@@ -55,9 +55,9 @@ def made_on(tasks: Mapping[str, params.Params]) -> str:
     return f"```{{admonition}} {head}\n:class: {'warning' if synthetic else 'note'}\n{body}```\n"
 
 
-def nothing(what: str) -> str:
+def nothing(missing: str) -> str:
     """A sentence in place of a table that no run has made."""
-    return f"There is no {what} yet. `make book` makes it on the synthetic cohorts, `make real` on real input.\n"
+    return f"There is no {missing} yet. `make book` makes it on the synthetic cohorts, `make real` on real input.\n"
 
 
 def provenance(study: Study) -> str:

@@ -70,11 +70,11 @@ def predictions(p: Params, variant: str, folds: pd.Series | None = None) -> tupl
     folds: those of the default, so that another seed does not divide the patients otherwise. Every training is a
     result of the record: what was made is found again.
     """
-    made = study.load(p)
+    this_study = study.load(p)
     if folds is not None:
-        made = study.Study(p, made.cohort, folds.loc[made.patients], made.tiles)
-    table = runs.gather(runs.read(runs.run(made, variant, k)) for k in range(p.n_folds))
-    return table.set_index("patient_id")[["label", "prob", "fold"]].sort_index(), made.folds
+        this_study = study.Study(p, this_study.cohort, folds.loc[this_study.patients], this_study.tiles)
+    table = runs.gather(runs.read(runs.run(this_study, variant, k)) for k in range(p.n_folds))
+    return table.set_index("patient_id")[["label", "prob", "fold"]].sort_index(), this_study.folds
 
 
 def compare(default: Params, changes: Mapping[str, Any], variant: str, setting: str) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def shuffled(labels: pd.Series, folds: pd.Series, seed: Sequence[int]) -> pd.Ser
     """
     random, mixed = np.random.default_rng(list(seed)), labels.copy()
     for fold in sorted(folds.unique()):
-        own = folds.index[folds == fold]
-        mixed[own] = random.permutation(labels[own].to_numpy())
+        patients = folds.index[folds == fold]
+        mixed[patients] = random.permutation(labels[patients].to_numpy())
     return mixed
 
 
@@ -102,11 +102,11 @@ def summary(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame
     rows = [
         (
             *key,
-            *metrics.mean_interval(own["roc_auc"], confidence),
-            len(own),
-            int((~own["passed"].astype(bool)).sum()),
+            *metrics.mean_interval(group["roc_auc"], confidence),
+            len(group),
+            int((~group["passed"].astype(bool)).sum()),
         )
-        for key, own in table.groupby(["selection", "library"], sort=False)
+        for key, group in table.groupby(["selection", "library"], sort=False)
     ]
     return pd.DataFrame(rows, columns=["selection", "library", "mean", "ci_low", "ci_high", "n", "by_rank"])
 
@@ -125,24 +125,24 @@ def _run(p: Params, expression, labels, folds, repeat: int, fold: int, chosen: l
     }
 
     def make(folder: Path) -> dict:
-        own, rows = p.override(results_dir=str(folder / "road")), {}
+        scratch_params, rows = p.override(results_dir=str(folder / "road")), {}
         for library in chosen:
-            made = gene_tokens.tokens(own, expression, labels, folds, fold, library)
-            rows[library] = {"roc_auc": _auc(made, labels, folds, fold), "passed": made.passed}
-        shutil.rmtree(own.results)  # hundreds of megabytes at the paper's scale, which nobody reads
+            tokens = gene_tokens.tokens(scratch_params, expression, labels, folds, fold, library)
+            rows[library] = {"roc_auc": _auc(tokens, labels, folds, fold), "passed": tokens.passed}
+        shutil.rmtree(scratch_params.results)  # hundreds of megabytes at the paper's scale, which nobody reads
         pd.DataFrame.from_dict(rows, orient="index").to_csv(folder / "auc.csv", index_label="library")
         return {"selection": p.selection, "repeat": repeat}
 
     folder = record.cached(p.results / "leakage" / p.selection / f"fold_{fold}", inputs, make)
-    found = pd.read_csv(folder / "auc.csv", float_precision="round_trip")
-    return [(p.selection, r.library, repeat, fold, r.roc_auc, r.passed) for r in found.itertuples()]
+    table = pd.read_csv(folder / "auc.csv", float_precision="round_trip")
+    return [(p.selection, r.library, repeat, fold, r.roc_auc, r.passed) for r in table.itertuples()]
 
 
-def _auc(made: GeneTokens, labels: pd.Series, folds: pd.Series, fold: int) -> float:
+def _auc(tokens: GeneTokens, labels: pd.Series, folds: pd.Series, fold: int) -> float:
     from sklearn.metrics import roc_auc_score  # seconds to import
 
-    flat, y = made.tokens.reshape(len(made.patients), -1), labels[made.patients].to_numpy()
-    held_out = (folds[made.patients] == fold).to_numpy()
+    flat, y = tokens.tokens.reshape(len(tokens.patients), -1), labels[tokens.patients].to_numpy()
+    held_out = (folds[tokens.patients] == fold).to_numpy()
     with threadpool_limits(1):
         prob = baselines.logistic(flat[~held_out], y[~held_out], flat[held_out], STRENGTH)
     return float(roc_auc_score(y[held_out], prob))

@@ -59,8 +59,8 @@ def detectable_difference(
     folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
     sizes = [((label[folds == k] == 1).sum(), (label[folds == k] == 0).sum()) for k in np.unique(folds)]
 
-    def scatter(other: float) -> float:
-        v, w = (sum(hanley_mcneil(x, *size) for size in sizes) / len(sizes) ** 2 for x in (auc, other))
+    def scatter(higher: float) -> float:
+        v, w = (sum(hanley_mcneil(x, *size) for size in sizes) / len(sizes) ** 2 for x in (auc, higher))
         return np.sqrt(max(v + w - 2 * correlation * np.sqrt(v * w), 0.0))
 
     def lacking(d: float) -> float:

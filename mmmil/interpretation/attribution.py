@@ -87,11 +87,11 @@ class Tokens:
     @torch.no_grad()
     def prob(self, which: np.ndarray, over: str = "", keep: np.ndarray | None = None) -> np.ndarray:
         """Probability of class 1, (M,), of patients `which` (M,) with the tokens `keep` (M, n) only, or with all."""
-        device, found = self.fabric.device, []
+        device, probs = self.fabric.device, []
         for part in np.array_split(np.arange(len(which)), max(1, -(-len(which) // AT_ONCE))):
             kept = {} if keep is None else {over: torch.from_numpy(keep[part]).to(device)}
-            found.append(self.run(torch.from_numpy(which[part]).to(device), **kept)[0].double().softmax(-1)[:, 1])
-        return torch.cat(found).cpu().numpy()
+            probs.append(self.run(torch.from_numpy(which[part]).to(device), **kept)[0].double().softmax(-1)[:, 1])
+        return torch.cat(probs).cpu().numpy()
 
 
 def tokens(study: Study, name: str, fold: int = -1, over: str | None = None, seed: int | None = None) -> Tokens:
@@ -126,8 +126,8 @@ def tokens(study: Study, name: str, fold: int = -1, over: str | None = None, see
     image, genes = encode(inputs, evaluated)
     real = None
     if image is not None:
-        own = study.tile_masks[[study.patients.index(i) for i in evaluated]]
-        real = torch.from_numpy(own).to(image.device)
+        masks = study.tile_masks[[study.patients.index(i) for i in evaluated]]
+        real = torch.from_numpy(masks).to(image.device)
     neutral = encode(replace(inputs, tiles=None), train)[1].mean(0) if v.uses_genes else None
     labels = study.labels.loc[evaluated].to_numpy()
     return Tokens(fabric, bag_model.aggregator, evaluated, labels, image, real, genes, neutral)
@@ -140,21 +140,21 @@ def rankings(t: Tokens, over: str, towards: int | None = None) -> dict[str, np.n
     `towards`) less the other's, the input counted from zero for tiles and from `neutral` for gene sets. Padding
     is -inf.
     """
-    found: dict[str, list] = {}
+    by_source: dict[str, list] = {}
     field, zero = ("image", 0) if over == "tiles" else ("genes", t.neutral)
     for which in torch.arange(len(t.patients), device=t.fabric.device).split(8):
         read = getattr(t, field)[which].clone().requires_grad_()
         held = {name: getattr(t, name) for name in ("image", "real", "genes")}
-        own = {name: None if values is None else values[which] for name, values in held.items()}
-        part = replace(t, **own | {field: read})
+        batch = {name: None if values is None else values[which] for name, values in held.items()}
+        part = replace(t, **batch | {field: read})
         logits, att = part.run(torch.arange(len(which), device=which.device))
         sign = torch.where(logits[:, 1] >= logits[:, 0], 1, -1) if towards is None else 2 * towards - 1
         gradient = torch.autograd.grad(((logits[:, 1] - logits[:, 0]) * sign).sum(), read)[0]
         values = {name: a.float().mean(1) for name, a in att.items() if name.endswith(OVER[over])}
         values["gradient"] = (gradient * (read - zero)).sum(-1)
         for name, value in values.items():
-            found.setdefault(name, []).append(value.detach().cpu())
-    scores = {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
+            by_source.setdefault(name, []).append(value.detach().cpu())
+    scores = {name: torch.cat(parts).double().numpy() for name, parts in by_source.items()}
     if over == "tiles":
         scores = {name: np.where(t.real.cpu().numpy(), value, -np.inf) for name, value in scores.items()}
     return scores

@@ -172,7 +172,7 @@ def require_recorded(
     same = all(trained.get(key) == value for key, value in now.items())
     off, tolerance = np.abs(prob - recorded), TOLERANCE if same else ELSEWHERE
     worst = int(np.argmax(off))
-    here, there = (f"{of.get('device')} ({of.get('precision')})" for of in (now, trained))
+    here, there = (f"{run.get('device')} ({run.get('precision')})" for run in (now, trained))
     if not off[worst] <= tolerance:  # a NaN is no agreement either
         raise AttentionError(
             f"{name}: patient {patients[worst]} is predicted {prob[worst]:.6f} on {here} and recorded "
@@ -187,8 +187,8 @@ def exemplars(attention: Attention, threshold: float = 0.5) -> list[int]:
     """Index of one patient per class, by rule: of those called rightly, the nearest to the median probability."""
     chosen = []
     for label in (0, 1):
-        own = np.flatnonzero(attention.labels == label)
-        right = own[(attention.prob[own] >= threshold) == label]
-        pool = right if len(right) else own
+        in_class = np.flatnonzero(attention.labels == label)
+        right = in_class[(attention.prob[in_class] >= threshold) == label]
+        pool = right if len(right) else in_class
         chosen.append(int(pool[np.argmin(np.abs(attention.prob[pool] - np.median(attention.prob[pool])))]))
     return chosen

@@ -101,14 +101,14 @@ def areas(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
     area = groups[["prob", "fraction"]].apply(lambda g: np.trapezoid(g["prob"], g["fraction"])).sort_index()
     rows = {}
     for key in order:
-        own, sign = area.loc[key], -1 if key[1] == "deletion" else 1
-        rows[key] = {"area": own.mean()}
-        for other in ("random", "gradient"):
-            gain = sign * (own - area.loc[(*key[:2], other)])
-            columns = (f"over_{other}", f"{other}_low", f"{other}_high")
-            known = interval(gain.to_numpy(), confidence) if key[2] != other else (np.nan,) * 3
+        per_patient, sign = area.loc[key], -1 if key[1] == "deletion" else 1
+        rows[key] = {"area": per_patient.mean()}
+        for reference in ("random", "gradient"):
+            gain = sign * (per_patient - area.loc[(*key[:2], reference)])
+            columns = (f"over_{reference}", f"{reference}_low", f"{reference}_high")
+            known = interval(gain.to_numpy(), confidence) if key[2] != reference else (np.nan,) * 3
             rows[key] |= dict(zip(columns, known, strict=True))
-        rows[key]["patients"] = len(own)
+        rows[key]["patients"] = len(per_patient)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["over", "direction", "ranking"])
 
 
@@ -128,7 +128,7 @@ def planted_tiles(study: Study, name: str, confidence: float = CONFIDENCE) -> pd
     p = study.p
     if not p.synthetic:
         raise FaithfulnessError(f"task '{p.task}' is no synthetic cohort: nobody knows which tiles should be attended")
-    found: dict[str, list[float]] = {}
+    aurocs: dict[str, list[float]] = {}
     even: dict[str, list[float]] = {}
     right = []
     for fold in study.fold_numbers:
@@ -139,12 +139,12 @@ def planted_tiles(study: Study, name: str, confidence: float = CONFIDENCE) -> pd
         right += [bool((attribution.whole(t)[i] >= p.threshold) == t.labels[i]) for i in usable]
         for source, values in scores.items():
             real = t.real.cpu().numpy()
-            found.setdefault(source, [])
-            found[source] += [roc_auc_score(truth[i], values[i][real[i]]) for i in usable]
+            aurocs.setdefault(source, [])
+            aurocs[source] += [roc_auc_score(truth[i], values[i][real[i]]) for i in usable]
             if source.endswith("_image"):
                 even.setdefault(source, []).extend(evenness(values[i][real[i]]) for i in usable)
     rows = {}
-    for source, values in found.items():
+    for source, values in aurocs.items():
         mean, low, high = interval(np.array(values), confidence)
         missed = int((np.array(right, bool) & (np.array(values) < 0.5)).sum())
         rows[source] = {"auroc": mean, "low": low, "high": high, "patients": len(values), "missed": missed}

@@ -50,10 +50,10 @@ def compare(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
 
 
 def _mann_whitney(table: pd.DataFrame, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    zero, one = table[labels == 0], table[labels == 1]
-    if not len(zero) or not len(one):
+    class_0, class_1 = table[labels == 0], table[labels == 1]
+    if not len(class_0) or not len(class_1):
         raise ValueError(
-            f"attention of class {int(bool(len(zero)))} cannot be compared: no such patient in the test set; raise "
+            f"attention of class {int(bool(len(class_0)))} cannot be compared: no such patient in the test set; raise "
             "test_fraction, or add patients of this class"
         )
     if table.shape[1] < 2:
@@ -61,9 +61,9 @@ def _mann_whitney(table: pd.DataFrame, labels: np.ndarray) -> tuple[np.ndarray, 
             f"there is a single gene set ({', '.join(map(str, table.columns))}), to which all attention goes in every "
             "patient: nothing to compare; raise gene_set_fdr, or take a model of several gene sets"
         )
-    u, p = stats.mannwhitneyu(one, zero, axis=0)
+    u, p = stats.mannwhitneyu(class_1, class_0, axis=0)
     # The same weight in every patient is no difference, of which SciPy's p is not a number.
-    return 2 * u / (len(zero) * len(one)) - 1, np.nan_to_num(p, nan=1.0)
+    return 2 * u / (len(class_0) * len(class_1)) - 1, np.nan_to_num(p, nan=1.0)
 
 
 def effects(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -111,8 +111,8 @@ def analyse(study: Study, name: str) -> tuple[Attention, dict[str, pd.DataFrame]
 
 def smallest_p(labels: np.ndarray) -> float:
     """The smallest p that the test can give with so many patients of each class: the classes wholly apart."""
-    one, zero = int((labels == 1).sum()), int((labels == 0).sum())
-    return float(stats.mannwhitneyu(np.arange(one) + zero, np.arange(zero)).pvalue)
+    n_class_1, n_class_0 = int((labels == 1).sum()), int((labels == 0).sum())
+    return float(stats.mannwhitneyu(np.arange(n_class_1) + n_class_0, np.arange(n_class_0)).pvalue)
 
 
 def gsea_overlap(study: Study, library: str, tables: dict[str, pd.DataFrame], k: int = 10) -> pd.DataFrame:
@@ -133,10 +133,10 @@ def gsea_overlap(study: Study, library: str, tables: dict[str, pd.DataFrame], k:
         row = {"sets": n, "k": min(k, n // 2)}
         if n >= 3:
             size = both.abs()
-            found = stats.spearmanr(size["effect"], size["nes"])
+            correlation = stats.spearmanr(size["effect"], size["nes"])
             row |= {
-                "rho": found.statistic,
-                "p": found.pvalue,
+                "rho": correlation.statistic,
+                "p": correlation.pvalue,
                 "signed_rho": stats.spearmanr(*both.to_numpy().T).statistic,
             }
             best = [set(size[c].nlargest(row["k"]).index) for c in size]
@@ -187,9 +187,9 @@ def counts(study: Study) -> pd.DataFrame:
 
 def every_set(study: Study) -> pd.DataFrame:
     """The tests of every analysed model, one row per gene set: columns library, source, set, then `analyse`'s."""
-    found = {
+    tables = {
         (library, source): table
         for library, name in models(study).items()
         for source, table in analyse(study, name)[1].items()
     }
-    return pd.concat(found, names=NAMES).reset_index() if found else pd.DataFrame(columns=NAMES)
+    return pd.concat(tables, names=NAMES).reset_index() if tables else pd.DataFrame(columns=NAMES)

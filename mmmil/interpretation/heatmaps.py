@@ -62,21 +62,21 @@ def of_each_class(study: Study) -> list[Heatmap]:
     The patient is chosen by `extract.exemplars` of the first map's model: of those called rightly, the nearest
     to the class's median probability. Raises HeatmapError where the test set has no patient of a class.
     """
-    shown = sources(study)
-    models = {n: extract.extract(study, n, anew=True) for n in dict.fromkeys(n for n, _ in shown.values())}
+    panels = sources(study)
+    models = {n: extract.extract(study, n, anew=True) for n in dict.fromkeys(n for n, _ in panels.values())}
     if not models:
         return []
     first = next(iter(models.values()))
     require_both_classes(study.p, first.labels)
-    found = []
+    heatmaps = []
     for i in extract.exemplars(first):
         patient = first.patients[i]
         at = {name: model.patients.index(patient) for name, model in models.items()}
         n = len(bag_files.load_coords(study.bag_paths[patient])[0])  # padding stands last and has no place on the slide
-        maps = {title: models[name].weights[source][at[name]][:n] for title, (name, source) in shown.items()}
+        maps = {title: models[name].weights[source][at[name]][:n] for title, (name, source) in panels.items()}
         prob = {name: float(model.prob[at[name]]) for name, model in models.items()}
-        found.append(Heatmap(patient, int(first.labels[i]), prob, maps))
-    return found
+        heatmaps.append(Heatmap(patient, int(first.labels[i]), prob, maps))
+    return heatmaps
 
 
 def place_of(study: Study, patient: str) -> Place:
@@ -161,9 +161,9 @@ def write_all(study: Study) -> pd.DataFrame:
     Pictures and GeoJSON files of patients that an earlier training showed are removed from the folder.
     """
     rows, folder = [], study.p.results / "heatmaps"
-    for shown in of_each_class(study):
-        files = [path.name for path in write(study, shown.patient, shown.maps)]
-        rows += [(shown.patient, shown.label, name, prob, *files) for name, prob in shown.prob.items()]
+    for heatmap in of_each_class(study):
+        files = [path.name for path in write(study, heatmap.patient, heatmap.maps)]
+        rows += [(heatmap.patient, heatmap.label, name, prob, *files) for name, prob in heatmap.prob.items()]
     table = pd.DataFrame(rows, columns=FILES)
     record.write_atomically(folder / "index.csv", lambda t: table.to_csv(t, index=False))
     for kind in ("png", "geojson"):

@@ -36,10 +36,10 @@ def rollout(layers: Sequence[Tensor]) -> Tensor:
     Nyström's approximation only; its negative entries stay. What mixes tokens beside attention (PPEG, Nyström's
     convolution) is not in it.
     """
-    one = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
-    out = one
+    identity = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
+    out = identity
     for att in layers:
-        mixed = (att + one) / 2
+        mixed = (att + identity) / 2
         out = (mixed / mixed.sum(-1, keepdim=True)) @ out
     return out
 
@@ -50,14 +50,14 @@ def reading_rollout(aggregator: nn.Module) -> Iterator[Kept]:
 
     Raises AttentionError for a model without such an encoder.
     """
-    found = encoders(aggregator)
-    if not found:
+    by_source = encoders(aggregator)
+    if not by_source:
         raise AttentionError(
             f"{type(aggregator).__name__} has no layers of self-attention to roll out; use layers='last'"
         )
     kept: Kept = {}
     hooks = []
-    for source, encoder in found.items():
+    for source, encoder in by_source.items():
         below: list[Tensor] = []
 
         def first(module, args, named, _, below=below):

@@ -50,15 +50,16 @@ def permuted_labels(study: Study, draw: int) -> pd.Series:
     The test patients keep their labels, and a model trained on these its gene sets and tokens.
     """
     labels = study.labels.copy()
-    own = labels.index[study.folds >= 0]
-    labels.loc[own] = np.random.default_rng([study.p.seed, draw]).permutation(labels.loc[own].to_numpy())
+    development = labels.index[study.folds >= 0]
+    random = np.random.default_rng([study.p.seed, draw])
+    labels.loc[development] = random.permutation(labels.loc[development].to_numpy())
     return labels
 
 
 def trained(study: Study, name: str, n: int) -> Effects:
     """Effects of `n` models trained on permuted labels, each a training of its own that is kept in the record."""
-    found = [gene_sets.extract(study, name, labels=permuted_labels(study, draw)) for draw in range(n)]
-    return _stacked([_effects(a.weights, a.labels) for a in found])
+    attentions = [gene_sets.extract(study, name, labels=permuted_labels(study, draw)) for draw in range(n)]
+    return _stacked([_effects(a.weights, a.labels) for a in attentions])
 
 
 def untrained(study: Study, name: str, n: int) -> Effects:
@@ -73,7 +74,7 @@ def untrained(study: Study, name: str, n: int) -> Effects:
         p, v = study.p, variants.variant(name)
         fabric, (inputs, genes) = device.make_fabric(p), training_inputs.inputs_of(study, v, -1)
         train, test = (_positions(study, ids) for ids in study.fold_patients(-1))
-        labels, found = study.labels.to_numpy()[test], []
+        labels, effects = study.labels.to_numpy()[test], []
         for draw in range(n):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(10_000 * (p.seed + 1) + draw)
@@ -83,8 +84,8 @@ def untrained(study: Study, name: str, n: int) -> Effects:
                     encoder, _ = build.tile_encoder(p, v, bags, masks, train, fabric)
                 model = build.build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
                 _, att = fit.predict(fabric, fabric.setup(model), inputs, test, p.batch_size)
-            found.append(_effects(att, labels))
-        return _stacked(found)
+            effects.append(_effects(att, labels))
+        return _stacked(effects)
 
     return _kept(study, name, "untrained", n, make)
 
@@ -107,7 +108,7 @@ def size_matched(study: Study, name: str, n: int) -> Effects:
         model.eval()
         inner, test = model.module, _positions(study, study.fold_patients(-1)[1])
         draw_tokens = _random_tokens(study, v.genes, inner.gene_set_encoder)
-        images, labels, found = [], study.labels.to_numpy()[test], []
+        images, labels, effects = [], study.labels.to_numpy()[test], []
         chunks = torch.tensor(test).split(p.batch_size)
         with torch.no_grad(), fabric.autocast():
             for chunk in chunks:
@@ -117,12 +118,12 @@ def size_matched(study: Study, name: str, n: int) -> Effects:
             for draw in range(n):
                 tokens = torch.from_numpy(draw_tokens(draw)).split(p.batch_size)
                 atts = [
-                    inner.aggregator(image, own.to(fabric.device), mask)[1]
-                    for (image, mask), own in zip(images, tokens, strict=True)
+                    inner.aggregator(image, batch_tokens.to(fabric.device), mask)[1]
+                    for (image, mask), batch_tokens in zip(images, tokens, strict=True)
                 ]
                 att = {k: torch.cat([a[k].float().mean(1).cpu() for a in atts]).numpy() for k in atts[0]}
-                found.append(_effects(att, labels))
-        return _stacked(found)
+                effects.append(_effects(att, labels))
+        return _stacked(effects)
 
     return _kept(study, name, "size", n, make)
 
@@ -152,11 +153,13 @@ def _random_tokens(study: Study, library: str, encoder: nn.Module | None) -> Cal
         random = np.random.default_rng([p.seed, number])
         index = np.full((len(tokens.names), max(map(len, tokens.genes.values()))), -1)
         for row, name in zip(index, tokens.names, strict=True):
-            own = tokens.genes[name]
-            others = np.setdiff1d(np.arange(len(symbols)), [position[gene] for gene in own])
-            if len(others) < len(own):
-                raise ValueError(f"{name} has {len(own)} of {len(symbols)} tested genes: too few others to draw from")
-            genes = random.choice(others, len(own), replace=False)
+            members = tokens.genes[name]
+            others = np.setdiff1d(np.arange(len(symbols)), [position[gene] for gene in members])
+            if len(others) < len(members):
+                raise ValueError(
+                    f"{name} has {len(members)} of {len(symbols)} tested genes: too few others to draw from"
+                )
+            genes = random.choice(others, len(members), replace=False)
             if p.gene_order == "leading":  # the ranking's order, from the end that the set is enriched at
                 genes = np.sort(genes) if nes[name] >= 0 else np.sort(genes)[::-1]
             row[: len(genes)] = genes
@@ -202,10 +205,10 @@ def against(study: Study, name: str) -> dict[str, pd.DataFrame]:
     }
     for source, table in tables.items():
         table["p_labels"], table["least_labels"] = table["permutation_p"], 1 / (1 + p.n_permutations)
-        for null, (p_of, found) in nulls.items():
-            own = pd.DataFrame(found[source], columns=attention.sets)[table.index].to_numpy()
-            table[f"p_{null}"] = p_of(table["effect"].to_numpy(), own)
-            table[f"least_{null}"] = p_of(np.full(own.shape[1], np.inf), own)  # no repetition reaches it
+        for null, (p_of, effects) in nulls.items():
+            draws = pd.DataFrame(effects[source], columns=attention.sets)[table.index].to_numpy()
+            table[f"p_{null}"] = p_of(table["effect"].to_numpy(), draws)
+            table[f"least_{null}"] = p_of(np.full(draws.shape[1], np.inf), draws)  # no repetition reaches it
     return tables
 
 
@@ -236,12 +239,12 @@ def survival(tables: dict[str, pd.DataFrame], fdr: float) -> pd.DataFrame:
 
 def summary(study: Study) -> pd.DataFrame:
     """`survival` of every analysed model, with its library: attention_nulls.csv."""
-    found = [
+    tables = [
         survival(against(study, name), study.p.attention_fdr).assign(library=library, variant=name)
         for library, name in gene_sets.models(study).items()
     ]
     nothing = survival({}, study.p.attention_fdr).assign(library=[], variant=[])
-    return pd.concat(found, ignore_index=True) if found else nothing
+    return pd.concat(tables, ignore_index=True) if tables else nothing
 
 
 def _positions(study: Study, ids: list[str]) -> list[int]:
@@ -256,8 +259,8 @@ def _effects(weights: dict[str, np.ndarray], labels: np.ndarray) -> Effects:
     return {source: gene_sets.effects(over_tokens(weights[source]), labels) for source in sources}
 
 
-def _stacked(found: list[Effects]) -> Effects:
-    return {source: np.stack([effects[source] for effects in found]) for source in found[0]}
+def _stacked(draws: list[Effects]) -> Effects:
+    return {source: np.stack([effects[source] for effects in draws]) for source in draws[0]}
 
 
 def _kept(study: Study, name: str, null: str, n: int, make: Callable[[], Effects]) -> Effects:

@@ -65,15 +65,15 @@ def before_and_after(study: Study, fold: int = -1) -> tuple[nn.Module, nn.Module
     v = variants.variant(REDUCED)
     train = [study.patients.index(patient) for patient in study.fold_patients(fold)[0]]
     p = study.p.override(batch_norm="fixed")  # "batch" would leave the statistics of an unpruned one as they came
-    made = []
+    encoders = []
     for kind in ("uib", "reduced"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(build.start_seed(p, fold))
             encoder, table = build.tile_encoder(
                 p, replace(v, backbone=kind), study.bags(fold), study.tile_masks, train, device.make_fabric(p)
             )
-        made.append(encoder.cpu().eval())
-    return *made, table.rename_axis("channel")
+        encoders.append(encoder.cpu().eval())
+    return *encoders, table.rename_axis("channel")
 
 
 def training_tiles(study: Study, fold: int, number: int) -> np.ndarray:

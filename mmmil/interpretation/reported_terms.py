@@ -69,18 +69,18 @@ def states_of(
         elif source not in tables:
             row |= {"set": name, "state": "not tested"}
         else:
-            own = tables[source].loc[name]
-            row |= {"set": name, "effect": own["effect"], "fdr": own["fdr"]}
-            row |= {"state": "significant" if own["significant"] else "not significant"}
+            tested = tables[source].loc[name]
+            row |= {"set": name, "effect": tested["effect"], "fdr": tested["fdr"]}
+            row |= {"state": "significant" if tested["significant"] else "not significant"}
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def of_study(study: Study) -> pd.DataFrame:
     """`states_of` of every analysed model of a task: attention_terms.csv."""
-    p, found = study.p, []
+    p, states = study.p, []
     for library, name in gene_sets.models(study).items():
         _, tables = gene_sets.analyse(study, name)
         chosen = study.gene_tokens(-1, variants.variant(name).genes).names
-        found.append(states_of(p.class_names, library, tables, chosen, list(enrichment.read_gmt(gmt(p, library)))))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+        states.append(states_of(p.class_names, library, tables, chosen, list(enrichment.read_gmt(gmt(p, library)))))
+    return pd.concat(states, ignore_index=True) if states else pd.DataFrame(columns=COLUMNS)

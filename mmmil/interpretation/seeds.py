@@ -25,16 +25,16 @@ def attentions(study: Study, name: str, further: int) -> list[dict[str, np.ndarr
 
     Models that are not there are trained now and kept in the record under their seed.
     """
-    found = []
+    by_seed = []
     for seed in range(study.p.seed, study.p.seed + further + 1):
         t = attribution.tokens(study, name, seed=seed)
-        own = {}
+        by_source = {}
         for over in attribution.kinds(name):
             scores = attribution.rankings(t, over)
             for source, values in scores.items():
-                own[f"gradient, {over}" if source == "gradient" else source] = values
-        found.append(own | {"probability": attribution.whole(t)})
-    return found
+                by_source[f"gradient, {over}" if source == "gradient" else source] = values
+        by_seed.append(by_source | {"probability": attribution.whole(t)})
+    return by_seed
 
 
 def across_seeds(study: Study, name: str, further: int = FURTHER, confidence: float = CONFIDENCE) -> pd.DataFrame:
@@ -45,10 +45,10 @@ def across_seeds(study: Study, name: str, further: int = FURTHER, confidence: fl
     or whose tokens all have one score, has no ranking and is left out; patients: how many were counted. For the
     probability it is over the patients, so that a low row can be told from models that disagree altogether.
     """
-    found = attentions(study, name, further)
+    by_seed = attentions(study, name, further)
     rows = {}
-    for source in found[0]:
-        pairs = [(a[source], b[source]) for a, b in combinations(found, 2)]
+    for source in by_seed[0]:
+        pairs = [(a[source], b[source]) for a, b in combinations(by_seed, 2)]
         if source == "probability":
             values = [stats.spearmanr(a, b).statistic for a, b in pairs]
             rows[source] = {"spearman": np.mean(values), "low": np.nan, "high": np.nan, "patients": len(pairs[0][0])}
@@ -57,7 +57,7 @@ def across_seeds(study: Study, name: str, further: int = FURTHER, confidence: fl
             values = values[~np.isnan(values)]
             rows[source] = dict(zip(("spearman", "low", "high"), interval(values, confidence), strict=True))
             rows[source]["patients"] = len(values)
-        rows[source]["seeds"] = len(found)
+        rows[source]["seeds"] = len(by_seed)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
 
 

@@ -36,15 +36,15 @@ def of_patients(study: Study, fold: int, library: str) -> tuple[pd.DataFrame, np
     Scores are means over a set's genes of levels scaled on the training patients. The sign is 1 where the set is
     enriched in class 1 of the training patients, -1 where in class 0.
     """
-    made = study.gene_tokens(fold, library)
+    tokens = study.gene_tokens(fold, library)
     train, _ = study.fold_patients(fold)
     expression = study.expression
     column = {symbol: i for i, symbol in enumerate(expression.genes["symbol"])}
     level = scaling.scale_genes(expression.level, rows_of(expression, train), study.p.gene_clip)
-    own = level[rows_of(expression, made.patients)]
-    scores = np.column_stack([own[:, [column[gene] for gene in genes]].mean(1) for genes in made.genes.values()])
+    level = level[rows_of(expression, tokens.patients)]
+    scores = np.column_stack([level[:, [column[gene] for gene in genes]].mean(1) for genes in tokens.genes.values()])
     table = gene_tokens.enrichment_table(study.p, expression, study.labels, study.folds, fold, library)
-    return pd.DataFrame(scores, made.patients, made.names), np.sign(table["nes"].loc[made.names].to_numpy())
+    return pd.DataFrame(scores, tokens.patients, tokens.names), np.sign(table["nes"].loc[tokens.names].to_numpy())
 
 
 def predictions(study: Study, name: str) -> pd.DataFrame:

@@ -24,10 +24,10 @@ class LedgerError(ValueError):
     """book/claims.yml names what does not exist, or a claim that its query cannot decide."""
 
 
-def _known(what: str, names):
+def _known(kind: str, names):
     def check(value: str) -> str:
         if value not in names:
-            raise ValueError(f"no {what} {value!r}; there are {', '.join(names)}")
+            raise ValueError(f"no {kind} {value!r}; there are {', '.join(names)}")
         return value
 
     return AfterValidator(check)

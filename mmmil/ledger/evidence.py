@@ -84,8 +84,8 @@ def _farthest(differences: list[Difference], tolerance: float) -> str:
 
 
 def _text(difference: Difference, which: str, number: int) -> str:
-    of = f", {which} of {number}" if number > 1 else ""
-    return f"{estimate(difference.value, difference.low, difference.high, signed=True)} ({difference.of}{of})"
+    suffix = f", {which} of {number}" if number > 1 else ""
+    return f"{estimate(difference.value, difference.low, difference.high, signed=True)} ({difference.of}{suffix})"
 
 
 def shown_metric(metric: str) -> str:
@@ -157,14 +157,14 @@ class Results:
     def difference(self, a: str, b: str, metric: str, split: str) -> Difference:
         """Metric of a less that of b: corrected t-test over the folds, or paired bootstrap of the test patients."""
         self.require(a, b, split=split)
-        of = f"{a} − {b}, {shown_metric(metric)}"
+        contrast = f"{a} − {b}, {shown_metric(metric)}"
         tested = self.compared(a, b, metric, split, "corrected_t" if split == "val" else "bootstrap")
         if tested is None:
             tested = self._difference(a, b, metric, split)
         value, low, high = tested[:3]
         if math.isnan(low) and value:
-            raise NotTestable(f"no interval for {of}")
-        return Difference(value, *((0.0, 0.0) if math.isnan(low) else (low, high)), of)
+            raise NotTestable(f"no interval for {contrast}")
+        return Difference(value, *((0.0, 0.0) if math.isnan(low) else (low, high)), contrast)
 
     def compared(self, a: str, b: str, metric: str, split: str, method: str) -> tuple[float, ...] | None:
         """Difference, low, high and p as comparisons.csv has them, or None."""
@@ -194,12 +194,12 @@ class Results:
             raise NotTestable(f"no p of {a} against {b}: the difference is the same in every fold")
         return p
 
-    def over_folds(self, a: pd.Series, b: pd.Series, of: str) -> Difference:
+    def over_folds(self, a: pd.Series, b: pd.Series, contrast: str) -> Difference:
         """Mean of a less b over the folds, by the corrected t-test."""
         tested = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, CONFIDENCE)
         if math.isnan(tested.low) and tested.difference:
-            raise NotTestable(f"no interval for {of}: the difference is the same in every fold")
-        return Difference(tested.difference, *((0.0, 0.0) if math.isnan(tested.low) else tested[1:3]), of)
+            raise NotTestable(f"no interval for {contrast}: the difference is the same in every fold")
+        return Difference(tested.difference, *((0.0, 0.0) if math.isnan(tested.low) else tested[1:3]), contrast)
 
     def _difference(self, a: str, b: str, metric: str, split: str) -> paired_tests.Difference:
         if split == "val":
@@ -210,9 +210,9 @@ class Results:
         if wide[[a, b]].isna().any(axis=None):
             raise NotTestable(f"failed: {a} and {b} did not predict the same test patients")
         label = test.drop_duplicates("patient_id").set_index("patient_id")["label"].reindex(wide.index)
-        one, other = wide[a].to_numpy(), wide[b].to_numpy()
+        prob_a, prob_b = wide[a].to_numpy(), wide[b].to_numpy()
         settings = {"threshold": self.p.threshold, "confidence": CONFIDENCE, "seed": self.p.seed}
-        return bootstrap.paired_bootstrap(label.to_numpy(), one, other, metric=metric, **settings)
+        return bootstrap.paired_bootstrap(label.to_numpy(), prob_a, prob_b, metric=metric, **settings)
 
 
 def measured(asked: Measured) -> Answer:

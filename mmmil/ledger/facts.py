@@ -80,8 +80,8 @@ def _attended() -> int:
     return len(att)
 
 
-def _positions(of: str) -> int:
-    encoder = getattr(_model().aggregator, f"{of}_encoder")
+def _positions(modality: str) -> int:
+    encoder = getattr(_model().aggregator, f"{modality}_encoder")
     return int(encoder.pos_layer is not None)
 
 

@@ -39,8 +39,8 @@ def _overlap(query: Query, results: Results) -> Answer:
     asked, apart = query.overlap, []
     for a, b in asked.pairs:
         for metric in asked.metrics:
-            one, other = (results.cell(variant, metric, asked.split) for variant in (a, b))
-            if one.low > other.high or other.low > one.high:
+            cell_a, cell_b = (results.cell(variant, metric, asked.split) for variant in (a, b))
+            if cell_a.low > cell_b.high or cell_b.low > cell_a.high:
                 apart.append(f"{a} and {b}, {shown_metric(metric)}")
     n = len(asked.pairs) * len(asked.metrics)
     return Answer(holds=not apart, shown=f"{n - len(apart)} of {n} overlap", note="; ".join(apart))
@@ -49,15 +49,17 @@ def _overlap(query: Query, results: Results) -> Answer:
 def _contrast(query: Query, results: Results) -> Answer:
     asked = query.contrast
     (by_fold,) = results.folds(asked.variant)
-    of = f"{asked.variant}, {shown_metric(asked.higher)} − {shown_metric(asked.lower)}"
-    return Answer(differences=[results.over_folds(by_fold[asked.higher], by_fold[asked.lower], of)])
+    contrast = f"{asked.variant}, {shown_metric(asked.higher)} − {shown_metric(asked.lower)}"
+    return Answer(differences=[results.over_folds(by_fold[asked.higher], by_fold[asked.lower], contrast)])
 
 
 def _balance(query: Query, results: Results) -> Answer:
     differences = []
     for better, worse in query.balance.pairs:
-        one, other = ((f["sensitivity"] - f["specificity"]).abs() for f in results.folds(better, worse))
-        differences.append(results.over_folds(other, one, f"|sensitivity − specificity|, {worse} − {better}"))
+        gap_better, gap_worse = ((f["sensitivity"] - f["specificity"]).abs() for f in results.folds(better, worse))
+        differences.append(
+            results.over_folds(gap_worse, gap_better, f"|sensitivity − specificity|, {worse} − {better}")
+        )
     return Answer(differences=differences)
 
 
@@ -65,15 +67,15 @@ def _spread(query: Query, results: Results) -> Answer:
     """log of the ratio of standard deviations, with the interval of the F-test, which knows nothing of the pairing."""
     asked, differences = query.spread, []
     for narrow, wide in asked.pairs:
-        one, other = results.folds(narrow, wide)
+        narrow_folds, wide_folds = results.folds(narrow, wide)
         for metric in asked.metrics:
-            k, (s, t) = len(one), (float(f[metric].std(ddof=1)) for f in (one, other))
-            of = f"log SD, {wide} − {narrow}, {shown_metric(metric)}"
+            k, (s, t) = len(narrow_folds), (float(f[metric].std(ddof=1)) for f in (narrow_folds, wide_folds))
+            contrast = f"log SD, {wide} − {narrow}, {shown_metric(metric)}"
             if s == 0 or t == 0:
                 raise NotTestable(f"{shown_metric(metric)} of {narrow if s == 0 else wide} is the same in every fold")
             half = math.log(scipy.stats.f.ppf((1 + CONFIDENCE) / 2, k - 1, k - 1)) / 2
             ratio = math.log(t / s)
-            differences.append(Difference(ratio, ratio - half, ratio + half, of))
+            differences.append(Difference(ratio, ratio - half, ratio + half, contrast))
     return Answer(differences=differences)
 
 
@@ -129,8 +131,8 @@ def _attention(query: Query, results: Results) -> Answer:
         compared = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
         if compared.empty:
             raise NotTestable(f"no attention over {asked.library.upper()} sets was compared here")
-        n, of = int(compared["n_significant"].iloc[0]), int(compared["n_sets"].iloc[0])
-        return Answer(n, shown=f"{n} of {of}")
+        n, n_sets = int(compared["n_significant"].iloc[0]), int(compared["n_sets"].iloc[0])
+        return Answer(n, shown=f"{n} of {n_sets}")
     table = results.table("attention_sets", ["library", "source", "set", "significant"])
     compared = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
     differing, absent = [], []

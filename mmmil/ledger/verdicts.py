@@ -109,65 +109,65 @@ def at_least(value: float, low: float, limit: float) -> str:
 
 def ordering(differences: Iterable[Difference], tolerance: float = 0.0) -> str:
     """Every difference above minus the tolerance, by its interval or by its estimate alone."""
-    found = list(differences)
-    if any(not d.value > -tolerance for d in found):
+    differences = list(differences)
+    if any(not d.value > -tolerance for d in differences):
         return NOT
-    return REPRODUCED if all(d.low > -tolerance for d in found) else WITHIN
+    return REPRODUCED if all(d.low > -tolerance for d in differences) else WITHIN
 
 
 def equal(differences: Iterable[Difference], tolerance: float) -> str:
     """Every difference within the tolerance of zero, by its interval or by its estimate alone."""
-    found = list(differences)
-    if any(abs(d.value) > tolerance for d in found):
+    differences = list(differences)
+    if any(abs(d.value) > tolerance for d in differences):
         return NOT
-    return REPRODUCED if all(-tolerance <= d.low and d.high <= tolerance for d in found) else WITHIN
+    return REPRODUCED if all(-tolerance <= d.low and d.high <= tolerance for d in differences) else WITHIN
 
 
-def rule(claim: Claim, task: str, found: Answer) -> str:
-    """The verdict on what was found, were it found on the paper's cohort; task: the paper's."""
+def rule(claim: Claim, task: str, answer: Answer) -> str:
+    """The verdict on an answer, were it found on the paper's cohort; task: the paper's."""
     query = claim.query.name
     if query in ("ordering", "contrast", "balance", "spread"):
-        return ordering(found.differences, claim.tolerance)
+        return ordering(answer.differences, claim.tolerance)
     if query == "equal":
-        return equal(found.differences, claim.tolerance)
+        return equal(answer.differences, claim.tolerance)
     if query in ("overlap", "significance") or (query == "attention" and claim.query.attention.sets):
-        return REPRODUCED if found.holds else NOT
+        return REPRODUCED if answer.holds else NOT
     if claim.at_least is not None or query == "attention":
-        return at_least(found.value, found.low, claim.at_least or 1)
+        return at_least(answer.value, answer.low, claim.at_least or 1)
     paper = claim.paper_value(task)
     if claim.kind == "exact":
-        return exact(found.value, paper, claim.tolerance)
-    return number(found.value, found.low, found.high, paper, claim.tolerance)
+        return exact(answer.value, paper, claim.tolerance)
+    return number(answer.value, answer.low, answer.high, paper, claim.tolerance)
 
 
-def judge(claim: Claim, results: Results | None = None, of: str = "") -> Row:
-    """A claim on one cohort (results) that stands for the paper's task `of`; without both where no cohort is asked."""
+def judge(claim: Claim, results: Results | None = None, paper_task: str = "") -> Row:
+    """A claim on one cohort (results) that stands for `paper_task`; without both where no cohort is asked."""
     query, p = claim.query, results.p if results else None
 
     def row(value: str, verdict: str, reason: str = "") -> Row:
-        return Row(claim, p.task if p else "", of, value, verdict, reason, bool(p and p.synthetic))
+        return Row(claim, p.task if p else "", paper_task, value, verdict, reason, bool(p and p.synthetic))
 
     if query.none is not None:
         return row("–", UNTESTABLE, query.none)
     try:
         if query.fact:
-            found = Answer(paper_facts.value(query.fact))
+            answer = Answer(paper_facts.value(query.fact))
         elif query.measured:
-            found = evidence.measured(query.measured)
+            answer = evidence.measured(query.measured)
         else:
-            found = queries.answer(claim, results)
+            answer = queries.answer(claim, results)
     except NotTestable as reason:
         return row("–", UNTESTABLE, str(reason))
-    if found.undecided:
-        return row(found.text, UNTESTABLE, found.undecided)
-    verdict = rule(claim, of, found)
+    if answer.undecided:
+        return row(answer.text, UNTESTABLE, answer.undecided)
+    verdict = rule(claim, paper_task, answer)
     why_not = "; ".join(filter(None, (why_not_judged(p), _leaked(query, p)))) if p else ""
     if query.setting:  # a fact of the parameters; what an overlay or another cohort's file changed refutes nothing
         if why_not and verdict == NOT:
-            return row(found.text, UNTESTABLE, f"set to {found.text} here; {why_not}")
+            return row(answer.text, UNTESTABLE, f"set to {answer.text} here; {why_not}")
     elif why_not:
-        return row(found.text, UNTESTABLE, why_not)
-    return row(found.text, verdict, found.note)
+        return row(answer.text, UNTESTABLE, why_not)
+    return row(answer.text, verdict, answer.note)
 
 
 @dataclass
@@ -180,11 +180,11 @@ class Ledger:
     @cached_property
     def standing(self) -> dict[str, list[Results]]:
         """The paper's tasks -> results of the cohorts that stand for them, the paper's own first."""
-        found: dict[str, list[Results]] = {task: [] for task in paper_map.TASKS}
+        by_task: dict[str, list[Results]] = {task: [] for task in paper_map.TASKS}
         for p in sorted(self.tasks.values(), key=lambda p: bool(why_not_judged(p))):
             if task := stands_for(p):
-                found[task].append(Results(p))
-        return found
+                by_task[task].append(Results(p))
+        return by_task
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -70,11 +70,11 @@ def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: 
     attention; each column has its own colour bar.
     """
     n = len(where.coords)
-    shown = min(top, max(n // 2, 1))
-    across = min(4, shown)
+    n_shown = min(top, max(n // 2, 1))
+    across = min(4, n_shown)
     width, gap = 3.5, 0.2  # inches, as all lengths here
     height, cell = width * where.height / where.width, width / across
-    of_tiles = -(-shown // across) * cell
+    of_tiles = -(-n_shown // across) * cell
     rows = [0.75, height + 0.12, 0.12 + 0.75, of_tiles + 0.35, of_tiles + 0.08]  # titles, slide, bar, most, least
     figure = plt.figure(figsize=((width + gap) * len(maps) + gap, sum(rows)))
 
@@ -100,7 +100,7 @@ def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: 
         bar.xaxis.set_major_locator(MaxNLocator(4))
         bar.set_xlabel("attention × number of tiles", fontsize=9, labelpad=2)
         order = np.argsort(-weights, kind="stable")
-        ends = {"most attended": (tops[2], order[:shown]), "least attended": (tops[3], order[::-1][:shown])}
+        ends = {"most attended": (tops[2], order[:n_shown]), "least attended": (tops[3], order[::-1][:n_shown])}
         for said, (below, which) in ends.items():
             for k, i in enumerate(which):
                 small = axes_at(left + k % across * cell, below + k // across * cell, 0.96 * cell, 0.96 * cell)

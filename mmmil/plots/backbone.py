@@ -20,15 +20,15 @@ def apoz(table: pd.DataFrame):
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.7))
     bins = np.linspace(0, 1, 41)
     for kept, colour, name in GROUPS:
-        own = table.loc[table["kept"] == kept, "apoz"]
-        left.hist(own, bins, color=colour, label=f"{len(own)} {name}", alpha=0.85)
+        values = table.loc[table["kept"] == kept, "apoz"]
+        left.hist(values, bins, color=colour, label=f"{len(values)} {name}", alpha=0.85)
     left.set(xlabel=APOZ, ylabel="channels of the last convolution")
     left.legend(frameon=False)
     ranked = table.sort_values("apoz", kind="stable")
     rank, cut = np.arange(1, len(ranked) + 1), int(table["kept"].sum())
     for kept, colour, _ in GROUPS:
-        own = (ranked["kept"] == kept).to_numpy()
-        right.vlines(rank[own], 0, ranked["apoz"][own], color=colour, lw=1)
+        in_group = (ranked["kept"] == kept).to_numpy()
+        right.vlines(rank[in_group], 0, ranked["apoz"][in_group], color=colour, lw=1)
     right.plot(rank, ranked["apoz"], color="black", lw=1)
     right.axvline(cut + 0.5, color="black", lw=1, ls="--")
     right.annotate(f"cut after {cut}", (cut + 0.5, 1.0), (8, 0), textcoords="offset points", va="top", fontsize=10)
@@ -74,9 +74,9 @@ def channel_activation(maps: np.ndarray, table: pd.DataFrame):
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.7))
     mean = maps.mean((0, 2, 3))
     for kept, colour, name in GROUPS:
-        own = (table["kept"] == kept).to_numpy()
+        in_group = (table["kept"] == kept).to_numpy()
         colour = colour if kept else NEUTRAL
-        left.scatter(table["apoz"][own], mean[own], s=14, color=colour, alpha=0.7, lw=0, label=name)
+        left.scatter(table["apoz"][in_group], mean[in_group], s=14, color=colour, alpha=0.7, lw=0, label=name)
     left.set(xlabel=APOZ, ylabel=f"mean activation over {len(maps)} tiles", xlim=(-0.02, 1.02))
     left.legend(frameon=False)
     order = np.argsort(table["apoz"].to_numpy(), kind="stable")
@@ -100,10 +100,10 @@ def balance(folds: pd.DataFrame, names: list[str], class_names: list[str]):
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1, 1.1])
     rows = range(len(names))[::-1]
     for i, name, colour, marker in zip(rows, names, sns.color_palette("colorblind"), "osD^vP", strict=False):
-        own = folds.xs((name, "val"), level=("variant", "split"))
-        means, gap = own[["specificity", "sensitivity"]].mean(), own["sensitivity"] - own["specificity"]
+        by_fold = folds.xs((name, "val"), level=("variant", "split"))
+        means, gap = by_fold[["specificity", "sensitivity"]].mean(), by_fold["sensitivity"] - by_fold["specificity"]
         style = {"edgecolor": colour, "facecolor": "none", "marker": marker, "lw": 1.3, "clip_on": False}
-        left.scatter(own["specificity"], own["sensitivity"], s=30 + 60 * i, **style)
+        left.scatter(by_fold["specificity"], by_fold["sensitivity"], s=30 + 60 * i, **style)
         right.scatter(gap, np.full(len(gap), i), s=60, **style)
         style |= {"facecolor": colour, "edgecolor": "black", "s": 130, "zorder": 3}
         left.scatter(*means, **style)

@@ -156,14 +156,14 @@ def _counted(number: int, text: str) -> str:
 
 def _told(counts: pd.Series) -> list[tuple[str, str, bool]]:
     """Lines of an exclusion box: number and reason, the rarest ones as one."""
-    told = list(counts.items())
-    if len(told) > SHOWN + 1:
-        rest = told[SHOWN:]
-        told = [*told[:SHOWN], (f"and {len(rest)} more reasons", sum(n for _, n in rest))]
+    reasons = list(counts.items())
+    if len(reasons) > SHOWN + 1:
+        rest = reasons[SHOWN:]
+        reasons = [*reasons[:SHOWN], (f"and {len(rest)} more reasons", sum(n for _, n in rest))]
     room = COLUMNS["out"][1] - 2 * PAD - NUMBERS
     return [
         (f"{n:,}" if i == 0 else "", line, False)
-        for reason, n in told
+        for reason, n in reasons
         for i, line in enumerate(_wrapped(reason, room, wider=1.0))
     ]
 

@@ -41,8 +41,8 @@ def differences(table: pd.DataFrame, alpha: float = 0.05):
         1, len(metrics), figsize=(2.4 + 3.9 * len(metrics), 0.75 * len(pairs) + 1.6), sharey=True, squeeze=False
     )
     for axes, metric in zip(grid[0], metrics, strict=True):
-        own = table[table["metric"] == metric].drop_duplicates(["a", "b", "method"])
-        for row in own.itertuples():
+        rows = table[table["metric"] == metric].drop_duplicates(["a", "b", "method"])
+        for row in rows.itertuples():
             y = pairs.index((row.a, row.b)) + 0.17 * (methods.index(row.method) - (len(methods) - 1) / 2)
             colour = colours[row.method]
             axes.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.6)

@@ -23,15 +23,17 @@ def scaling(table: pd.DataFrame):
     memory_mib. All axes are logarithmic. Raises ValueError that names the columns that the table lacks.
     """
     _require(table, "scaling.csv", "axis", "size", "way", "seconds", "fastest", "slowest", "memory_mib")
-    shown = [axis for axis in AXES if axis in set(table["axis"])]
-    size = (4.9 * len(shown), 6.6)
-    figure, grid = plt.subplots(2, len(shown), figsize=size, sharex="col", sharey="row", squeeze=False)
+    measured = [axis for axis in AXES if axis in set(table["axis"])]
+    size = (4.9 * len(measured), 6.6)
+    figure, grid = plt.subplots(2, len(measured), figsize=size, sharex="col", sharey="row", squeeze=False)
     looks = _looks(table["way"])
-    for (above, below), axis in zip(grid.T, shown, strict=True):
-        for way, own in table[table["axis"] == axis].sort_values("size").groupby("way", sort=False):
-            above.plot(own["size"], own["seconds"], **looks[way], label=way)
-            above.fill_between(own["size"], own["fastest"], own["slowest"], color=looks[way]["color"], alpha=0.12, lw=0)
-            below.plot(own["size"], own["memory_mib"], **looks[way])
+    for (above, below), axis in zip(grid.T, measured, strict=True):
+        for way, rows in table[table["axis"] == axis].sort_values("size").groupby("way", sort=False):
+            above.plot(rows["size"], rows["seconds"], **looks[way], label=way)
+            above.fill_between(
+                rows["size"], rows["fastest"], rows["slowest"], color=looks[way]["color"], alpha=0.12, lw=0
+            )
+            below.plot(rows["size"], rows["memory_mib"], **looks[way])
         below.set_xlabel(AXES[axis])
         for axes in (above, below):
             _logarithmic(axes, sorted(table.loc[table["axis"] == axis, "size"].unique()))
@@ -56,8 +58,8 @@ def memory(table: pd.DataFrame, fusion: str = "dual"):
         raise ValueError(f"memory.csv has no batches of fusion {fusion!r}; it has {sorted(table['fusion'].unique())}")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.4))
     looks = _looks(table["way"])
-    for way, own in batches.sort_values("bags", kind="stable").groupby("way", sort=False):
-        left.plot(own["bags"], own["memory_mib"] / 1024, **looks[way], label=way)
+    for way, rows in batches.sort_values("bags", kind="stable").groupby("way", sort=False):
+        left.plot(rows["bags"], rows["memory_mib"] / 1024, **looks[way], label=way)
     left.axhline(PAPER_GIB, color=NEUTRAL, lw=0.9)
     place = ("axes fraction", "data")
     left.annotate(f"{PAPER_GIB} GiB", (0.01, PAPER_GIB), xycoords=place, va="bottom", fontsize=8, color=NEUTRAL)
@@ -66,11 +68,11 @@ def memory(table: pd.DataFrame, fusion: str = "dual"):
     _logarithmic(left, sorted(batches["bags"].unique()))
 
     bags = table[table["part"] == "bag"].sort_values("tiles", kind="stable")
-    for way, own in bags.groupby("way", sort=False):
-        right.plot(own["tiles"], own["peak_mib"] / 1024, **looks[way], label=way)
+    for way, rows in bags.groupby("way", sort=False):
+        right.plot(rows["tiles"], rows["peak_mib"] / 1024, **looks[way], label=way)
     pixels = bags.drop_duplicates("tiles")
-    own, lowest = pixels["pixels_mib"] / 1024, pixels["pixels_mib"].min() / 1024
-    right.fill_between(pixels["tiles"], lowest / 1.3, own, color="#dddddd", lw=0, label="the pixels")
+    pixels_gib, lowest = pixels["pixels_mib"] / 1024, pixels["pixels_mib"].min() / 1024
+    right.fill_between(pixels["tiles"], lowest / 1.3, pixels_gib, color="#dddddd", lw=0, label="the pixels")
     right.set(xlabel="tiles in one bag", ylabel="peak memory, GiB" + (" (counted)" if counted else ""))
     _logarithmic(right, sorted(bags["tiles"].unique()))
     for axes in (left, right):

@@ -24,23 +24,23 @@ def volcano_and_ma(deg: pd.DataFrame, symbols: pd.Series, class_names, unit="cou
     table = table.assign(log2FoldChange=_near(table["log2FoldChange"]))
     if (table["baseMean"] <= 0).any():  # no logarithmic axis, on which nothing is far out
         table = table.assign(baseMean=_near(table["baseMean"]))
-    shown = (table["padj"] < fdr).to_numpy() * np.sign(table["log2FoldChange"]).astype(int)
+    directions = (table["padj"] < fdr).to_numpy() * np.sign(table["log2FoldChange"]).astype(int)
     effect = "difference of mean z-scores" if unit == "z-score" else "log$_2$ fold change"
     effect += f", {class_names[1]} over {class_names[0]}"
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
     height = -np.log10(table["padj"].clip(lower=1e-300))
     for direction, colour in ((0, PALE), (-1, CLASSES[0]), (1, CLASSES[1])):
-        own = table[shown == direction]
+        genes = table[directions == direction]
         where = f"adjusted p ≥ {fdr:g}" if direction == 0 else f"higher in {class_names[max(direction, 0)]}"
         style = {"color": colour, "s": 7, "lw": 0, "rasterized": True}
-        left.scatter(own["log2FoldChange"], height[own.index], label=f"{where}: {len(own):,} genes", **style)
-        right.scatter(own["baseMean"], own["log2FoldChange"], **style)
+        left.scatter(genes["log2FoldChange"], height[genes.index], label=f"{where}: {len(genes):,} genes", **style)
+        right.scatter(genes["baseMean"], genes["log2FoldChange"], **style)
     reach = 1.05 * table["log2FoldChange"].abs().max()
     left.set(xlim=(-1.75 * reach, 1.75 * reach), ylim=(-0.02 * height.max(), 1.06 * height.max()))
     left.set_xlabel(effect, fontsize=10)
     left.set_ylabel("-log$_{10}$ adjusted p", fontsize=10)
     for direction in (-1, 1):
-        leading = table[shown == direction].nsmallest(named, "padj").index
+        leading = table[directions == direction].nsmallest(named, "padj").index
         _name_beside(left, table.loc[leading, "log2FoldChange"], height[leading], symbols, direction * 1.15 * reach)
     right.axhline(0, color="black", lw=0.8)
     if (table["baseMean"] > 0).all():
@@ -175,9 +175,9 @@ def overlap(table: pd.DataFrame, xlabel: str, ylabel: str):
     """Jaccard index of the genes of two libraries' sets, (sets, sets) in [0, 1], rows from above."""
     figure, axes = plt.subplots(figsize=(0.34 * table.shape[1] + 6.4, 0.27 * table.shape[0] + 3.4))
     rows, columns = ([_short(str(name), 44) for name in names] for names in (table.index, table.columns))
-    shown = table.set_axis(rows).set_axis(columns, axis=1)
+    abbreviated = table.set_axis(rows).set_axis(columns, axis=1)
     bar = {"label": "Jaccard index of the genes", "shrink": 0.8}
-    sns.heatmap(shown, vmin=0, vmax=1, cmap="Blues", ax=axes, cbar_kws=bar, linewidths=0.5, linecolor=PALE)
+    sns.heatmap(abbreviated, vmin=0, vmax=1, cmap="Blues", ax=axes, cbar_kws=bar, linewidths=0.5, linecolor=PALE)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0, fontsize=8)
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -205,7 +205,7 @@ def chosen_by_fold(names: Mapping[str, Mapping[int, Sequence[str]]], n: int = 20
     tables = {}
     for title, by_fold in names.items():
         every = list(dict.fromkeys(name for chosen in by_fold.values() for name in chosen))
-        tables[title] = pd.DataFrame({_fold(f): [m in set(own) for m in every] for f, own in by_fold.items()}, every)
+        tables[title] = pd.DataFrame({_fold(f): [m in set(sets) for m in every] for f, sets in by_fold.items()}, every)
     rows = min(n, max(map(len, tables.values())))
     figure, grid = plt.subplots(1, len(tables), figsize=(6.2 * len(tables), 0.25 * rows + 1.3), squeeze=False)
     for axes, (title, table) in zip(grid[0], tables.items(), strict=True):
@@ -226,11 +226,11 @@ def null_audit(table: pd.DataFrame, summary: pd.DataFrame):
     """ROC-AUC with shuffled labels, nested against all patients: every value, and mean and interval beside them."""
     figure, axes = plt.subplots(figsize=(7.2, 0.62 * len(summary) + 1.3))
     colours = {"nested": CLASSES[0], "all_patients": CLASSES[1]}
-    shown = summary.sort_values(["library", "selection"], ascending=[True, True], ignore_index=True)
-    for y, row in shown.iterrows():
-        own = table.query("selection == @row.selection and library == @row.library")["roc_auc"]
+    rows = summary.sort_values(["library", "selection"], ascending=[True, True], ignore_index=True)
+    for y, row in rows.iterrows():
+        aucs = table.query("selection == @row.selection and library == @row.library")["roc_auc"]
         colour = colours[row["selection"]]
-        axes.scatter(own, y + np.linspace(-0.22, 0.22, len(own)), s=22, color=colour, alpha=0.5, lw=0)
+        axes.scatter(aucs, y + np.linspace(-0.22, 0.22, len(aucs)), s=22, color=colour, alpha=0.5, lw=0)
         axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=2)
         axes.plot(row["mean"], y, "D", color=colour, ms=7, mec="white")
     axes.axvline(0.5, color="black", lw=0.8, ls=":")
@@ -241,7 +241,7 @@ def null_audit(table: pd.DataFrame, summary: pd.DataFrame):
         "go": "GO sets",
         "kegg": "KEGG sets",
     }
-    labels = [f"{words[r.library]}, {words[r.selection]}" for r in shown.itertuples()]
-    axes.set_yticks(np.arange(len(shown)), labels, fontsize=9)
-    axes.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(shown) - 0.4), xlabel="ROC-AUC, labels shuffled (0.5: nothing found)")
+    labels = [f"{words[r.library]}, {words[r.selection]}" for r in rows.itertuples()]
+    axes.set_yticks(np.arange(len(rows)), labels, fontsize=9)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(rows) - 0.4), xlabel="ROC-AUC, labels shuffled (0.5: nothing found)")
     return finish(figure)

@@ -22,11 +22,11 @@ WORDS = {
 
 def in_words(findings: pd.DataFrame) -> pd.Series:
     """slide_id -> what is flagged, in a few words, '' where nothing is; of `quality.table`, in its order."""
-    told = {slide: [] for slide in findings["slide_id"]}
+    flags = {slide: [] for slide in findings["slide_id"]}
     for row in findings[findings["flagged"]].itertuples():
         value = f" {row.value:.1f} %" if row.unit == "%" and pd.notna(row.value) else ""
-        told[row.slide_id].append(WORDS[row.check] + value)
-    return pd.Series({slide: ", ".join(words) for slide, words in told.items()}, name="found", dtype=object)
+        flags[row.slide_id].append(WORDS[row.check] + value)
+    return pd.Series({slide: ", ".join(words) for slide, words in flags.items()}, name="found", dtype=object)
 
 
 def contact_sheet(
@@ -46,11 +46,11 @@ def contact_sheet(
         except slide_files.SlideError:
             axes.imshow(np.full((4, 4, 3), 225, np.uint8))
             axes.text(1.5, 1.5, "no image", ha="center", va="center", color=NEUTRAL, fontsize=10)
-        told = fill((flagged[i] or "nothing found").replace(" %", "\u00a0%"), 30)
-        axes.text(0.5, 1.01, told, transform=axes.transAxes, ha="center", va="bottom", fontsize=9,
+        caption = fill((flagged[i] or "nothing found").replace(" %", "\u00a0%"), 30)
+        axes.text(0.5, 1.01, caption, transform=axes.transAxes, ha="center", va="bottom", fontsize=9,
                   color=FLAGGED if flagged[i] else NEUTRAL)  # fmt: skip
         name = titles[i] if len(titles[i]) <= 32 else titles[i][:31] + "…"
-        axes.set_title(name, fontsize=9, pad=8 + 12 * (1 + told.count("\n")))
+        axes.set_title(name, fontsize=9, pad=8 + 12 * (1 + caption.count("\n")))
     return finish(figure)
 
 

@@ -27,8 +27,8 @@ def tissue_filter(slide_path: str, candidates: tiling.Candidates, percent: float
             axes.imshow(tile)
             # On empty glass Otsu's threshold parts noise from noise; histolab rejects it for being almost white.
             white = not candidates.valid[i] and 100 * candidates.tissue[i] > percent
-            told = "almost white" if white else f"{100 * candidates.tissue[i]:.0f} % tissue"
-            axes.set_title(f"{title}\n{told}", fontsize=9)
+            caption = "almost white" if white else f"{100 * candidates.tissue[i]:.0f} % tissue"
+            axes.set_title(f"{title}\n{caption}", fontsize=9)
     return finish(figure)
 
 

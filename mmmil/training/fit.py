@@ -116,20 +116,20 @@ def fit(
                     optimizer.zero_grad()
                     fabric.backward(loss)
                 except Exception as error:
-                    if (told := _remedy(error, p, batch, inputs)) is None:
+                    if (remedy := _remedy(error, p, batch, inputs)) is None:
                         raise
-                    raise TrainingError(told) from error
+                    raise TrainingError(remedy) from error
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.detach())
             # Looked at once an epoch: a GPU would wait for the answer after every step.
-            told = fabric.all_reduce(torch.stack(losses), reduce_op="mean").float().cpu()
-            for step in (~torch.isfinite(told)).nonzero()[:1].flatten().tolist():
+            step_losses = fabric.all_reduce(torch.stack(losses), reduce_op="mean").float().cpu()
+            for step in (~torch.isfinite(step_losses)).nonzero()[:1].flatten().tolist():
                 raise TrainingError(
-                    f"the loss is {told[step].item()} in epoch {epoch}, step {step} (patients "
+                    f"the loss is {step_losses[step].item()} in epoch {epoch}, step {step} (patients "
                     f"{inputs.named(batches[step])}); lower lr, or look for broken tiles or expression of theirs"
                 )
-            row = {"loss": told.mean().item()}
+            row = {"loss": step_losses.mean().item()}
             if len(held):
                 row["held"] = _held_loss(fabric, model, inputs, labels, held, p)
             history.append(row)
@@ -152,9 +152,9 @@ def _loss(fabric, model, inputs, labels, batch, weights, draws) -> Tensor:
     share = torch.ones(len(batch[mine]))
     if not len(share):  # more processes than patients: it must take part, and counts for nothing
         mine, share = slice(0, 1), torch.zeros(1)
-    own = batch[mine]
-    given = fabric.to_device(inputs.take(own))
-    target = labels[own].to(fabric.device)
+    patients = batch[mine]
+    given = fabric.to_device(inputs.take(patients))
+    target = labels[patients].to(fabric.device)
     if draws is not None:
         given["tiles"] = augmentation.turned(given["tiles"], draws[mine].turn)
         given["colour"] = draws[mine].colour.to(fabric.device)

@@ -106,12 +106,12 @@ def read(p: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def failed(p: Params) -> list[str]:
     """A line for every training of the task whose receipt says that it failed."""
-    told = []
+    lines = []
     for training in trainings(p):
         path = receipt(p, training)
         error = json.loads(path.read_text())["error"] if path.is_file() else ""
-        told += [f"  {p.task} {training}: {error.splitlines()[0]} (log in {path})"] if error else []
-    return told
+        lines += [f"  {p.task} {training}: {error.splitlines()[0]} (log in {path})"] if error else []
+    return lines
 
 
 def forget_failures(p: Params) -> None:

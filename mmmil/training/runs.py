@@ -40,10 +40,10 @@ def run(study: Study, name: str, fold: int, seed: int | None = None, labels: pd.
 
         return train.train(study, v, fold, folder, checkpoint, seed, labels)
 
-    made = record.cached(parent, inputs, make, TRAINS)
-    for left in [*parent.glob(f"{checkpoint.stem}*.checkpoint"), parent / f"{made.name}.failed.json"]:
+    folder = record.cached(parent, inputs, make, TRAINS)
+    for left in [*parent.glob(f"{checkpoint.stem}*.checkpoint"), parent / f"{folder.name}.failed.json"]:
         left.unlink(missing_ok=True)
-    return made
+    return folder
 
 
 def attempt(study: Study, name: str, fold: int) -> Path | None:
@@ -147,8 +147,8 @@ def predictions(study: Study, names: list[str] | None = None) -> pd.DataFrame:
 
     names = variants(study.p) if names is None else names
     jobs = [(name, fold) for name in names for fold in study.fold_numbers if failure(study, name, fold) is None]
-    shown = tqdm(jobs, desc="models", unit="training", mininterval=5)
-    return gather(read(run(study, name, fold)) for name, fold in shown)
+    progress = tqdm(jobs, desc="models", unit="training", mininterval=5)
+    return gather(read(run(study, name, fold)) for name, fold in progress)
 
 
 def read(folder: Path) -> pd.DataFrame:
