@@ -21,8 +21,8 @@ from mmmil.training import runs
 from tests.small_studies import make
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"inputs": "genes", "variants": ["go", "baseline_genes"], "sim_patients": 24, "sim_genes": 500, "sim_sets": 20, "n_folds": 2}
-SMALL |= {"epochs": 2, "ae_epochs": 2, "kegg_gmt": "", "fallback_sets": 6}
+SMALL = {"inputs": "genes", "variants": ["go", "baseline_genes"], "sim_patients": 24, "sim_genes": 500}
+SMALL |= {"sim_sets": 20, "n_folds": 2, "epochs": 2, "ae_epochs": 2, "kegg_gmt": "", "fallback_sets": 6}
 CELL = '''
 import torch
 from torch import nn
