@@ -113,10 +113,10 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
     if readable:
         n_tiles = common_number(pd.Series([row["valid"] for row in readable]), p)
         least = 1 if p.few_tiles == "pad" else (n_tiles if p.n_tiles else MIN_TILES)
-        minimum = {1: "none at all"}.get(least, f"fewer than n_tiles ({least})" if p.n_tiles else f"fewer than {least}")
+        too_few = {1: "none at all"}.get(least, f"fewer than n_tiles ({least})" if p.n_tiles else f"fewer than {least}")
         for row in readable:
             if row["valid"] < least:
-                row["problem"] = f"{row['valid']} valid tiles, {minimum}"
+                row["problem"] = f"{row['valid']} valid tiles, {too_few}"
         paths = patients["slide_path"]
         good = [row for row in readable if not row["problem"]]
         bagged = run(
