@@ -43,89 +43,89 @@ SMALL = {
 MODEL = {"null": "resnet50d_go", "planted": "dual_go"}
 # Every set is a token: none has an adjusted p below this, so that all are taken by rank.
 ALL_SETS = {"gene_set_fdr": 1e-300, "fallback_sets": 1000}
-TESTS = {"p": "Mann-Whitney U", **{f"p_{null}": shown for null, shown in nulls.SHOWN_AS.items()}}
+TESTS = {"p": "Mann-Whitney U", **{f"p_{null}": title for null, title in nulls.SHOWN_AS.items()}}
 HERE = params.root() / "results" / "benchmarks" / "attention_nulls"
 
 
 def settings(kind: str, seed: int) -> params.Params:
     """Parameters of the null cohort, or of one planted cohort."""
     place = HERE / (kind if kind == "null" else f"{kind}_{seed}")
-    own = {"sim_null": True, "epochs": 6} if kind == "null" else {"sim_effect": 1.5, "epochs": 20}
-    own |= {"variants": [MODEL[kind]], "data_dir": str(place / "data"), "results_dir": str(place / "results")}
-    return params.load("nsclc", "demo", **SMALL | ALL_SETS | own | {"seed": 0 if kind == "null" else seed})
+    changed = {"sim_null": True, "epochs": 6} if kind == "null" else {"sim_effect": 1.5, "epochs": 20}
+    changed |= {"variants": [MODEL[kind]], "data_dir": str(place / "data"), "results_dir": str(place / "results")}
+    return params.load("nsclc", "demo", **SMALL | ALL_SETS | changed | {"seed": 0 if kind == "null" else seed})
 
 
 def null_study(seed: int) -> study.Study:
     """The null cohort with labels and split of this seed; its labels tell nothing, so any others do as well."""
-    made = study.load(settings("null", seed))
-    p = made.p.override(seed=seed)
-    patients = made.cohort.patients.copy()
+    loaded = study.load(settings("null", seed))
+    p = loaded.p.override(seed=seed)
+    patients = loaded.cohort.patients.copy()
     patients["label"] = np.random.default_rng(seed).permutation(patients["label"].to_numpy())
-    cohort = dataclasses.replace(made.cohort, patients=patients)
-    return study.Study(p, cohort, cohorts.folds_of(patients, p), made.tiles)
+    cohort = dataclasses.replace(loaded.cohort, patients=patients)
+    return study.Study(p, cohort, cohorts.folds_of(patients, p), loaded.tiles)
 
 
 def tested(kind: str, seed: int) -> pd.DataFrame:
     """A row per source and gene set of one seed, found again or made now: its p under every null."""
     p = settings(kind, seed)
-    kept = HERE / f"{kind}_{seed}_{record.digest([p.stage(*params.STAGES), _code()])}.csv"
-    if kept.is_file():
-        return pd.read_csv(kept)
+    file = HERE / f"{kind}_{seed}_{record.digest([p.stage(*params.STAGES), _code()])}.csv"
+    if file.is_file():
+        return pd.read_csv(file)
     if kind == "planted":
         synthetic.make(p, 1)
     s = null_study(seed) if kind == "null" else study.load(p)
     attention, _ = gene_sets.analyse(s, MODEL[kind])
     tables = nulls.against(s, MODEL[kind])
     truth = planted_truth.planted_sets(p, "go")
-    found = pd.concat([t.assign(source=source, planted=truth[t.index]) for source, t in tables.items()])
-    found["mean"] = [attention.over_sets(row.source)[name].mean() for name, row in found.iterrows()]
-    found["auc"] = roc_auc_score(attention.labels, attention.prob)
-    found["seed"] = seed
-    record.write_atomically(kept, lambda path: found.to_csv(path, index_label="set"))
+    sets = pd.concat([t.assign(source=source, planted=truth[t.index]) for source, t in tables.items()])
+    sets["mean"] = [attention.over_sets(row.source)[name].mean() for name, row in sets.iterrows()]
+    sets["auc"] = roc_auc_score(attention.labels, attention.prob)
+    sets["seed"] = seed
+    record.write_atomically(file, lambda path: sets.to_csv(path, index_label="set"))
     if kind == "planted":
         shutil.rmtree(p.results.parent)  # slides and models of a cohort that is looked at once
-    return found.rename_axis("set").reset_index()
+    return sets.rename_axis("set").reset_index()
 
 
 def _code() -> str:
     return source_code.digest("mmmil.interpretation", "mmmil.simulate")
 
 
-def rates(found: pd.DataFrame) -> list[str]:
+def rates(tests: pd.DataFrame) -> list[str]:
     """Share of the sets called significant, mean over seeds and its standard error: the seed is the unit."""
     lines = ["| attention | test | p ≤ 0.05 | p ≤ 0.01 | smallest p found | least p possible |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
-    for source, own in found.groupby("source", sort=False):
-        for column, shown in TESTS.items():
-            cells, least = [], least_p(own, column)
+    for source, rows in tests.groupby("source", sort=False):
+        for column, test in TESTS.items():
+            cells, least = [], least_p(rows, column)
             for level in (0.05, 0.01):
-                share = (own[column] <= level).groupby(own["seed"]).mean()
-                told = f"{share.mean():.3f} ± {share.std() / len(share) ** 0.5:.3f}"
-                cells.append(told if least <= level else "cannot decide")
-            cells += [f"{own[column].min():.4f}", f"{least:.4f}" if least else "–"]
-            lines.append(f"| {gene_sets.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
+                share = (rows[column] <= level).groupby(rows["seed"]).mean()
+                share_text = f"{share.mean():.3f} ± {share.std() / len(share) ** 0.5:.3f}"
+                cells.append(share_text if least <= level else "cannot decide")
+            cells += [f"{rows[column].min():.4f}", f"{least:.4f}" if least else "–"]
+            lines.append(f"| {gene_sets.SHOWN_AS[source]} | {test} | {' | '.join(cells)} |")
     lines += ["", "| attention | rule | seeds with any set at 0.05 | at 0.01 |", "| --- | --- | --- | --- |"]
-    for source, own in found.groupby("source", sort=False):
+    for source, rows in tests.groupby("source", sort=False):
         rules = {"adjusted p (BH)": ["fdr"], "the paper's: adjusted p and permutation p": ["fdr", "p_labels"]}
         for null in ("trained", "untrained", "size"):
             rules[f"the paper's, and {nulls.SHOWN_AS[null]}"] = ["fdr", "p_labels", f"p_{null}"]
-        for shown, columns in rules.items():
-            worst = own[columns].max(axis=1)
-            least = max(least_p(own, column) for column in columns)
+        for rule, columns in rules.items():
+            worst = rows[columns].max(axis=1)
+            least = max(least_p(rows, column) for column in columns)
             cells = [
-                f"{int((worst <= level).groupby(own['seed']).any().sum())}" if least <= level else "cannot decide"
+                f"{int((worst <= level).groupby(rows['seed']).any().sum())}" if least <= level else "cannot decide"
                 for level in (0.05, 0.01)
             ]
-            lines.append(f"| {gene_sets.SHOWN_AS[source]} | {shown} | {' | '.join(cells)} |")
+            lines.append(f"| {gene_sets.SHOWN_AS[source]} | {rule} | {' | '.join(cells)} |")
     return lines
 
 
-def least_p(own: pd.DataFrame, column: str) -> float:
+def least_p(rows: pd.DataFrame, column: str) -> float:
     """The least p that a null of this size can give; 0 for tests that are no null."""
-    return own[column.replace("p_", "least_")].max() if column.startswith("p_") else 0.0
+    return rows[column.replace("p_", "least_")].max() if column.startswith("p_") else 0.0
 
 
-def planted(found: pd.DataFrame) -> list[str]:
+def planted(tests: pd.DataFrame) -> list[str]:
     """AUROC of attention for planted sets, beside that of the prediction, and what survives the nulls, by cohort."""
     head = [
         "seed",
@@ -137,12 +137,12 @@ def planted(found: pd.DataFrame) -> list[str]:
     ]
     head += ["adjusted p < 0.01 (planted)", *(f"and {null}" for null in nulls.SHOWN_AS)]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for (seed, source), own in found.groupby(["seed", "source"], sort=False):
-        truth, differ = own["planted"].astype(bool), own["fdr"] < 0.01
-        cells = [seed, f"{own['auc'].iloc[0]:.3f}", gene_sets.SHOWN_AS[source], f"{len(own)} ({truth.sum()})"]
-        cells += [f"{roc_auc_score(truth, own[c].abs()):.3f}" for c in ("effect", "mean")]
-        survive = [differ, *(differ & (own[f"p_{null}"] < 0.01) for null in nulls.SHOWN_AS)]
-        least = [0.0, *(least_p(own, f"p_{null}") for null in nulls.SHOWN_AS)]
+    for (seed, source), rows in tests.groupby(["seed", "source"], sort=False):
+        truth, differ = rows["planted"].astype(bool), rows["fdr"] < 0.01
+        cells = [seed, f"{rows['auc'].iloc[0]:.3f}", gene_sets.SHOWN_AS[source], f"{len(rows)} ({truth.sum()})"]
+        cells += [f"{roc_auc_score(truth, rows[c].abs()):.3f}" for c in ("effect", "mean")]
+        survive = [differ, *(differ & (rows[f"p_{null}"] < 0.01) for null in nulls.SHOWN_AS)]
+        least = [0.0, *(least_p(rows, f"p_{null}") for null in nulls.SHOWN_AS)]
         cells += [
             f"{mask.sum()} ({(mask & truth).sum()})" if p < 0.01 else "cannot decide"
             for mask, p in zip(survive, least, strict=True)
@@ -162,11 +162,11 @@ def main() -> None:
     study.load(settings("null", 0), given.workers)  # tiles, which every seed finds
     for kind, n in (("null", given.seeds), ("planted", given.planted)):
         jobs = Parallel(n_jobs=given.workers, return_as="generator")(delayed(tested)(kind, seed) for seed in range(n))
-        made = []
+        seed_tables = []
         for seed, table in enumerate(jobs):
-            made.append(table)
+            seed_tables.append(table)
             print(f"{kind} {seed + 1}/{n}", file=sys.stderr, flush=True)
-        tables[kind] = pd.concat(made, ignore_index=True)
+        tables[kind] = pd.concat(seed_tables, ignore_index=True)
     test = round(SMALL["test_fraction"] * SMALL["sim_patients"])
     versions = ", ".join(f"{k} {v}" for k, v in record.versions("torch", "scipy", "numpy").items())
     auc = tables["null"].groupby("seed")["auc"].first()

@@ -64,8 +64,8 @@ FOLDS = 5
 def cross_validation(task: str, folds: str, seed: int, **settings) -> study.Study:
     """The cohort with every patient in one of five folds and nobody held out."""
     p = params.load(task, "", results_dir=f"results/benchmarks/{task}", seed=seed, **settings)
-    made = study.load(p)
-    label, site = made.labels, made.cohort.patients["site"]
+    loaded = study.load(p)
+    label, site = loaded.labels, loaded.cohort.patients["site"]
     if folds == "site":
         parts = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(label, label, site)
     else:
@@ -73,7 +73,7 @@ def cross_validation(task: str, folds: str, seed: int, **settings) -> study.Stud
     fold = pd.Series(-1, index=label.index, name="fold")
     for k, (_, held) in enumerate(parts):
         fold.iloc[held] = k
-    return study.Study(p, made.cohort, fold, None)
+    return study.Study(p, loaded.cohort, fold, None)
 
 
 def one_fold(task: str, k: int, library: str = "go", folds: str = "random", seed: int = 0, **settings) -> dict:
@@ -89,12 +89,12 @@ def one_fold(task: str, k: int, library: str = "go", folds: str = "random", seed
         "genes of the sets": s.expression.level[:, of_sets],
         "latents": tokens.tokens.reshape(len(label), -1),
     }
-    found = {"sets": len(tokens.names), "by rank": not tokens.passed}
+    row = {"sets": len(tokens.names), "by rank": not tokens.passed}
     for name, x in places.items():
         prob = baselines.logistic(x[~held], label[~held], x[held], 1e-3)
-        found[name] = roc_auc_score(label[held], prob)
+        row[name] = roc_auc_score(label[held], prob)
     predicted = runs.read(runs.run(s, library, k))
-    return found | {"model": roc_auc_score(predicted["label"], predicted["prob"])}
+    return row | {"model": roc_auc_score(predicted["label"], predicted["prob"])}
 
 
 def artefacts(task: str) -> str:

@@ -54,27 +54,27 @@ def libraries() -> dict[str, dict[str, list[str]]]:
     from mmmil.genes import enrichment
 
     files = {"go": "GO_Biological_Process_2023.gmt", "kegg": "KEGG_2021_Human.gmt"}
-    found = {key: params.real_data() / "gmt" / name for key, name in files.items()}
-    if all(path.is_file() for path in found.values()):
-        return {key: enrichment.read_gmt(path) for key, path in found.items()}
+    paths = {key: params.real_data() / "gmt" / name for key, name in files.items()}
+    if all(path.is_file() for path in paths.values()):
+        return {key: enrichment.read_gmt(path) for key, path in paths.items()}
     draw = np.random.default_rng(0)
     known = 1 / np.arange(1, 15_001) ** 0.6  # some genes are in many sets
-    made = {}
+    drawn = {}
     for key, n, size, spread in (("go", 5400, 20, 1.0), ("kegg", 320, 70, 0.7)):
         sizes = np.clip(draw.lognormal(np.log(size), spread, n), 5, 600).astype(int)
         members = [draw.choice(len(known), k, replace=False, p=known / known.sum()) for k in sizes]
-        made[key] = {f"{key} {i}": [f"SYN{gene}" for gene in row] for i, row in enumerate(members)}
-    return made
+        drawn[key] = {f"{key} {i}": [f"SYN{gene}" for gene in row] for i, row in enumerate(members)}
+    return drawn
 
 
 def make(folder: Path, n: int, n_genes: int) -> None:
     """A project folder with one task of `n` patients: counts, cohort table, gene sets; STAR files for up to 100."""
     draw = np.random.default_rng(1)
     sets = libraries()
-    named = draw.permutation(
+    union = draw.permutation(
         sorted({gene for library in sets.values() for genes in library.values() for gene in genes})
     )
-    symbols = np.array([*draw.permutation(sorted(named)), *(f"LNC{i}" for i in range(n_genes))][:n_genes], dtype=object)
+    symbols = np.array([*draw.permutation(sorted(union)), *(f"LNC{i}" for i in range(n_genes))][:n_genes], dtype=object)
     place = {symbol: i for i, symbol in enumerate(symbols)}
     effect = np.zeros(n_genes)
     large = [genes for genes in sets["go"].values() if 20 <= len(genes) <= 200]
@@ -146,9 +146,9 @@ def measure(way: str, folder: Path) -> dict:
         return epoch(way)
     ways = {"matrix": reading, "star": reading, "deg": ours, "plain": plain, "autoencoder": autoencoder}
     work = ways.get(way, of_library)(way, folder)
-    start, own = time.perf_counter(), time.process_time()
+    start, cpu_start = time.perf_counter(), time.process_time()
     work()
-    return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - own, "peak": peak()}
+    return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu_start, "peak": peak()}
 
 
 def reading(way: str, folder: Path):
@@ -185,9 +185,9 @@ def plain(way: str, folder: Path):
     from mmmil.genes import differential
 
     counts, labels, symbols = arrays(folder)
-    kept = differential.expressed(counts, labels)
+    is_tested = differential.expressed(counts, labels)
     names = [f"P{i}" for i in range(len(labels))]
-    counts = pd.DataFrame(counts[:, kept], index=names, columns=symbols[kept])
+    counts = pd.DataFrame(counts[:, is_tested], index=names, columns=symbols[is_tested])
     metadata = pd.DataFrame({"condition": np.where(labels == 1, "B", "A")}, index=names)
 
     def work() -> None:
@@ -321,18 +321,18 @@ def descendants(pid: int) -> list[int]:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except (OSError, IndexError):
             continue
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found
+    pids = [pid]
+    for ancestor in pids:
+        pids += [child for child, parent in parents.items() if parent == ancestor]
+    return pids
 
 
 def run_stage(folder: Path, workers: int) -> tuple[float, dict[int, int]]:
     """`python -m mmmil genes` in a project folder: seconds, and peak memory of each of its processes, MiB."""
     command = [sys.executable, "-m", "mmmil", "genes", "--task", "bench", "--workers", str(workers)]
     start, peaks = time.perf_counter(), {}
-    with tempfile.TemporaryFile("w+") as told:
-        stage = subprocess.Popen(command, cwd=folder, env=environment(), stdout=told, stderr=told)
+    with tempfile.TemporaryFile("w+") as log:
+        stage = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
         while stage.poll() is None:
             for pid in descendants(stage.pid):  # the record resets a process's peak, so it is read again and again
                 with contextlib.suppress(OSError):
@@ -340,8 +340,8 @@ def run_stage(folder: Path, workers: int) -> tuple[float, dict[int, int]]:
             time.sleep(0.1)
         seconds = time.perf_counter() - start
         if stage.returncode:
-            told.seek(0)
-            sys.exit(f"{' '.join(command)} failed in {folder}:\n{told.read()}")
+            log.seek(0)
+            sys.exit(f"{' '.join(command)} failed in {folder}:\n{log.read()}")
     return seconds, peaks
 
 
@@ -361,9 +361,10 @@ def steps_of(n: int, repeats: int, folder: Path, bar: tqdm) -> dict[str, list[di
             runs.setdefault(way, []).append(measured(way, folder))
             if way in readings:
                 runs.setdefault(f"{way} again", []).append(measured(way, folder))
-    one, other = (pd.read_csv(folder / f"{name}.csv", index_col=0) for name in ("deg", "plain"))
-    same = one.index.equals(other.index) and one.isna().equals(other.isna())
-    runs["difference"] = [{"genes": len(one), "max": float((one - other).abs().max(axis=None)) if same else np.inf}]
+    ours_stats, plain_stats = (pd.read_csv(folder / f"{name}.csv", index_col=0) for name in ("deg", "plain"))
+    same = ours_stats.index.equals(plain_stats.index) and ours_stats.isna().equals(plain_stats.isna())
+    largest = float((ours_stats - plain_stats).abs().max(axis=None)) if same else np.inf
+    runs["difference"] = [{"genes": len(ours_stats), "max": largest}]
     return runs
 
 
@@ -376,8 +377,8 @@ STEPS = {
 }  # fmt: skip
 
 
-def median(runs: list[dict], what: str) -> float:
-    return float(np.median([run[what] for run in runs]))
+def median(runs: list[dict], quantity: str) -> float:
+    return float(np.median([run[quantity] for run in runs]))
 
 
 def rows(lines: list[list]) -> list[str]:
@@ -415,13 +416,13 @@ def page(sizes: dict[int, dict], epochs: dict, stage: dict, given: argparse.Name
     table = [["patients", "genes tested", *head]]
     for n, runs in sizes.items():
         ratio = [median(runs["deg"], w) / median(runs["plain"], w) for w in ("seconds", "cpu", "peak")]
-        found = runs["difference"][0]
-        table.append([n, found["genes"], *(f"{r:.2f}" for r in ratio), f"{found['max']:.3g}"])
+        difference = runs["difference"][0]
+        table.append([n, difference["genes"], *(f"{r:.2f}" for r in ratio), f"{difference['max']:.3g}"])
     text += [*rows(table), "", "## An epoch of the autoencoder", ""]
     table = [["way", "s", "CPU s", "times ours", "peak MiB", "loss by epoch in float64", "largest difference"]]
     for way, runs in epochs.items():
-        loss, own = runs[0]["loss"], epochs["ours"][0]["loss"]
-        apart = max(abs(a - b) for a, b in zip(loss, own, strict=True))
+        loss, our_loss = runs[0]["loss"], epochs["ours"][0]["loss"]
+        apart = max(abs(a - b) for a, b in zip(loss, our_loss, strict=True))
         ratio = median(runs, "seconds") / median(epochs["ours"], "seconds")
         cells = [
             f"{median(runs, 'seconds'):.2f}",

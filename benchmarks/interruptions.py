@@ -65,7 +65,7 @@ def finished(results: Path) -> dict[Path, int]:
     """Folders of results that a reader would see, with the time of their run.json; exits where one is torn."""
     from mmmil import record
 
-    seen = {}
+    written_at = {}
     for folder in sorted(results.glob("tiles/*/*/*")):
         if folder.name.startswith("."):
             continue
@@ -75,8 +75,8 @@ def finished(results: Path) -> dict[Path, int]:
                 sys.exit(f"torn: {folder / name} differs from its checksum")
             with h5py.File(folder / name) as file:
                 assert len(file["coords"])
-        seen[folder.relative_to(results)] = run.stat().st_mtime_ns
-    return seen
+        written_at[folder.relative_to(results)] = run.stat().st_mtime_ns
+    return written_at
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             now = finished(folder / "disturbed")
-            repeated = [path for path, made in before.items() if now.get(path) != made]
+            repeated = [path for path, written_at in before.items() if now.get(path) != written_at]
             done = f"{len(now)} of {len(expected)} results whole, {len(repeated)} repeated"
             print(f"kill {kill + 1} after {delay:.2f} s of {whole:.1f} s work: {done}", flush=True)
             if repeated:
@@ -130,7 +130,7 @@ def main() -> None:
             for path in expected
             for file in (folder / "disturbed" / path).glob("*.h5")
         )
-        repeated = [path for path, made in before.items() if now.get(path) != made]
+        repeated = [path for path, written_at in before.items() if now.get(path) != written_at]
         print(f"last run: {len(now)} results, {len(repeated)} repeated, {len(hidden)} temporary files left, "
               f"tiles {'identical to' if same else 'DIFFERENT from'} the undisturbed run's")  # fmt: skip
         sys.exit(bool(repeated or hidden or not same))

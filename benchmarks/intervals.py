@@ -68,7 +68,7 @@ def one_cohort(seed: int, distances: tuple[float, float], draws: int) -> list[tu
             prob[name][fold == k] = model.predict_proba(x[fold == k][:, which])[:, 1]
             true[name][k] = truth(model.coef_[0], which, mu)
     rows = []
-    for split, own in (("val", fold >= 0), ("test", fold == -1)):
+    for split, in_split in (("val", fold >= 0), ("test", fold == -1)):
         models = range(FOLDS) if split == "val" else [-1]
         for metric in ("roc_auc", "pr_auc"):
             mean = {n: np.mean([true[n][k][metric] for k in models]) for n in COLUMNS}
@@ -81,43 +81,43 @@ def one_cohort(seed: int, distances: tuple[float, float], draws: int) -> list[tu
             if split == "val":
                 value, low, high = metrics.mean_interval(each["a"])
             else:
-                low, high = bootstrap.bootstrap_interval(label[own], prob["a"][own], 0.5, 0.95, draws, seed).loc[
-                    metric
-                ]
+                low, high = bootstrap.bootstrap_interval(
+                    label[in_split], prob["a"][in_split], 0.5, 0.95, draws, seed
+                ).loc[metric]
                 value = each["a"][0]
             name = "a: t over folds" if split == "val" else "a: bootstrap"
             rows.append((metric, split, name, value, low, high, np.nan, mean["a"]))
-            both = label[own], prob["a"][own], prob["b"][own]
+            both = label[in_split], prob["a"][in_split], prob["b"][in_split]
             tests = {}
             if split == "val":
                 tests["paired t"] = paired_tests.paired_t(each["a"], each["b"])
                 tests["corrected t"] = paired_tests.corrected_t(each["a"], each["b"], 1 / FOLDS)
             if metric == "roc_auc":
-                tests["DeLong"] = paired_tests.delong(*both, folds=fold[own])
-            tests["bootstrap"] = bootstrap.paired_bootstrap(*both, fold[own], metric, draws=draws, seed=seed)
+                tests["DeLong"] = paired_tests.delong(*both, folds=fold[in_split])
+            tests["bootstrap"] = bootstrap.paired_bootstrap(*both, fold[in_split], metric, draws=draws, seed=seed)
             for test, (value, low, high, p, _) in tests.items():
                 rows.append((metric, split, f"a − b: {test}", value, low, high, p, mean["a"] - mean["b"]))
-        value, low, high, p, _ = paired_tests.mcnemar(label[own], prob["a"][own], prob["b"][own])
+        value, low, high, p, _ = paired_tests.mcnemar(label[in_split], prob["a"][in_split], prob["b"][in_split])
         rows.append(("accuracy", split, "a − b: McNemar", value, low, high, p, np.nan))
     return rows
 
 
 def table(cohorts: list[list[tuple]], is_null: bool) -> list[str]:
     columns = ["metric", "split", "interval", "estimate", "low", "high", "p", "truth"]
-    found = pd.DataFrame([row for rows in cohorts for row in rows], columns=columns)
+    intervals = pd.DataFrame([row for rows in cohorts for row in rows], columns=columns)
     lines = ["| metric | split | interval | mean estimate | truth | covers the truth of these models |"]
     lines[0] += " covers the mean over trainings | p < 0.05 |"
     lines.append("| --- " * 8 + "|")
-    for (metric, split, interval), own in found.groupby(["metric", "split", "interval"], sort=False):
-        expected = own["truth"].mean()
+    for (metric, split, interval), rows in intervals.groupby(["metric", "split", "interval"], sort=False):
+        expected = rows["truth"].mean()
         if metric == "accuracy" and is_null:
             expected = 0.0  # by symmetry
         covers = [
-            "" if np.isnan(np.max(value)) else f"{((own['low'] <= value) & (value <= own['high'])).mean():.3f}"
-            for value in (own["truth"], expected)
+            "" if np.isnan(np.max(value)) else f"{((rows['low'] <= value) & (value <= rows['high'])).mean():.3f}"
+            for value in (rows["truth"], expected)
         ]
-        significant = "" if own["p"].isna().all() else f"{(own['p'] < 0.05).mean():.3f}"
-        cells = [metric, split, interval, f"{own['estimate'].mean():.3f}"]
+        significant = "" if rows["p"].isna().all() else f"{(rows['p'] < 0.05).mean():.3f}"
+        cells = [metric, split, interval, f"{rows['estimate'].mean():.3f}"]
         cells += ["" if np.isnan(expected) else f"{expected:.3f}", *covers, significant]
         lines.append("| " + " | ".join(cells) + " |")
     return lines

@@ -72,8 +72,8 @@ def planted(workers: int) -> list[str]:
     for m in (0.2, p.sim_one_modality):
         best = 1 - m**2 / 2
         could = power.detectable_difference(label, best, 0.3, folds=np.arange(len(label)) // 2 % p.n_folds)
-        shown = "nothing" if np.isnan(could) else f"{could:.3f}"
-        lines.append(f"- a share of {m}: AUC {best:.2f}, {1 - best:.2f} left to win, detectable {shown}")
+        detectable = "nothing" if np.isnan(could) else f"{could:.3f}"
+        lines.append(f"- a share of {m}: AUC {best:.2f}, {1 - best:.2f} left to win, detectable {detectable}")
     lines += [
         "",
         "Three runs were made, all with seed 0, and none is left out. A first one (a share of 0.2, 10 epochs, an "
@@ -93,21 +93,21 @@ def planted_epochs(epochs: int, workers: int) -> list[str]:
     truth = pd.read_csv(p.data / "truth" / "patients.csv").set_index("patient_id")["shows_in"]
     places = ["both", "image", "genes"]
     of_place = {
-        place: metrics.per_fold(own)["roc_auc"].groupby(level="variant").mean()
-        for place, own in predictions.groupby(predictions["patient_id"].map(truth))
+        place: metrics.per_fold(rows)["roc_auc"].groupby(level="variant").mean()
+        for place, rows in predictions.groupby(predictions["patient_id"].map(truth))
     }
     lines = ["ROC-AUC, mean over folds and range, then of the patients whose class shows in both, or in one alone:", ""]
     lines += ["| variant | all patients | both | image | genes |", "| --- | --- | --- | --- | --- |"]
     for r in aucs.loc[VARIANTS].itertuples():
         cells = [r.Index, f"{r.mean:.3f} ({r.min:.3f}–{r.max:.3f})", *(f"{of_place[x][r.Index]:.3f}" for x in places)]
         lines.append("| " + " | ".join(cells) + " |")
-    found = comparisons.compare(predictions, p, METRICS, ["5"])
+    compared = comparisons.compare(predictions, p, METRICS, ["5"])
     lines += [
         "",
         "| difference | metric | test | estimate [95 % interval] | p, Holm |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for r in found.itertuples():
+    for r in compared.itertuples():
         interval = estimate(r.difference, r.ci_low, r.ci_high, signed=True)
         lines.append(f"| {r.a} − {r.b} | {r.metric} | {r.method} | {interval} | {r.p_holm:.2g} |")
     lines.append("")
@@ -116,7 +116,7 @@ def planted_epochs(epochs: int, workers: int) -> list[str]:
         lines.append(
             f"- {r.a} − {r.b}: detectable at the observed AUC and correlation {could}, seen {r.difference:+.3f}"
         )
-    for method, rows in found.groupby("method", sort=False):
+    for method, rows in compared.groupby("method", sort=False):
         above = (rows["ci_low"] > 0).sum()
         lines.append(f"- {method}: {above} of {len(rows)} intervals of dual against one modality lie above zero")
     return lines
@@ -130,7 +130,7 @@ def null(seeds: int, workers: int) -> list[str]:
         aucs = metrics.per_fold(predictions)["roc_auc"].groupby(level="variant").mean()
         tables[-1].attrs = aucs.to_dict()
         print(f"null seed {seed}: {aucs.round(2).to_dict()}", flush=True)
-    found = pd.concat(tables, ignore_index=True)
+    compared = pd.concat(tables, ignore_index=True)
     most = int(stats.binom.ppf(CHANCE, seeds, ALPHA))
     aucs = pd.DataFrame([t.attrs for t in tables])
     lines = [
@@ -148,7 +148,7 @@ def null(seeds: int, workers: int) -> list[str]:
         f"| table | metric | test | cohorts with any p_holm < {ALPHA} | smallest p_holm | beyond chance |",
         "| --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
-    for (table, metric, method), rows in found.groupby(["table", "metric", "method"], sort=False):
+    for (table, metric, method), rows in compared.groupby(["table", "metric", "method"], sort=False):
         smallest = rows.groupby("seed")["p_holm"].min()
         count = int((smallest < ALPHA).sum())
         beyond = "yes" if count > most else "no"

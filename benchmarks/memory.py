@@ -121,37 +121,37 @@ def inputs(way: Way, fusion: str, sets: int, bags: int, tiles: int, px: int, dev
     return [torch.zeros(bags, tiles, *shape, dtype=dtype, device=device), genes]
 
 
-def loss_of(model: nn.Module, given: list, bf16: bool) -> Tensor:
+def loss_of(model: nn.Module, batch: list, bf16: bool) -> Tensor:
     """Cross-entropy of a batch, all of class 0."""
     device = next(model.parameters()).device.type
     with torch.autocast(device, torch.bfloat16, enabled=bf16):
-        logits = model(*given)[0]
+        logits = model(*batch)[0]
     return F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long, device=device))
 
 
 # -- counting --------------------------------------------------------------------------------------------------------
-def kept_bytes(run, model: nn.Module, given: list) -> int:
+def kept_bytes(run, model: nn.Module, batch: list) -> int:
     """Bytes of the inputs and of all that `run()` saves for its backward pass: storages once, no parameters."""
-    own = {StorageWeakRef(t.untyped_storage()) for t in [*model.parameters(), *model.buffers()]}
-    seen = {StorageWeakRef(t.untyped_storage()): t.untyped_storage().nbytes() for t in given if t is not None}
+    parameters = {StorageWeakRef(t.untyped_storage()) for t in [*model.parameters(), *model.buffers()]}
+    storage_bytes = {StorageWeakRef(t.untyped_storage()): t.untyped_storage().nbytes() for t in batch if t is not None}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         reference = StorageWeakRef(storage)
-        if reference not in own:
-            seen[reference] = storage.nbytes()
+        if reference not in parameters:
+            storage_bytes[reference] = storage.nbytes()
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         result = run()  # held until all is counted: what is freed could lend its address to the next
     del result
-    return sum(seen.values())
+    return sum(storage_bytes.values())
 
 
-def kept_by_step(model: nn.Module, given: list, way: Way) -> int:
+def kept_by_step(model: nn.Module, batch: list, way: Way) -> int:
     """`kept_bytes` of a step; of tiles in chunks, the graph of one chunk is added, which the backward pass makes."""
-    total = kept_bytes(lambda: loss_of(model, given, way.bf16), model, given)
-    tiles = given[0].flatten(0, 1)
+    total = kept_bytes(lambda: loss_of(model, batch, way.bf16), model, batch)
+    tiles = batch[0].flatten(0, 1)
     if not way.chunk or len(tiles) <= way.chunk:
         return total
 
@@ -195,14 +195,14 @@ class Alive(TorchDispatchMode):
         return tree_map_only(Tensor, self.watch, func(*args, **(kwargs or {})))
 
 
-def step_peak(model: nn.Module, given: list, run, optimize: bool = True) -> int:
+def step_peak(model: nn.Module, batch: list, run, optimize: bool = True) -> int:
     """Peak bytes of two steps (forward, backward, AdamW): in the second, its states are there from the start.
 
     On a GPU as it allocates; else of all tensors alive. Without `optimize`, of forward and backward alone.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4) if optimize else None
     on_gpu = next(model.parameters()).device.type == "cuda"
-    there = [*model.parameters(), *model.buffers(), *(t for t in given if t is not None)]
+    there = [*model.parameters(), *model.buffers(), *(t for t in batch if t is not None)]
     alive = contextlib.nullcontext() if on_gpu else Alive(*there)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -245,10 +245,10 @@ def measure(way: Way, fusion: str, bags: int, tiles: int, given: argparse.Namesp
 
 def line(table: pd.DataFrame) -> tuple[float, float, float]:
     """Memory as a line of the batch, (MiB, MiB per bag), and the largest deviation from it as a share."""
-    own = table.dropna(subset="memory_mib")
-    slope, intercept = np.polyfit(own["bags"], own["memory_mib"], 1)
-    fitted = intercept + slope * own["bags"]
-    return intercept, slope, float((fitted / own["memory_mib"] - 1).abs().max())
+    measured = table.dropna(subset="memory_mib")
+    slope, intercept = np.polyfit(measured["bags"], measured["memory_mib"], 1)
+    fitted = intercept + slope * measured["bags"]
+    return intercept, slope, float((fitted / measured["memory_mib"] - 1).abs().max())
 
 
 def batch_at(gib: float, table: pd.DataFrame) -> float:
@@ -265,8 +265,8 @@ def all_rows(given: argparse.Namespace) -> pd.DataFrame:
     rows = []
     with tqdm(total=total, desc="memory", unit="step") as bar:
 
-        def add(part: str, *what, **options) -> None:
-            rows.append({"part": part, **measure(*what, given, **options)})
+        def add(part: str, *measurement, **options) -> None:
+            rows.append({"part": part, **measure(*measurement, given, **options)})
             bar.update()
 
         for fusion in given.fusions:
@@ -294,10 +294,10 @@ def shown(mib: float, unit: int = 1, digits: int = 0) -> str:
 
 def same_batch(rows: pd.DataFrame, fusion: str, gib: float) -> list[str]:
     """The section on the batch at which Original takes `gib`."""
-    own = rows[rows["fusion"] == fusion]
-    fit = own[own["part"] == "fit"]
+    fusion_rows = rows[rows["fusion"] == fusion]
+    fit = fusion_rows[fusion_rows["part"] == "fit"]
     at = batch_at(gib, fit[fit["way"] == ORIGINAL.name])
-    whole = own[own["part"] == "batch"].set_index("way")
+    whole = fusion_rows[fusion_rows["part"] == "batch"].set_index("way")
     bags, original = whole["bags"].iloc[0], whole.loc[ORIGINAL.name]
     head = ["way", "MiB per bag", "MiB besides", "deviation from the line", f"GiB at {at:.2f} bags"]
     head += ["share of Original", f"GiB at {bags} bags", f"peak at {bags} bags, GiB", "peak, share of Original"]
@@ -315,9 +315,9 @@ def same_batch(rows: pd.DataFrame, fusion: str, gib: float) -> list[str]:
 
 def large_bags(rows: pd.DataFrame) -> list[str]:
     """The section on one bag of more and more tiles."""
-    own = rows[rows["part"] == "bag"]
-    pixels = own.drop_duplicates("tiles").set_index("tiles")["pixels_mib"]
-    peaks = own.pivot(index="tiles", columns="way", values="peak_mib")[list(own["way"].unique())]
+    bag_rows = rows[rows["part"] == "bag"]
+    pixels = bag_rows.drop_duplicates("tiles").set_index("tiles")["pixels_mib"]
+    peaks = bag_rows.pivot(index="tiles", columns="way", values="peak_mib")[list(bag_rows["way"].unique())]
     head = ["tiles", "their pixels, MiB", *(f"{way}, MiB" for way in peaks)]
     lines = [[f"{n:,}", f"{pixels[n]:,.0f}", *(shown(value) for value in row)] for n, row in peaks.iterrows()]
     beside = peaks.sub(pixels, axis=0).iloc[[0, -1]]

@@ -51,8 +51,8 @@ class Way:
 
     @property
     def name(self) -> str:
-        of = {"exact": "exact", "nystrom": f"Nyström, {self.landmarks} landmarks"}[self.attention]
-        return f"{of}, width {self.width}"
+        kind = {"exact": "exact", "nystrom": f"Nyström, {self.landmarks} landmarks"}[self.attention]
+        return f"{kind}, width {self.width}"
 
 
 def pairs(given: argparse.Namespace) -> list[tuple[Way, Way]]:
@@ -76,11 +76,11 @@ def seconds_of(run, model: nn.Module, device: str) -> tuple[float, float]:
     model.zero_grad()
     if device == "cuda":
         torch.cuda.synchronize()
-    start, own = time.perf_counter(), time.process_time()
+    start, cpu_start = time.perf_counter(), time.process_time()
     run().backward()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start, time.process_time() - own
+    return time.perf_counter() - start, time.process_time() - cpu_start
 
 
 def at_size(axis: str, size: int, ways: list[Way], given: argparse.Namespace) -> list[dict]:
@@ -102,12 +102,12 @@ def at_size(axis: str, size: int, ways: list[Way], given: argparse.Namespace) ->
     for turn in range(given.repeats):
         if turn >= FEWEST and time.perf_counter() - start > LONG:
             break
-        for kept, (run, model) in zip(spent, runs, strict=True):
-            kept.append(seconds_of(run, model, given.device))
-    for row, kept in zip(rows, spent, strict=True):
-        wall, cpu = zip(*kept, strict=True)
+        for times, (run, model) in zip(spent, runs, strict=True):
+            times.append(seconds_of(run, model, given.device))
+    for row, times in zip(rows, spent, strict=True):
+        wall, cpu = zip(*times, strict=True)
         row |= {"seconds": np.median(wall), "fastest": min(wall), "slowest": max(wall), "cpu_seconds": np.median(cpu)}
-        row |= {"repeats": len(kept), "device": given.device}
+        row |= {"repeats": len(times), "device": given.device}
     return rows
 
 
@@ -139,25 +139,25 @@ def crossing_text(sizes: list[int], exact: list[float], nystrom: list[float], un
 
 def section(table: pd.DataFrame, axis: str, given: argparse.Namespace) -> list[str]:
     """One axis: time and memory of each pair, and where they cross."""
-    own = table[table["axis"] == axis]
-    sizes = sorted(own["size"].unique())
-    columns = {v: own.pivot(index="size", columns="way", values=v) for v in ("seconds", "cpu_seconds", "memory_mib")}
+    table = table[table["axis"] == axis]
+    sizes = sorted(table["size"].unique())
+    columns = {v: table.pivot(index="size", columns="way", values=v) for v in ("seconds", "cpu_seconds", "memory_mib")}
     text = [f"## Over {AXES[axis]}", ""]
     for exact, nystrom in pairs(given):
         wall, cpu, memory = (columns[v][[exact.name, nystrom.name]].to_numpy() for v in columns)
-        shown = {"ms": 1000 * wall, "CPU ms": 1000 * cpu, "MiB": memory}
+        measures = {"ms": 1000 * wall, "CPU ms": 1000 * cpu, "MiB": memory}
         if given.device == "cuda":
-            del shown["CPU ms"]
+            del measures["CPU ms"]
         head = [AXES[axis]]
-        for unit in shown:
+        for unit in measures:
             head += [f"exact, {unit}", f"Nyström, {unit}", f"exact / Nyström, {unit}"]
         rows = []
         for i, size in enumerate(sizes):
             rows.append([f"{size:,}"])
-            for values in shown.values():
+            for values in measures.values():
                 rows[-1] += [*(f"{value:,.1f}" for value in values[i]), f"{values[i, 0] / values[i, 1]:.2f}"]
         text += [f"Width {exact.width}, {exact.landmarks} landmarks.", "", *markdown(head, rows), ""]
-        for unit, values in shown.items():
+        for unit, values in measures.items():
             text.append(f"- {unit}: {crossing_text(sizes, values[:, 0], values[:, 1], AXES[axis])}")
         text.append("")
     return text

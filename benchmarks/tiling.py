@@ -71,10 +71,10 @@ def measure(way: str, path: Path, threads: int) -> dict:
         if way == "ours":
             p = params.load("lgg", results_dir=folder)
             start = time.perf_counter()
-            found = tiling.candidates_of(path, Path(folder), p, threads)
-            bags.bag_of(path, found, Path(folder), p, p.n_tiles)
+            candidates_path = tiling.candidates_of(path, Path(folder), p, threads)
+            bags.bag_of(path, candidates_path, Path(folder), p, p.n_tiles)
             seconds = time.perf_counter() - start
-            candidates = tiling.read_candidates(found)
+            candidates = tiling.read_candidates(candidates_path)
             tiles = sorted(map(tuple, candidates.coords[candidates.valid].tolist()))
             return {"seconds": seconds, "peak": peak(), "tiles": tiles, "positions": candidates.coords.tolist()}
         if way == "histolab":
@@ -113,12 +113,12 @@ def compare(side: int, path: Path, repeats: int, threads: int) -> list:
             runs["histolab"].append(measured("histolab", path, 1))
         print(side, turn, {way: round(r[-1]["seconds"], 2) for way, r in runs.items()}, file=sys.stderr, flush=True)
     same = all(run["tiles"] == runs["histolab"][0]["tiles"] for way in ("ours", "one", "histolab") for run in runs[way])
-    ours, one, reading, histolab = (float(np.median([r["seconds"] for r in runs[way]])) for way in runs)
+    ours, one_thread, reading, histolab = (float(np.median([r["seconds"] for r in runs[way]])) for way in runs)
     n = len(runs["ours"][0]["positions"])
     return [
         f"{side:,}", f"{n:,}", f"{len(runs['ours'][0]['tiles']):,}", "identical" if same else "DIFFERENT",
-        f"{ours:.2f}", f"{one:.2f}", f"{reading:.2f}", f"{histolab:.1f}", f"{histolab / ours:.1f}",
-        f"{ours / reading:.2f}", f"{one / reading:.2f}", f"{1000 * ours / n:.2f}",
+        f"{ours:.2f}", f"{one_thread:.2f}", f"{reading:.2f}", f"{histolab:.1f}", f"{histolab / ours:.1f}",
+        f"{ours / reading:.2f}", f"{one_thread / reading:.2f}", f"{1000 * ours / n:.2f}",
         max(r["peak"] for r in runs["ours"]), max(r["peak"] for r in runs["histolab"]),
     ]  # fmt: skip
 

@@ -202,9 +202,9 @@ def reference(kind: str, folder: Path, train: list[int], held: list[int], given)
     optimizer = torch.optim.AdamW(model.parameters(), lr=given.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, given.lr, given.steps) if held else None
     # Where only time counts, one epoch is all there is, so that the workers never wait for the next to begin.
-    shown = train if held else train * -(-given.steps * given.batch // len(train))
+    patients = train if held else train * -(-given.steps * given.batch // len(train))
     loader = torch.utils.data.DataLoader(
-        PngBags(folder, shown), given.batch, shuffle=True, num_workers=given.workers,
+        PngBags(folder, patients), given.batch, shuffle=True, num_workers=given.workers,
         persistent_workers=given.workers > 0, pin_memory=device.type == "cuda",
     )  # fmt: skip
     hook = model.register_forward_pre_hook(clock)
@@ -221,7 +221,7 @@ def reference(kind: str, folder: Path, train: list[int], held: list[int], given)
             if done == given.steps:
                 break
     hook.remove()
-    made = {"steps": clock.steps, "peak": peak(device)}
+    result = {"steps": clock.steps, "peak": peak(device)}
     if held:
         model.eval()
         with torch.no_grad():
@@ -230,8 +230,8 @@ def reference(kind: str, folder: Path, train: list[int], held: list[int], given)
                 losses = [
                     F.cross_entropy(model(t.to(device), g.to(device)).cpu(), y, reduction="none") for t, g, y in rows
                 ]
-                made[name] = torch.cat(losses).mean().item()
-    return made
+                result[name] = torch.cat(losses).mean().item()
+    return result
 
 
 def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
@@ -265,12 +265,12 @@ def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
     if fabric.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     fitted, _ = fit.fit(fabric, model, inputs, labels, train, p, augment=not held or given.measure == "shipped")
-    made = {"steps": clock.steps, "peak": peak(fabric.device)}
+    result = {"steps": clock.steps, "peak": peak(fabric.device)}
     for name, which in (("train", train), ("held", held)) if held else ():
         prob, _ = fit.predict(fabric, fitted, inputs, which, given.batch)
         right = np.where(labels[which].numpy() == 1, prob, 1 - prob)
-        made[name] = float(-np.log(right.clip(1e-7)).mean())
-    return made
+        result[name] = float(-np.log(right.clip(1e-7)).mean())
+    return result
 
 
 def here(way: str, folder: Path, given) -> dict:
@@ -306,11 +306,11 @@ def speed_table(runs: dict[str, list[dict]], batch: int) -> list[str]:
     """Bags a second, CPU seconds and peak memory of each way, and how ours stands to it."""
     head = ["recipe", "s a step", "fastest, slowest", "CPU s a step", "bags a second", "peak, MiB"]
     head += ["ours: times the bags", "ours: times, by CPU s", "ours: share of the peak"]
-    steps = {way: np.array([step for run in made for step in run["steps"]]) for way, made in runs.items()}
+    steps = {way: np.array([step for run in way_runs for step in run["steps"]]) for way, way_runs in runs.items()}
     (wall, cpu), top = np.median(steps["ours"], 0), max(run["peak"] for run in runs["ours"])
     table = [head]
-    for way, made in runs.items():
-        its, peaks = steps[way], max(run["peak"] for run in made)
+    for way, way_runs in runs.items():
+        its, peaks = steps[way], max(run["peak"] for run in way_runs)
         mid = np.median(its, 0)
         table.append([
             WAYS[way], f"{mid[0]:.2f}", f"{its[:, 0].min():.2f}, {its[:, 0].max():.2f}", f"{mid[1]:.2f}",
@@ -321,19 +321,19 @@ def speed_table(runs: dict[str, list[dict]], batch: int) -> list[str]:
 
 def verdict(runs: dict[str, list[dict]], device: str) -> str:
     """What the table says of the acceptance line: bags a second, and on a GPU the memory as well."""
-    second = {way: np.median([step[0] for run in made for step in run["steps"]]) for way, made in runs.items()}
-    top = {way: max(run["peak"] for run in made) for way, made in runs.items()}
+    second = {way: np.median([step[0] for run in way_runs for step in run["steps"]]) for way, way_runs in runs.items()}
+    top = {way: max(run["peak"] for run in way_runs) for way, way_runs in runs.items()}
     best = min((way for way in ("ours", "compiled") if way in runs), key=second.get)
-    times, share = ({way: of[way] / of[best] for way in ("original", "reduced")} for of in (second, top))
+    times, share = ({way: by_way[way] / by_way[best] for way in ("original", "reduced")} for by_way in (second, top))
     met = min(times.values()) >= NEEDED[device]
-    told = (
+    text = (
         f"{WAYS[best].capitalize()}: {times['reduced']:.1f} times the bags a second of the reference with the reduced "
         f"backbone, {times['original']:.1f} times those with the Original one; at least {NEEDED[device]:.0f} times is "
         f"{'reached' if met else 'NOT reached'} against both."
     )
     if device == "cuda":
-        told += f" At most a quarter of the peak memory is {'reached' if min(share.values()) >= 4 else 'NOT reached'}."
-    return told
+        text += f" At most a quarter of the peak memory is {'reached' if min(share.values()) >= 4 else 'NOT reached'}."
+    return text
 
 
 def speed_differs(given) -> str:
@@ -348,12 +348,12 @@ def speed_differs(given) -> str:
 def loss_table(losses: dict[str, list[dict]]) -> list[str]:
     """Loss after the steps: mean over the seeds, its standard deviation, and each seed's."""
     table = [["recipe", "training patients, mean", "SD", "other patients, mean", "SD", "other patients by seed"]]
-    for way, made in losses.items():
+    for way, way_runs in losses.items():
         row = [LOSS_WAYS[way]]
         for name in ("train", "held"):
-            values = np.array([run[name] for run in made])
+            values = np.array([run[name] for run in way_runs])
             row += [f"{values.mean():.3f}", f"{values.std(ddof=1):.3f}" if len(values) > 1 else "one seed"]
-        table.append([*row, ", ".join(f"{run['held']:.3f}" for run in made)])
+        table.append([*row, ", ".join(f"{run['held']:.3f}" for run in way_runs)])
     return rows_of(table)
 
 
@@ -427,8 +427,8 @@ def write(given) -> None:
     bar = tqdm(total=total, unit="process", file=sys.stderr)
     page = ["# A training step: the reference recipe and ours", ""]
     page += ["The dual model; both recipes and what is measured are described in `benchmarks/train_step.py`.", ""]
-    with tempfile.TemporaryDirectory() as kept:
-        folder = Path(kept)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         if batches:
             make_data(folder, 2 * max(batches), given.tiles, given.px, given.sets)
         for batch in batches:
@@ -437,18 +437,18 @@ def write(given) -> None:
                 for way in ways:
                     runs[way].append(measured(way, folder, given, steps=given.steps, batch=batch, train=2 * batch))
                     bar.update()
-            what = f"{batch} patients a step, {given.tiles} tiles of {given.px} px, {given.sets} gene sets"
-            page += [f"## {what}", "", *speed_table(runs, batch), ""]
+            title = f"{batch} patients a step, {given.tiles} tiles of {given.px} px, {given.sets} gene sets"
+            page += [f"## {title}", "", *speed_table(runs, batch), ""]
             page += [verdict(runs, given.device), "", speed_differs(given), ""]
     if seeds:
         n_tiles, px = given.loss_bags
         losses: dict[str, list[dict]] = {way: [] for way in LOSS_WAYS}
-        with tempfile.TemporaryDirectory() as kept:
-            make_data(Path(kept), many + held, n_tiles, px, given.sets)
+        with tempfile.TemporaryDirectory() as name:
+            make_data(Path(name), many + held, n_tiles, px, given.sets)
             for seed in range(seeds):
                 for way in losses:
                     sizes = {"steps": given.loss_steps, "batch": 2, "seed": seed, "train": many, "held": held}
-                    losses[way].append(measured(way, Path(kept), given, **sizes))
+                    losses[way].append(measured(way, Path(name), given, **sizes))
                     bar.update()
         page += [f"## Loss after {given.loss_steps} steps", "", *loss_table(losses), ""]
         page += [

@@ -125,7 +125,7 @@ def reading(bag: torch.Tensor) -> float:
         return time.perf_counter() - start
 
 
-def measure(rank: int, given, kept: Path, barrier=None) -> None:
+def measure(rank: int, given, folder: Path, barrier=None) -> None:
     """All measurements of one of `--parallel` processes, which wait for each other before every variant."""
     from mmmil.training import device
 
@@ -134,29 +134,29 @@ def measure(rank: int, given, kept: Path, barrier=None) -> None:
     torch.manual_seed(rank)
     shape = (given.patients, given.tiles, given.px, given.px, 3)
     tiles = torch.randint(0, 256, shape, dtype=torch.uint8, device=fabric.device)
-    made: dict = {"costs": {}, "features": {}}
+    measured: dict = {"costs": {}, "features": {}}
     distinct = {shape_of(v): v for v in reversed(neural())}
     for key, v in tqdm(list(reversed(distinct.items())), desc="variants", unit="variant", disable=rank > 0):
         if barrier is not None:
             barrier.wait()
-        made["costs"][key] = cost(v, given, fabric, tiles)
+        measured["costs"][key] = cost(v, given, fabric, tiles)
     for name in FEATURES:
-        made["features"][name] = features(name, given, fabric, tiles[0])
-    made["reading"], made["peak"] = reading(tiles[0]), peak(fabric.device)
-    torch.save(made, kept / f"{rank}.pt")
+        measured["features"][name] = features(name, given, fabric, tiles[0])
+    measured["reading"], measured["peak"] = reading(tiles[0]), peak(fabric.device)
+    torch.save(measured, folder / f"{rank}.pt")
 
 
 def together(given) -> dict:
     """The measurements, each the median of the processes that ran at the same time."""
-    with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         if given.parallel == 1:
-            measure(0, given, kept)
+            measure(0, given, folder)
         else:
             context = torch.multiprocessing.get_context("spawn")
             barrier = context.Barrier(given.parallel)
             started = [
-                context.Process(target=measure, args=(rank, given, kept, barrier)) for rank in range(given.parallel)
+                context.Process(target=measure, args=(rank, given, folder, barrier)) for rank in range(given.parallel)
             ]
             for process in started:
                 process.start()
@@ -166,41 +166,42 @@ def together(given) -> dict:
                     barrier.abort()  # the others would wait for ever
             if any(process.exitcode for process in started):
                 sys.exit("a process failed; lower --parallel where the device's memory was not enough")
-        made = [torch.load(kept / f"{rank}.pt", weights_only=True) for rank in range(given.parallel)]
+        by_rank = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(given.parallel)]
     costs = {
-        key: {name: float(np.median([m["costs"][key][name] for m in made])) for name in one}
-        for key, one in made[0]["costs"].items()
+        key: {name: float(np.median([m["costs"][key][name] for m in by_rank])) for name in its_costs}
+        for key, its_costs in by_rank[0]["costs"].items()
     }
-    names = {name: float(np.median([m["features"][name] for m in made])) for name in FEATURES}
-    read = float(np.median([m["reading"] for m in made]))
-    return {"costs": costs, "features": names, "reading": read, "peak": sum(m["peak"] for m in made)}
+    names = {name: float(np.median([m["features"][name] for m in by_rank])) for name in FEATURES}
+    read = float(np.median([m["reading"] for m in by_rank]))
+    return {"costs": costs, "features": names, "reading": read, "peak": sum(m["peak"] for m in by_rank)}
 
 
-def seconds(one: dict[str, float], patients: int, epochs: int, batch: int, parallel: int) -> float:
+def seconds(costs: dict[str, float], patients: int, epochs: int, batch: int, parallel: int) -> float:
     """Six trainings of a variant on a task: five folds on 64 % of the patients, the final model on 80 %."""
     development = patients - round(TESTED * patients)
     fold = development - development // FOLDS
     steps = epochs * (FOLDS * math.ceil(fold / batch) + math.ceil(development / batch))
-    return (steps * one["step"] + (FOLDS + 1) * one["prepare"] + patients * one["predict"]) / parallel
+    return (steps * costs["step"] + (FOLDS + 1) * costs["prepare"] + patients * costs["predict"]) / parallel
 
 
-def page(given, made: dict) -> str:
+def page(given, measured: dict) -> str:
     """The results page."""
     from mmmil import record
 
     p, lines, total = settings(given), [], dict.fromkeys(TASKS, 0.0)
     by_kind = {"end to end": 0.0, "on frozen features or genes alone": 0.0}
     for v in neural():
-        one = made["costs"][shape_of(v)]
-        its = {task: seconds(one, n, p.epochs, p.batch_size, given.parallel) for task, n in TASKS.items()}
+        costs = measured["costs"][shape_of(v)]
+        its = {task: seconds(costs, n, p.epochs, p.batch_size, given.parallel) for task, n in TASKS.items()}
         for task, its_seconds in its.items():
             total[task] += its_seconds
         kind = "end to end" if v.is_trained_end_to_end else "on frozen features or genes alone"
         by_kind[kind] += sum(its.values())
-        lines.append([v.name, f"{one['step']:.3f}", f"{one['prepare']:.1f}", f"{one['predict']:.3f}", *its.values()])
+        cells = [f"{costs['step']:.3f}", f"{costs['prepare']:.1f}", f"{costs['predict']:.3f}"]
+        lines.append([v.name, *cells, *its.values()])
     once = {
-        **{f"features of {name}, once a task": made["features"][name] for name in FEATURES},
-        "reading the bags, once a task": made["reading"],
+        **{f"features of {name}, once a task": measured["features"][name] for name in FEATURES},
+        "reading the bags, once a task": measured["reading"],
     }
     for name, of_a_patient in once.items():
         its = {task: of_a_patient * n for task, n in TASKS.items()}
@@ -228,7 +229,7 @@ def page(given, made: dict) -> str:
         f"- `python benchmarks/whole_paper.py {shlex.join(given.command)}`",
         f"- {given.tiles} tiles of {given.px} px, {given.sets} GO and as many KEGG sets, {p.epochs} epochs, "
         f"{p.batch_size} patients a step, {p.precision} precision; medians of {given.steps} steps on {given.patients} "
-        f"random patients, peak memory {made['peak']:,} MiB",
+        f"random patients, peak memory {measured['peak']:,} MiB",
     ]
     goal = (
         f"The goal is under one hour on one H200: {'reached' if whole < GOAL else 'NOT reached'} on this device, by "

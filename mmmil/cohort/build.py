@@ -150,7 +150,7 @@ def _from_gdc(p: Params, tally: Tally) -> pd.DataFrame:
 
 def _matrix_patients(p: Params, tally: Tally, keep: set[str] | None = None) -> dict[str, str]:
     """{patient: matrix that holds the patient's column}; `keep`: only columns of these patients count."""
-    found: dict[str, str] = {}
+    matrix_of: dict[str, str] = {}
     faults, left_out, entered = [], [], 0
     for name in p.expression_matrix:
         path = p.path(name).resolve()
@@ -160,19 +160,19 @@ def _matrix_patients(p: Params, tally: Tally, keep: set[str] | None = None) -> d
         columns, more = barcodes.primary_columns(names)
         left_out += more
         for patient in columns:
-            if patient in found:
-                faults.append(f"{path}, patient {patient}: is in {found[patient]}, too; delete one of the columns")
-            found[patient] = str(path)
+            if patient in matrix_of:
+                faults.append(f"{path}, patient {patient}: is in {matrix_of[patient]}, too; delete one of the columns")
+            matrix_of[patient] = str(path)
     fail(faults)
-    tally.step("expression", "columns", entered, len(found), left_out)
-    return found
+    tally.step("expression", "columns", entered, len(matrix_of), left_out)
+    return matrix_of
 
 
 def _label_values(p: Params, ids: list[str], files: dict[str, str], projects: dict[str, str]) -> dict[str, str]:
     """{patient: what the label rule reads}."""
     if p.label_rule == "matrix":
-        named = sorted(value for values in p.class_values for value in values)
-        if named != sorted(p.expression_matrix) or not p.has_genes:
+        named_files = sorted(value for values in p.class_values for value in values)
+        if named_files != sorted(p.expression_matrix) or not p.has_genes:
             raise CohortError("label_rule 'matrix': class_values must name every file of expression_matrix, once")
         names = {str(p.path(name).resolve()): name for name in p.expression_matrix}
         return {i: names.get(files.get(i), "no matrix") for i in ids}
@@ -188,13 +188,13 @@ def _label_values(p: Params, ids: list[str], files: dict[str, str], projects: di
 def _complete(patients: pd.DataFrame, p: Params, source, tally: Tally) -> pd.DataFrame:
     """Patients with every modality of the cohort; the others are an error or counted, by `incomplete`."""
     needed = [("slide_path", "slide")] * p.has_slides + [("expression_path", "expression")] * p.has_genes
-    lacking = [(i, field, what) for field, what in needed for i in patients.index[patients[field] == ""]]
+    lacking = [(i, field, modality) for field, modality in needed for i in patients.index[patients[field] == ""]]
     if p.incomplete == "error":
         remedy = "add it, or set incomplete: exclude"
-        fail([f"{source}, patient {i}: {field}: has no {what}; {remedy}" for i, field, what in lacking])
+        fail([f"{source}, patient {i}: {field}: has no {modality}; {remedy}" for i, field, modality in lacking])
     reasons: dict[str, str] = {}
-    for i, _, what in lacking:
-        reasons[i] = f"{reasons[i]}, no {what}" if i in reasons else f"incomplete: no {what}"
+    for i, _, modality in lacking:
+        reasons[i] = f"{reasons[i]}, no {modality}" if i in reasons else f"incomplete: no {modality}"
     complete = patients.drop(list(reasons))
     tally.step("incomplete", "patients", len(patients), len(complete), reasons.items())
     return complete
@@ -216,8 +216,8 @@ def folds_of(patients: pd.DataFrame, p: Params) -> pd.Series:
         folds = split(labels, p.test_fraction, p.n_folds, p.seed, groups)
         (folder / "folds.json").write_text(json.dumps(folds.tolist()))
 
-    made = record.cached(p.results / "folds", inputs, make)
-    return pd.Series(json.loads((made / "folds.json").read_text()), index=labels.index, name="fold")
+    cached_folder = record.cached(p.results / "folds", inputs, make)
+    return pd.Series(json.loads((cached_folder / "folds.json").read_text()), index=labels.index, name="fold")
 
 
 def _require_classes(patients: pd.DataFrame, p: Params, excluded: pd.DataFrame) -> None:

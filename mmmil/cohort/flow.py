@@ -64,12 +64,12 @@ def reasons(excluded: pd.DataFrame, step: str) -> pd.Series:
 
     '3 valid tiles, fewer than n_tiles (64)' and '5 valid tiles, …' are 'fewer valid tiles than n_tiles (64)'.
     """
-    told = excluded["reason"][excluded["step"] == step].map(lambda reason: _shortened(reason, step))
-    counts = told.value_counts().rename("excluded")
+    shortened = excluded["reason"][excluded["step"] == step].map(lambda reason: _shortened(reason, step))
+    counts = shortened.value_counts().rename("excluded")
     return counts.loc[sorted(counts.index, key=lambda reason: (-counts[reason], reason))]
 
 
 def _shortened(reason: str, step: str) -> str:
-    told = reason.removeprefix(f"{step}: ")
-    told = re.sub(r"^\d+ valid tiles, fewer than ", "fewer valid tiles than ", told)
-    return re.sub(r"^\d+ valid tiles, none at all$", "no valid tile", told)
+    text = reason.removeprefix(f"{step}: ")
+    text = re.sub(r"^\d+ valid tiles, fewer than ", "fewer valid tiles than ", text)
+    return re.sub(r"^\d+ valid tiles, none at all$", "no valid tile", text)

@@ -94,10 +94,10 @@ def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") ->
     """
     fields = RULES[rule][0]
     known: dict[str, dict[str, str]] = {}
-    found, faults = set(), []
+    present, faults = set(), []
     for path in paths:
         table = _of_patients(path, rule, fields)
-        found.update(table.columns)
+        present.update(table.columns)
         for patient, row in table.iterrows():
             values = known.setdefault(patient, {})
             for field, value in row.items():
@@ -108,7 +108,7 @@ def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") ->
                     both = f"{field} is '{value}' here and '{before}' in another table"
                     faults.append(f"{path}: patient {patient}: {both}; correct one, or name one table in `clinical`")
     for field in fields:
-        if field not in found:
+        if field not in present:
             raise _lacking(", ".join(map(str, paths)), rule, COLUMNS[field])
     fail(faults)
     return {patient: _value(rule, values, contested) for patient, values in known.items()}
@@ -129,14 +129,14 @@ def _lacking(where, rule: str, wanted: list[str]) -> CohortError:
 def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
     """One row per patient of a clinical table, and those of the fields that it has."""
     table = read_table(path, repeated=True)
-    named = _columns(path, table, PATIENT_COLUMNS)
-    if not named:
+    id_columns = _columns(path, table, PATIENT_COLUMNS)
+    if not id_columns:
         raise _lacking(path, rule, PATIENT_COLUMNS)
-    patient = named[0]
-    for column in named[1:]:  # Xena's and the GDC's joined tables leave one of them empty here and there
+    patient = id_columns[0]
+    for column in id_columns[1:]:  # Xena's and the GDC's joined tables leave one of them empty here and there
         patient = patient.where(~patient.map(is_missing), column)
     if patient.map(is_missing).any():
-        line, names = patient.index[patient.map(is_missing)][0], ", ".join(column.name for column in named)
+        line, names = patient.index[patient.map(is_missing)][0], ", ".join(column.name for column in id_columns)
         raise CohortError(f"{path}, line {line}: the patient ({names}) is empty; fill it in or delete the line")
     columns = {field: _column(path, table, COLUMNS[field]) for field in fields}
     columns = {field: column for field, column in columns.items() if column is not None}
@@ -147,21 +147,21 @@ def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
     rows = pd.DataFrame(columns)
     primary = codes.isin(["", PRIMARY])
     merged = rows[primary].groupby(patient[primary]).agg(_merge)
-    others = codes[~primary & ~patient.isin(merged.index)].groupby(patient).min()
-    left = pd.DataFrame(dict.fromkeys(columns, OTHER_SAMPLE + others), index=others.index)
-    return pd.concat([merged, left])
+    other_codes = codes[~primary & ~patient.isin(merged.index)].groupby(patient).min()
+    without_primary = pd.DataFrame(dict.fromkeys(columns, OTHER_SAMPLE + other_codes), index=other_codes.index)
+    return pd.concat([merged, without_primary])
 
 
 def _columns(path: Path, table: pd.DataFrame, names: list[str]) -> list[pd.Series]:
     """The columns of some names that a table has, in the order of the names."""
     there = []
     for name in names:
-        found = [table.iloc[:, i] for i in (table.columns == name).nonzero()[0]]
-        if name == "submitter_id" and len(found) > 1:
-            found = [c for c in found if not c.map(is_missing).all() and not c.map(NOT_A_CASE.search).any()]
-        if len(found) > 1:
+        matches = [table.iloc[:, i] for i in (table.columns == name).nonzero()[0]]
+        if name == "submitter_id" and len(matches) > 1:
+            matches = [c for c in matches if not c.map(is_missing).all() and not c.map(NOT_A_CASE.search).any()]
+        if len(matches) > 1:
             raise repeated_column(path, name)
-        there += found
+        there += matches
     return there
 
 
@@ -178,10 +178,10 @@ def _merge(values: pd.Series) -> str:
 
 
 def _value(rule: str, values: dict[str, str], contested: str) -> str:
-    first, *_ = read = [values.get(field) or "empty" for field in RULES[rule][0]]
+    first, *_ = cells = [values.get(field) or "empty" for field in RULES[rule][0]]
     if rule == "ihc":
-        return _subtype(*read)
-    return _either(first, *read[1:], contested=contested) if rule == "pam50_or_ihc" else first
+        return _subtype(*cells)
+    return _either(first, *cells[1:], contested=contested) if rule == "pam50_or_ihc" else first
 
 
 def _subtype(er: str, pr: str, her2: str) -> str:
@@ -196,13 +196,13 @@ def _subtype(er: str, pr: str, her2: str) -> str:
 
 
 def _either(pam50: str, *receptors: str, contested: str) -> str:
-    told = {value.lower() for value in receptors}
+    statuses = {value.lower() for value in receptors}
     luminal = re.sub(r"[^a-z]", "", pam50.lower()) in ("luma", "luminala")
-    negative = told == {"negative"}
+    negative = statuses == {"negative"}
     if luminal and negative:
         both = "claimed by both: PAM50 LumA and IHC TNBC"
         return {"exclude": both, "ihc": "TNBC", "pam50": "Luminal A"}[contested]
     if luminal or negative:
         return "Luminal A" if luminal else "TNBC"
     call = "no PAM50 call" if is_missing(pam50) else f"PAM50 {pam50}"
-    return f"{call}, IHC {'not triple-negative' if 'positive' in told else 'incomplete'}"
+    return f"{call}, IHC {'not triple-negative' if 'positive' in statuses else 'incomplete'}"

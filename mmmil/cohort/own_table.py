@@ -52,11 +52,11 @@ def read(p: Params) -> pd.DataFrame:
         patients[name] = [str((p.data / value).resolve()) if value and needed else "" for value in patients[name]]
     stems = [Path(value).stem for value in patients["slide_path"]]
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
-    for name, what in ONCE.items():
+    for name, fault in ONCE.items():
         again = patients[name].duplicated() & (patients[name] != "")
-        shown = table[name] if name in table else patients[name]
+        written = table[name] if name in table else patients[name]
         faults += [
-            f"{where[line]}: {name} '{shown[line] or patients[name][line]}' {what}" for line in table.index[again]
+            f"{where[line]}: {name} '{written[line] or patients[name][line]}' {fault}" for line in table.index[again]
         ]
     faults += [  # a slide's results lie in a folder of this name
         f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\"

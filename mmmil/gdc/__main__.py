@@ -64,19 +64,19 @@ def require_room(missing: pd.DataFrame, folder: Path) -> str:
         device = place.stat().st_dev
         needs[device] = needs.get(device, 0) + row.size - unfinished(row.path, row.size)[1]
         places.setdefault(device, place)
-    told = []
+    lines = []
     for device, need in needs.items():
         free = shutil.disk_usage(places[device]).free
-        told.append(f"{need / 1e9:,.2f} GB to fetch, {free / 1e9:,.2f} GB free at {places[device]}")
+        lines.append(f"{need / 1e9:,.2f} GB to fetch, {free / 1e9:,.2f} GB free at {places[device]}")
         if need > free:
-            raise GDCError(f"{told[-1]}: too little room; free some, or let {folder} lie on a larger disk (data_dir)")
-    return "; ".join(told) or "nothing to fetch"
+            raise GDCError(f"{lines[-1]}: too little room; free some, or let {folder} lie on a larger disk (data_dir)")
+    return "; ".join(lines) or "nothing to fetch"
 
 
-def differences(table: pd.DataFrame, folder: Path, told) -> pd.DataFrame:
+def differences(table: pd.DataFrame, folder: Path, advance) -> pd.DataFrame:
     """Columns file, status (missing, truncated, damaged, unknown), detail: where files and manifest differ.
 
-    `told` hears of bytes looked at. A file with the wrong size is not read.
+    `advance` is called with the bytes looked at. A file with the wrong size is not read.
     """
     rows = []
     for row in table.itertuples():
@@ -88,9 +88,9 @@ def differences(table: pd.DataFrame, folder: Path, told) -> pd.DataFrame:
             rows.append((name, "truncated", f"{size:,} of {row.size:,} bytes: truncated"))
         elif size > row.size:
             rows.append((name, "damaged", f"{size:,} bytes where the manifest says {row.size:,}"))
-        elif (found := md5_of(row.path)) != row.md5:
-            rows.append((name, "damaged", f"MD5 {found} where the manifest says {row.md5}"))
-        told(row.size)
+        elif (md5 := md5_of(row.path)) != row.md5:
+            rows.append((name, "damaged", f"MD5 {md5} where the manifest says {row.md5}"))
+        advance(row.size)
     known = set(table["path"]) | {row.path.parent / row.id / row.filename for row in table.itertuples()}
     for path in sorted(path for kind in KINDS for depth in ("*", "*/*") for path in (folder / kind).glob(depth)):
         of_gdc_client = path.name == "annotations.txt" or path.parent.name == "logs"
@@ -127,9 +127,9 @@ def query(task: Task, api: Api = API):
     sheets, manifests = [], {}
     for folder in ["slides"] * p.has_slides + ["expression"] * p.has_genes:
         wanted = {"cases.project.project_id": p.gdc_projects, "access": "open", **KINDS[folder]}
-        found = hits(api, "files", _all_of(wanted), FILE_FIELDS, "file_id")
-        sheet, manifests[folder] = file_tables(found, KINDS[folder]["data_type"], f"{api}/files")
-        _require_projects(p, sheet["Project ID"] if found else (), f"{api}/files: {folder}")
+        records = hits(api, "files", _all_of(wanted), FILE_FIELDS, "file_id")
+        sheet, manifests[folder] = file_tables(records, KINDS[folder]["data_type"], f"{api}/files")
+        _require_projects(p, sheet["Project ID"] if records else (), f"{api}/files: {folder}")
         sheets.append(sheet)
     cases = hits(api, "cases", _all_of({"project.project_id": p.gdc_projects}), CASE_FIELDS, "case_id")
     clinical = pd.DataFrame([clinical_row(case) for case in cases])
@@ -147,8 +147,8 @@ def query(task: Task, api: Api = API):
         sep = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","  # as tcga.read_table tells them apart
         text = table.to_csv(sep=sep, index=False)
         if path.is_file() and path.read_text() != text:
-            kept = path.replace(path.with_name(f"{path.name}.old"))
-            print(f"{path.name} was there and differs: kept as {kept.name}")
+            backup = path.replace(path.with_name(f"{path.name}.old"))
+            print(f"{path.name} was there and differs: kept as {backup.name}")
         write_atomically(path, lambda t, text=text: t.write_text(text))
     print(f"clinical: {len(clinical)} cases")
     for field in READS.get(p.label_rule, []):
@@ -173,8 +173,8 @@ def _all_of(wanted: dict) -> dict:
     }
 
 
-def _require_projects(p: params.Params, found, where: str) -> None:
-    lacking = [project for project in p.gdc_projects if project not in set(found)]
+def _require_projects(p: params.Params, projects, where: str) -> None:
+    lacking = [project for project in p.gdc_projects if project not in set(projects)]
     if lacking:
         raise GDCError(
             f"{where}: the GDC has nothing open of {', '.join(lacking)}; correct gdc_projects in params/{p.task}.yaml "
@@ -220,10 +220,10 @@ def verify(task: Task, api: Api = API, manifest: Manifest = None):
     p = params.load(task)
     table = jobs(p, manifest or p.data / MANIFEST)
     with _bar(int(table["size"].sum())) as bar:
-        found = differences(table, p.data, bar.update)
-    if len(found):
-        counts = ", ".join(f"{n} {status}" for status, n in found["status"].value_counts().items())
-        print(found.to_string(index=False))
+        differing = differences(table, p.data, bar.update)
+    if len(differing):
+        counts = ", ".join(f"{n} {status}" for status, n in differing["status"].value_counts().items())
+        print(differing.to_string(index=False))
         remedy = _command("download", task, api, manifest)
         raise GDCError(f"{p.data}: {counts}; `{remedy} --verify` fetches anew, remove unknown files or add them")
     print(f"{len(table)} files, {table['size'].sum() / 1e9:,.2f} GB: size and MD5 as in the manifest")

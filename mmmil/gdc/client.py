@@ -130,11 +130,11 @@ def hits(api: str, endpoint: str, filters: dict, fields: list[str], key: str) ->
 
     url = f"{api.rstrip('/')}/{endpoint}"
     body = {"filters": filters, "fields": ",".join(fields), "format": "JSON", "size": PAGE, "sort": f"{key}:asc"}
-    found: dict[str, dict] = {}
+    records: dict[str, dict] = {}
     again = "the GDC may have changed meanwhile: run `query` again"
     with requests.Session() as session:
         while True:
-            start = len(found)
+            start = len(records)
             page = patiently(lambda start=start: _page(session, url, {**body, "from": start}), url, threading.Event())
             total = page["pagination"]["total"]
             wanted = min(PAGE, total - start)
@@ -144,11 +144,11 @@ def hits(api: str, endpoint: str, filters: dict, fields: list[str], key: str) ->
                 name = hit.get(key) if isinstance(hit, dict) else None
                 if not isinstance(name, str) or not name:
                     raise GDCError(f"{url}: a hit from {start} on has no field {key}; the API has changed, report it")
-                if name in found:
+                if name in records:
                     raise GDCError(f"{url}: {key} {name} comes twice; {again}")
-                found[name] = hit
-            if len(found) == total:
-                return list(found.values())
+                records[name] = hit
+            if len(records) == total:
+                return list(records.values())
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def unfinished(path: Path, size: int) -> tuple[Path, int]:
     return part, have if have <= size else 0
 
 
-def _rest(session, url: str, path: Path, size: int, told: Callable[[int], None], stop: threading.Event) -> bool:
+def _rest(session, url: str, path: Path, size: int, advance: Callable[[int], None], stop: threading.Event) -> bool:
     """Ask for what is missing of `<path>.part` and append it; True where it is whole, False to be asked at once."""
     import requests
 
@@ -172,7 +172,7 @@ def _rest(session, url: str, path: Path, size: int, told: Callable[[int], None],
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # what is here is no part of what is there
             part.unlink(missing_ok=True)
-            told(-have)
+            advance(-have)
             raise Again("HTTP 416, no such part of the file")
         _refuse(response, url)
         if "text/html" in response.headers.get("Content-Type", ""):
@@ -181,11 +181,11 @@ def _rest(session, url: str, path: Path, size: int, told: Callable[[int], None],
         if response.status_code == 206:
             stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if not stated or int(stated[1]) != have or stated[2] not in ("*", str(size)):
-                given = response.headers.get("Content-Range")
-                raise GDCError(f"{url}: Content-Range is {given!r}, not from {have} of {size}; run `query` again")
+                header = response.headers.get("Content-Range")
+                raise GDCError(f"{url}: Content-Range is {header!r}, not from {have} of {size}; run `query` again")
         elif response.status_code == 200:  # no Range here: from the beginning
             start = 0
-            told(-have)
+            advance(-have)
         else:
             raise GDCError(f"{url}: HTTP {response.status_code} in place of the file; correct --api, or try later")
         length = response.headers.get("Content-Length", "")
@@ -200,7 +200,7 @@ def _rest(session, url: str, path: Path, size: int, told: Callable[[int], None],
                         raise GDCError(f"{url}: size above the {size:,} bytes of the manifest; run `query` again")
                     handle.write(chunk)
                     have += len(chunk)
-                    told(len(chunk))
+                    advance(len(chunk))
                     if stop.is_set():
                         raise GDCError(f"{url}: stopped; run the same command to go on")
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
@@ -212,11 +212,11 @@ def _rest(session, url: str, path: Path, size: int, told: Callable[[int], None],
 
 
 def fetch(
-    api: str, file_id: str, path: Path, size: int, md5: str, told: Callable[[int], None], stop: threading.Event
+    api: str, file_id: str, path: Path, size: int, md5: str, advance: Callable[[int], None], stop: threading.Event
 ) -> None:
     """Download one file to `path`: under `<path>.part` until its size and MD5 are those stated.
 
-    `told` hears of bytes gained (or lost). A wrong MD5 is fetched anew once. Raises GDCError.
+    `advance` is called with the bytes gained (or lost). A wrong MD5 is fetched anew once. Raises GDCError.
     """
     import requests
 
@@ -227,21 +227,21 @@ def fetch(
         part.unlink(missing_ok=True)
     for _ in range(2):
         with requests.Session() as session:
-            while not patiently(lambda s=session: _rest(s, url, path, size, told, stop), url, stop):
+            while not patiently(lambda s=session: _rest(s, url, path, size, advance, stop), url, stop):
                 pass
-        found = md5_of(part)
-        if found == md5:
+        digest = md5_of(part)
+        if digest == md5:
             part.replace(path)
             return
         part.unlink()
-        told(-size)
+        advance(-size)
     raise GDCError(
-        f"{url}: {path.name}: MD5 is {found}, the manifest says {md5}, twice; nothing is kept. "
+        f"{url}: {path.name}: MD5 is {digest}, the manifest says {md5}, twice; nothing is kept. "
         "Run `query` for the current manifest, then `download`"
     )
 
 
-def fetch_all(api: str, jobs: pd.DataFrame, workers: int, told: Callable[[int], None]) -> list[str]:
+def fetch_all(api: str, jobs: pd.DataFrame, workers: int, advance: Callable[[int], None]) -> list[str]:
     """Download jobs (columns id, path, size, md5) with some threads; returns what failed, one text per file.
 
     Ctrl-C leaves the `.part` files, from which the next call goes on, and is raised again; so is a fault of the code.
@@ -256,7 +256,7 @@ def fetch_all(api: str, jobs: pd.DataFrame, workers: int, told: Callable[[int], 
             while not stop.is_set():
                 job = todo.get_nowait()
                 try:
-                    fetch(api, job.id, job.path, job.size, job.md5, told, stop)
+                    fetch(api, job.id, job.path, job.size, job.md5, advance, stop)
                 except GDCError as error:
                     failed.append(str(error))
                 except OSError as error:  # of the disk, or of the network: one file's

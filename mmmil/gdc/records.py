@@ -44,14 +44,14 @@ def _parts(record: dict, name: str) -> list[dict]:
     return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, dict)]
 
 
-def file_tables(found: list[dict], kind: str, url: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def file_tables(hits: list[dict], kind: str, url: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """GDC sample sheet and manifest, one row per record of /files; `kind`: the data type that was asked for.
 
     Raises GDCError where a field is missing, is not what was asked for or cannot be a file's.
     """
     sheet, manifest, faults = [], [], []
-    named = Counter(str(hit.get("file_name")) for hit in found)
-    for hit in found:
+    name_counts = Counter(str(hit.get("file_name")) for hit in hits)
+    for hit in hits:
         cases = _parts(hit, "cases")
         samples = [sample for case in cases for sample in _parts(case, "samples")]
         kinds = [s.get("sample_type") or f"{s.get('tumor_descriptor')} {s.get('tissue_type')}" for s in samples]
@@ -69,9 +69,9 @@ def file_tables(found: list[dict], kind: str, url: str) -> tuple[pd.DataFrame, p
         file = {name: "" if hit.get(field) is None else str(hit[field]) for name, field in fields}
         file["state"] = file["state"] or "released"
         wrong = [f"{name} is missing" for name, value in row.items() if not value] + row_faults(file)
-        for field, asked in (("access", "open"), ("data_type", kind)):
-            wrong += [f"{field} is {hit.get(field)!r}, not {asked!r}"] if hit.get(field) != asked else []
-        wrong += ["another file has its file_name"] if named[str(hit.get("file_name"))] > 1 else []
+        for field, expected in (("access", "open"), ("data_type", kind)):
+            wrong += [f"{field} is {hit.get(field)!r}, not {expected!r}"] if hit.get(field) != expected else []
+        wrong += ["another file has its file_name"] if name_counts[str(hit.get("file_name"))] > 1 else []
         faults += [f"file {hit['file_id']}: {', '.join(wrong)}"] if wrong else []
         sheet.append(row)
         manifest.append(file)

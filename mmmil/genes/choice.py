@@ -102,8 +102,8 @@ def check(p: Params, expression: Expression, labels: pd.Series, folds: pd.Series
     """Raise GeneSetError for an unknown library, a missing GMT file, patients that do not match or are too few."""
     if library not in ("go", "kegg", "genes"):
         raise GeneSetError(f"library '{library}' is not one of go, kegg, genes")
-    named = {"go": p.go_gmt, "kegg": p.kegg_gmt, "genes": ""}[library]
-    if library != "genes" and not (named and gmt(p, library).is_file()):
+    gmt_file = {"go": p.go_gmt, "kegg": p.kegg_gmt, "genes": ""}[library]
+    if library != "genes" and not (gmt_file and gmt(p, library).is_file()):
         raise GeneSetError(
             f"{library}_gmt: '{gmt(p, library)}' is no file; name the GMT file, or leave '{library}' out"
         )
@@ -164,12 +164,12 @@ def _fingerprint(expression: Expression) -> str:
     stated = getattr(expression, "fingerprint", None)
     if stated:
         return stated
-    found = hashlib.sha256(record.digest([expression.patients, expression.kind]).encode())
-    found.update(record.digest([expression.genes.index.tolist(), expression.genes["symbol"].tolist()]).encode())
+    hasher = hashlib.sha256(record.digest([expression.patients, expression.kind]).encode())
+    hasher.update(record.digest([expression.genes.index.tolist(), expression.genes["symbol"].tolist()]).encode())
     for values in (expression.counts, expression.level):
         if values is not None:
-            found.update(np.ascontiguousarray(values))
-    return found.hexdigest()[:16]
+            hasher.update(np.ascontiguousarray(values))
+    return hasher.hexdigest()[:16]
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -110,15 +110,15 @@ def welch(level: np.ndarray, labels: Sequence[int], gene_ids: Sequence[str]) -> 
     varies = np.any([np.ptp(level[labels == c], axis=0) > 0 for c in (0, 1)], axis=0)
     if varies.sum() < 2:
         raise DegError(f"level: only {varies.sum()} of {len(varies)} genes vary within a class; check the matrix")
-    one, zero = level[labels == 1][:, varies], level[labels == 0][:, varies]
+    class_1, class_0 = level[labels == 1][:, varies], level[labels == 0][:, varies]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # a class where the gene is constant
-        test = stats.ttest_ind(one, zero, axis=0, equal_var=False)
+        test = stats.ttest_ind(class_1, class_0, axis=0, equal_var=False)
     table = pd.DataFrame(
         {
             "baseMean": level[:, varies].mean(axis=0),
-            "log2FoldChange": one.mean(axis=0) - zero.mean(axis=0),
-            "lfcSE": np.sqrt(one.var(axis=0, ddof=1) / len(one) + zero.var(axis=0, ddof=1) / len(zero)),
+            "log2FoldChange": class_1.mean(axis=0) - class_0.mean(axis=0),
+            "lfcSE": np.sqrt(class_1.var(axis=0, ddof=1) / len(class_1) + class_0.var(axis=0, ddof=1) / len(class_0)),
             "stat": test.statistic,
             "pvalue": test.pvalue,
         },

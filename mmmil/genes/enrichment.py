@@ -97,19 +97,19 @@ def within(
     or where no set has the right size.
     """
     known = dict.fromkeys(symbols)
-    found = {name: [gene for gene in dict.fromkeys(sets[name]) if gene in known] for name in sorted(sets)}
-    if not any(found.values()):
+    reduced = {name: [gene for gene in dict.fromkeys(sets[name]) if gene in known] for name in sorted(sets)}
+    if not any(reduced.values()):
         genes = [gene for genes in list(sets.values())[:50] for gene in genes]
         raise EnrichmentError(
             f"no gene of the gene sets is in the expression data: the sets hold {id_type(genes)} "
             f"({', '.join(map(str, genes[:3]))}), the data {id_type(known)} ({', '.join(map(str, list(known)[:3]))}); "
             "give a GMT file with the data's kind of id and species"
         )
-    fitting = {name: genes for name, genes in found.items() if size_min <= len(genes) <= size_max}
+    fitting = {name: genes for name, genes in reduced.items() if size_min <= len(genes) <= size_max}
     if not fitting:
-        largest = max(map(len, found.values()))
+        largest = max(map(len, reduced.values()))
         raise EnrichmentError(
-            f"none of {len(found)} gene sets has {size_min} to {size_max} genes among the {len(known)} tested "
+            f"none of {len(reduced)} gene sets has {size_min} to {size_max} genes among the {len(known)} tested "
             f"(largest: {largest}); change set_size_min and set_size_max, or check the kind of id"
         )
     return fitting
@@ -156,17 +156,17 @@ def enrich(
     for start in range(0, len(names), CHUNK):
         chunk = {f"S{i:06d}": sorted(place[g] for g in tested[names[i]]) for i in range(start, len(names))[:CHUNK]}
         parts.append(_prerank(values, chunk, size_min, seed, threads))
-    found = pd.concat(parts)
+    results = pd.concat(parts)
     symbol = dict(zip(place.values(), place, strict=True))
-    index = [names[int(term[1:])] for term in found["Term"]]
+    index = [names[int(term[1:])] for term in results["Term"]]
     table = pd.DataFrame(
         {
-            "es": found["ES"].astype(float).to_numpy(),
-            "nes": found["NES"].astype(float).to_numpy(),
-            "pval": found["NOM p-val"].astype(float).to_numpy(),
+            "es": results["ES"].astype(float).to_numpy(),
+            "nes": results["NES"].astype(float).to_numpy(),
+            "pval": results["NOM p-val"].astype(float).to_numpy(),
             "size": [len(tested[name]) for name in index],
             "leading_edge": [
-                ";".join(symbol[gene] for gene in genes.split(";") if gene) for genes in found["Lead_genes"]
+                ";".join(symbol[gene] for gene in genes.split(";") if gene) for genes in results["Lead_genes"]
             ],
         },
         index=pd.Index(index, name="set"),
@@ -231,9 +231,9 @@ def overlap(a: Mapping[str, Iterable[str]], b: Mapping[str, Iterable[str]]) -> p
         starts = np.cumsum([0, *map(len, columns)])
         return csr_array((np.ones(len(flat), np.int32), flat, starts), shape=(len(sets), len(column)))
 
-    one, other = members(a), members(b)
-    shared = (one @ other.T).toarray()
-    union = one.sum(axis=1)[:, None] + other.sum(axis=1)[None] - shared
+    members_a, members_b = members(a), members(b)
+    shared = (members_a @ members_b.T).toarray()
+    union = members_a.sum(axis=1)[:, None] + members_b.sum(axis=1)[None] - shared
     return pd.DataFrame(shared / np.maximum(union, 1), index=pd.Index(a, name="set"), columns=pd.Index(b))
 
 
@@ -245,7 +245,7 @@ def recovered(table: pd.DataFrame, planted: Iterable[str], fdr: float = 0.01) ->
     (NaN where none is planted) and false_share = false / (found + false) (0 where nothing is below it).
     """
     planted, below = set(planted), set(table.index[table["fdr"] < fdr])
-    found, false = len(below & planted), len(below - planted)
-    power = found / len(planted) if planted else float("nan")
-    share = false / max(found + false, 1)
-    return {"planted": len(planted), "found": found, "false": false, "power": power, "false_share": share}
+    true_hits, false_hits = len(below & planted), len(below - planted)
+    power = true_hits / len(planted) if planted else float("nan")
+    share = false_hits / max(true_hits + false_hits, 1)
+    return {"planted": len(planted), "found": true_hits, "false": false_hits, "power": power, "false_share": share}

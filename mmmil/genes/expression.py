@@ -95,8 +95,8 @@ def _from_files(files: list[Path], kind: str) -> tuple[pd.DataFrame, np.ndarray,
         if len(table) != len(genes):
             continue
         if not (table["gene_id"].to_numpy() == genes["gene_id"].to_numpy()).all():
-            other = table["gene_id"][(table["gene_id"].to_numpy() != genes["gene_id"].to_numpy())].iloc[0]
-            faults.append(f"{path}: gene {other} is not where {sizes[0][1]} has it; use files of one GENCODE release")
+            gene = table["gene_id"][(table["gene_id"].to_numpy() != genes["gene_id"].to_numpy())].iloc[0]
+            faults.append(f"{path}: gene {gene} is not where {sizes[0][1]} has it; use files of one GENCODE release")
             continue
         counts[i] = table["count"]
         if kind == "star":
@@ -204,10 +204,10 @@ def assemble(
     dropped["not in the gene table"] = int(missing.sum())
     unnamed = genes["symbol"].isin(["", "?", "NA"]).to_numpy() & ~missing
     dropped["no symbol"] = int(unnamed.sum())
-    named = np.flatnonzero(~missing & ~unnamed)
-    totals = (level if counts is None else counts).sum(axis=0, dtype=np.float64)[named]
-    keep = named[_first_or_highest(genes["symbol"].to_numpy()[named], None if kind == "zscore" else totals)]
-    dropped["repeated symbols"] = len(named) - len(keep)
+    with_symbol = np.flatnonzero(~missing & ~unnamed)
+    totals = (level if counts is None else counts).sum(axis=0, dtype=np.float64)[with_symbol]
+    keep = with_symbol[_first_or_highest(genes["symbol"].to_numpy()[with_symbol], None if kind == "zscore" else totals)]
+    dropped["repeated symbols"] = len(with_symbol) - len(keep)
     return Expression(
         patients=expression_path.index.tolist(),
         genes=genes.iloc[keep].set_index("gene_id"),
@@ -236,11 +236,11 @@ def load(patients: pd.DataFrame, p: Params) -> Expression:
     }
 
     def make(folder: Path) -> dict:
-        made = assemble(patients["expression_path"], kind, gene_table=table, **settings)
-        arrays = {"level": made.level} | ({} if made.counts is None else {"counts": made.counts})
+        assembled = assemble(patients["expression_path"], kind, gene_table=table, **settings)
+        arrays = {"level": assembled.level} | ({} if assembled.counts is None else {"counts": assembled.counts})
         np.savez(folder / "expression.npz", **arrays)
-        made.genes.reset_index().to_parquet(folder / "genes.parquet", index=False)
-        return {"kind": made.kind, "level_unit": made.level_unit, "dropped": made.dropped}
+        assembled.genes.reset_index().to_parquet(folder / "genes.parquet", index=False)
+        return {"kind": assembled.kind, "level_unit": assembled.level_unit, "dropped": assembled.dropped}
 
     folder = record.cached(p.results / "expression", inputs, make)
     with np.load(folder / "expression.npz") as arrays:

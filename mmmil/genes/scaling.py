@@ -23,8 +23,8 @@ def scale_genes(level: np.ndarray, fitted: np.ndarray, clip: float = 0.0) -> np.
 
     level: (patients, genes); fitted: rows, int. Returns (patients, genes) float32.
     """
-    own = level[fitted].astype(np.float64)
-    scaled = (level - own.mean(axis=0)) / np.maximum(own.std(axis=0), GENE_FLOOR)
+    fitted_level = level[fitted].astype(np.float64)
+    scaled = (level - fitted_level.mean(axis=0)) / np.maximum(fitted_level.std(axis=0), GENE_FLOOR)
     return (np.clip(scaled, -clip, clip) if clip else scaled).astype(np.float32)
 
 
@@ -33,10 +33,10 @@ def token_scale(latents: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, np
 
     latents: (patients, sets, latent); fitted: rows, int. Deviations are not below TOKEN_FLOOR of their mean square.
     """
-    own = latents[fitted].astype(np.float64)
-    sd = own.std(axis=0)
+    fitted_latents = latents[fitted].astype(np.float64)
+    sd = fitted_latents.std(axis=0)
     floor = max(TOKEN_FLOOR * float(np.sqrt(np.square(sd).mean())), 1e-12)
-    return own.mean(axis=0), np.maximum(sd, floor)
+    return fitted_latents.mean(axis=0), np.maximum(sd, floor)
 
 
 def scale_tokens(latents: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:

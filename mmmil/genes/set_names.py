@@ -7,8 +7,8 @@ import re
 
 def set_id(name: str) -> str:
     """The id in a set's name, GO:0006915 or hsa04110, or '' where it has none (KEGG_2021_Human has names only)."""
-    found = re.search(r"GO:\d{7}|hsa\d{5}", name)
-    return found.group() if found else ""
+    match = re.search(r"GO:\d{7}|hsa\d{5}", name)
+    return match.group() if match else ""
 
 
 def is_set(name: str, number: str, term: str) -> bool:

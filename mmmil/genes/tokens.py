@@ -124,37 +124,37 @@ def _folder(p, expression, labels, folds, fold, library) -> Path:
         if library == "genes":
             statistic = gene_statistic(p, expression, labels, folds, fold)
             return _make_vector(p, expression, statistic, fitted, covered, folder)
-        found = enrichment_table(p, expression, labels, folds, fold, library)
-        names, passed = enrichment.select(found, p.gene_set_fdr, p.fallback_sets, p.max_sets)
-        found.assign(selected=found.index.isin(names)).to_csv(folder / "enrichment.csv")
+        enriched = enrichment_table(p, expression, labels, folds, fold, library)
+        names, passed = enrichment.select(enriched, p.gene_set_fdr, p.fallback_sets, p.max_sets)
+        enriched.assign(selected=enriched.index.isin(names)).to_csv(folder / "enrichment.csv")
         ranked = enrichment.rank(gene_statistic(p, expression, labels, folds, fold))
         sets = enrichment.within(enrichment.read_gmt(gmt(p, library)), ranked.index, p.set_size_min, p.set_size_max)
         chosen = {name: sets[name] for name in names}
         if p.gene_order == "leading":
-            chosen = {n: enrichment.leading_first(genes, ranked, found.loc[n, "nes"]) for n, genes in chosen.items()}
+            chosen = {n: enrichment.leading_first(genes, ranked, enriched.loc[n, "nes"]) for n, genes in chosen.items()}
         return _make_latents(p, expression, chosen, passed, fitted, covered, folder)
 
     return record.cached(*_place(p, expression, labels, folds, fold, library), make)
 
 
 def encoder_inputs(
-    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, made: GeneTokens
+    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, fold_tokens: GeneTokens
 ) -> tuple[np.ndarray, GeneSetEncoder]:
-    """What a model that trains the encoder half itself reads in place of `made.tokens`, and that half as fitted.
+    """What a model that trains the encoder half itself reads in place of `fold_tokens.tokens`, and that half as fitted.
 
-    Returns the levels (patients, genes) float32 of all genes of the sets, in the order of `made.patients`, and the
-    module that makes `made.tokens` of them until it is trained.
+    Returns the levels (patients, genes) float32 of all genes of the sets, in the order of `fold_tokens.patients`, and
+    the module that makes `fold_tokens.tokens` of them until it is trained.
     """
     from mmmil.genes.autoencoder import GeneSetAutoencoder, index_table
     from mmmil.genes.encoder import GeneSetEncoder
 
     fitted, _ = patients_of(p, labels, folds, fold)
-    symbols = _union(made.genes)
-    level = _levels(p, expression, symbols, rows_of(expression, fitted))[rows_of(expression, made.patients)]
-    with np.load(made.folder / "tokens.npz") as saved:
+    symbols = _union(fold_tokens.genes)
+    level = _levels(p, expression, symbols, rows_of(expression, fitted))[rows_of(expression, fold_tokens.patients)]
+    with np.load(fold_tokens.folder / "tokens.npz") as saved:
         scale = (saved["mean"], saved["sd"]) if "mean" in saved else (0.0, 1.0)
-    network = GeneSetAutoencoder.load(made.folder / "autoencoder.safetensors").network
-    return level, GeneSetEncoder(network, index_table(made.genes, symbols), *scale)
+    network = GeneSetAutoencoder.load(fold_tokens.folder / "autoencoder.safetensors").network
+    return level, GeneSetEncoder(network, index_table(fold_tokens.genes, symbols), *scale)
 
 
 def all_folds(
@@ -224,15 +224,15 @@ def _make_latents(p, expression, sets, passed, fitted, covered, folder: Path) ->
     from mmmil.genes.autoencoder import GeneSetAutoencoder
 
     symbols = _union(sets)
-    rows, own = rows_of(expression, covered), rows_of(expression, fitted)
+    rows, fitted_rows = rows_of(expression, covered), rows_of(expression, fitted)
     model = GeneSetAutoencoder(p.ae_hidden, p.latent_dim, p.ae_epochs, p.ae_batch, p.seed, p.ae_loss)
     with _one_thread():
         latents, losses, errors = scaling.encode_sets(
-            _levels(p, expression, symbols, own), symbols, sets, own, rows, model
+            _levels(p, expression, symbols, fitted_rows), symbols, sets, fitted_rows, rows, model
         )
     scale = {}
     if p.token_scaling == "per_set":
-        mean, sd = scaling.token_scale(latents, np.flatnonzero(np.isin(rows, own)))
+        mean, sd = scaling.token_scale(latents, np.flatnonzero(np.isin(rows, fitted_rows)))
         latents, scale = scaling.scale_tokens(latents, mean, sd), {"mean": mean, "sd": sd}
     model.save(folder / "autoencoder.safetensors")
     losses.to_csv(folder / "losses.csv")
@@ -254,14 +254,14 @@ def _union(sets: dict[str, list[str]]) -> list[str]:
     return list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
 
 
-def _levels(p, expression, symbols, own) -> np.ndarray:
+def _levels(p, expression, symbols, fitted_rows) -> np.ndarray:
     """Levels of some genes in all patients: (patients, symbols) float32, scaled on the fitted ones' rows or not."""
     from mmmil.genes import scaling
 
     column = {symbol: i for i, symbol in enumerate(expression.genes["symbol"])}
     level = expression.level[:, [column[symbol] for symbol in symbols]]
     if p.gene_scaling == "zscore":
-        return scaling.scale_genes(level, own, p.gene_clip)
+        return scaling.scale_genes(level, fitted_rows, p.gene_clip)
     return level.astype(np.float32)
 
 

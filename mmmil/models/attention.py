@@ -69,10 +69,10 @@ def pseudo_inverse(x: Tensor, iterations: int = 6) -> Tensor:
     """
     a = x.abs()
     z = x.mT / (a.sum(-1).amax(-1) * a.sum(-2).amax(-1))[..., None, None]
-    one = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
+    identity = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
     for _ in range(iterations):
         xz = x @ z
-        z = 0.25 * z @ (13 * one - xz @ (15 * one - xz @ (7 * one - xz)))
+        z = 0.25 * z @ (13 * identity - xz @ (15 * identity - xz @ (7 * identity - xz)))
     return z
 
 

@@ -89,14 +89,14 @@ def apoz(encoder: TileEncoder, batches) -> Tensor:
     `batches` yields tiles (N, 3, px, px), of training patients only. Batch norm uses the batch's own statistics if
     the encoder is in training mode, which is what an untrained one needs.
     """
-    zeros, seen = torch.zeros(encoder.channels), 0
+    zeros, n_tiles = torch.zeros(encoder.channels), 0
     for tiles in batches:
         feature_map = encoder.feature_map(tiles)
         zeros += (feature_map == 0).float().mean((2, 3)).sum(0).cpu()
-        seen += len(feature_map)
-    if not seen:
+        n_tiles += len(feature_map)
+    if not n_tiles:
         raise ValueError("APoZ needs at least one tile")
-    return zeros / seen
+    return zeros / n_tiles
 
 
 def prune(encoder: TileEncoder, kept: Tensor) -> TileEncoder:

@@ -77,10 +77,10 @@ class BagModel(nn.Module):
         parts = tiles.split(size)
         colours = [None] * len(parts) if colour is None else colour.split(size)
         if torch.is_grad_enabled():
-            made = [checkpoint(encode, *both, use_reentrant=False) for both in zip(parts, colours, strict=True)]
+            encoded = [checkpoint(encode, *both, use_reentrant=False) for both in zip(parts, colours, strict=True)]
         else:
-            made = [encode(*both) for both in zip(parts, colours, strict=True)]
-        return torch.cat(made)
+            encoded = [encode(*both) for both in zip(parts, colours, strict=True)]
+        return torch.cat(encoded)
 
     def forward(
         self,
@@ -98,5 +98,5 @@ class BagModel(nn.Module):
         image = None if tiles is None else self.image_tokens(tiles, mask, colour)
         if genes is not None:
             genes = self.gene_dropout(genes if self.gene_set_encoder is None else self.gene_set_encoder(genes))
-        made = self.aggregator(image, genes, mask, **({} if labels is None else {"labels": labels}))
-        return (made, {}) if isinstance(made, Tensor) else made
+        output = self.aggregator(image, genes, mask, **({} if labels is None else {"labels": labels}))
+        return (output, {}) if isinstance(output, Tensor) else output

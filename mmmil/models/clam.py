@@ -59,12 +59,12 @@ class CLAM(nn.Module):
         """
         h = self.attention_net[:3](tiles)
         summary, att = self.attention_net[3](h, mask)
-        made = self.classifiers(summary), {"self_image": att}
+        output = self.classifiers(summary), {"self_image": att}
         if labels is None:
-            return made
+            return output
         real = torch.ones_like(att[:, 0], dtype=torch.bool) if mask is None else mask
         bags = zip(h, att[:, 0], real, labels.tolist(), strict=True)
-        return *made, torch.stack([self.instance_loss(x[own], a[own], label) for x, a, own, label in bags]).mean()
+        return *output, torch.stack([self.instance_loss(x[real], a[real], label) for x, a, real, label in bags]).mean()
 
     def instance_loss(self, h: Tensor, att: Tensor, label: int) -> Tensor:
         """Loss of one bag's tiles, encoded h (n, W), with weights att (n,) (Lu et al. 2021, Instance-level clustering).

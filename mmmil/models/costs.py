@@ -50,8 +50,8 @@ def encoder(kind: str, kept_channels: int = 96) -> nn.Module:
     """A tile encoder of Table 2 with random weights, on which no count depends; kind: a key of `SHOWN_AS`."""
     if kind in backbone.FROZEN:
         return backbone.FrozenEncoder(kind, "random")
-    made = backbone.TileEncoder(kind, "random")
-    return backbone.prune(made, torch.arange(kept_channels)) if kind == "reduced" else made
+    tile_encoder = backbone.TileEncoder(kind, "random")
+    return backbone.prune(tile_encoder, torch.arange(kept_channels)) if kind == "reduced" else tile_encoder
 
 
 def backbones(tile_px: int = 256, kept_channels: int = 96) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def backbones(tile_px: int = 256, kept_channels: int = 96) -> pd.DataFrame:
 
 def table(costs: pd.DataFrame) -> pd.DataFrame:
     """`backbones` as it is printed: names, sizes in MB (10^6 bytes), MACs in millions."""
-    shown = pd.DataFrame(
+    printed = pd.DataFrame(
         {
             "parameters": costs["parameters"].map("{:,}".format),
             "times the original": (costs["parameters"] / costs.loc["original", "parameters"]).map("{:.2f}".format),
@@ -81,10 +81,10 @@ def table(costs: pd.DataFrame) -> pd.DataFrame:
             "token, values": costs["token"],
         }
     )
-    return shown.rename(index=SHOWN_AS)
+    return printed.rename(index=SHOWN_AS)
 
 
 def beside_paper(costs: pd.DataFrame) -> pd.DataFrame:
     """The paper's parameter counts beside those of `backbones`: columns paper, here, equal."""
-    found = pd.DataFrame({"paper": RECEIPTS, "here": costs["parameters"].loc[list(RECEIPTS)]})
-    return found.assign(equal=found["paper"] == found["here"]).rename(index=SHOWN_AS)
+    counts = pd.DataFrame({"paper": RECEIPTS, "here": costs["parameters"].loc[list(RECEIPTS)]})
+    return counts.assign(equal=counts["paper"] == counts["here"]).rename(index=SHOWN_AS)

@@ -30,8 +30,8 @@ class ConvStem(nn.Module):
         super().__init__()
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         layers, width = [], embed_dim // 8
-        for given, made in ((in_chans, width), (width, 2 * width)):
-            layers += [nn.Conv2d(given, made, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(made), nn.ReLU()]
+        for n_in, n_out in ((in_chans, width), (width, 2 * width)):
+            layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
         self.proj = nn.Sequential(*layers, nn.Conv2d(2 * width, embed_dim, 1))
         self.norm = norm_layer(embed_dim)
 
@@ -68,8 +68,8 @@ def from_published(state: Mapping[str, Tensor], net: CTransPath) -> dict[str, Te
     renamed, ours = {}, dict(net.named_buffers())
     for name, value in state.items():
         if name.rpartition(".")[2] in COMPUTED:
-            own = ours.get(name)
-            if own is None or own.shape != value.shape or not torch.equal(own, value.to(own)):
+            buffer = ours.get(name)
+            if buffer is None or buffer.shape != value.shape or not torch.equal(buffer, value.to(buffer)):
                 raise ValueError(f"{name} is not that of a Swin-T with window 7 on {PX} px")
         else:
             later = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name)

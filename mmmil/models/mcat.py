@@ -69,8 +69,8 @@ class MCAT(nn.Module):
             sets = self.sig_networks[0](gene_tokens)
         else:
             sets = torch.stack([net(x) for net, x in zip(self.sig_networks, gene_tokens, strict=True)], 1)
-        asked, co_attention = self.coattn(sets, tiles, tiles, key_padding_mask=None if mask is None else ~mask)
-        image, _ = self.path_attention_head(self.path_transformer(asked))
+        co_attended, co_attention = self.coattn(sets, tiles, tiles, key_padding_mask=None if mask is None else ~mask)
+        image, _ = self.path_attention_head(self.path_transformer(co_attended))
         genes, self_genes = self.omic_attention_head(self.omic_transformer(sets))
         logits = self.classifier(self.mm(torch.cat([self.path_rho(image), self.omic_rho(genes)], -1)))
         cross_image = co_attention.mean(1, keepdim=True)

@@ -109,7 +109,7 @@ def _wanted(aggregator: type[nn.Module]) -> list[str]:
     """Which of the sizes the class's __init__ names. Raises RegistryError where it wants something else."""
     known = ("image_dim", "gene_dim", "n_sets", "p")
     names = inspect.signature(aggregator).parameters
-    unknown = [n for n, given in names.items() if n not in known and given.default is inspect.Parameter.empty]
+    unknown = [n for n, parameter in names.items() if n not in known and parameter.default is inspect.Parameter.empty]
     unknown = [n for n in unknown if names[n].kind not in (names[n].VAR_POSITIONAL, names[n].VAR_KEYWORD)]
     if unknown:
         raise RegistryError(

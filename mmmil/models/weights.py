@@ -29,8 +29,8 @@ def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", num_
     """
     net = _untrained(name)
     if weights != "random":
-        own = weights_dir or name == "ctranspath"
-        load_weights(net, name, _own_file(name, weights_dir) if own else published_file(name))
+        from_file = weights_dir or name == "ctranspath"
+        load_weights(net, name, _own_file(name, weights_dir) if from_file else published_file(name))
     if num_classes is not None and num_classes != net.num_classes:
         net.reset_classifier(num_classes)
     return net
@@ -66,10 +66,10 @@ def published_file(name: str) -> Path:
         requests.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
         return Path(huggingface_hub.hf_hub_download(hub_id, FILE))
     except Exception as error:  # hub, network and file errors come as many types
-        told = str(error).split("\n")[0]
+        message = str(error).split("\n")[0]
         raise WeightsError(
             f"ImageNet weights of {name} are not in timm's cache and not to be had ({type(error).__name__}: "
-            f"{told[:160]}). {_remedy(name)}"
+            f"{message[:160]}). {_remedy(name)}"
         ) from error
 
 
@@ -114,13 +114,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # what a broken file raises depends on where it breaks
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)", str(error)):
-            what = re.search(r"(?:GLOBAL|class) (\S+)", str(error))
-            named = f" ({what[1]})" if what else ""
-            raise ValueError(f"holds a pickled object{named}, not tensors alone, and is refused unread") from error
-        told = str(error).split("\n")[0]
+            pickled = re.search(r"(?:GLOBAL|class) (\S+)", str(error))
+            suffix = f" ({pickled[1]})" if pickled else ""
+            raise ValueError(f"holds a pickled object{suffix}, not tensors alone, and is refused unread") from error
+        message = str(error).split("\n")[0]
         raise ValueError(
             f"cannot be read to its end: {path.stat().st_size:,} bytes, truncated or no weights file at all "
-            f"({type(error).__name__}: {told[:120]})"
+            f"({type(error).__name__}: {message[:120]})"
         ) from error
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -167,11 +167,11 @@ def first_difference(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) ->
     Batch counters may be missing: they are no weights, and older files have none.
     """
     needed = [name for name in ours if not name.endswith("num_batches_tracked")]
-    told = [f"{name} is missing" for name in needed if name not in state]
-    told += [f"{name} is left over" for name in state if name not in ours]
-    told += [
+    faults = [f"{name} is missing" for name in needed if name not in state]
+    faults += [f"{name} is left over" for name in state if name not in ours]
+    faults += [
         f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
         for name, value in ours.items()
         if name in state and state[name].shape != value.shape
     ]
-    return told[0] + (f", and {len(told) - 1} more differences" if len(told) > 1 else "") if told else ""
+    return faults[0] + (f", and {len(faults) - 1} more differences" if len(faults) > 1 else "") if faults else ""

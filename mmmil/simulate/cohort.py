@@ -36,7 +36,7 @@ TRUTH = ["patients.csv", "genes.csv", "sets.csv", "regions.csv", "cohort.json"]
 
 def inputs(p: Params) -> dict:
     """What the cohort depends on; its hash is in truth/cohort.json."""
-    what = {
+    cohort_inputs = {
         "simulation": p.stage("simulation"),
         "task": p.task,
         "seed": p.seed,
@@ -44,7 +44,7 @@ def inputs(p: Params) -> dict:
         "class_values": p.class_values,
         "versions": record.versions("tifffile", "imagecodecs"),
     }
-    return record.with_code(what, __name__)
+    return record.with_code(cohort_inputs, __name__)
 
 
 def slide(p: Params, i: int, patient: pd.Series) -> Slide:
@@ -170,8 +170,8 @@ def make(p: Params, workers: int | None = None) -> Path:
     short is continued. Raises SimulationError for a folder with other files in it.
     """
     _check(p)
-    what = inputs(p)
-    key = record.digest(what)
+    cohort_inputs = inputs(p)
+    key = record.digest(cohort_inputs)
     table = patients(p)
     wanted = [*TABLES, *(f"truth/{name}" for name in TRUTH), *(f for r in table.itertuples() for f in files(r))]
     there = _hash(p.data) if p.data.exists() else None
@@ -195,7 +195,7 @@ def make(p: Params, workers: int | None = None) -> Path:
     for leftover in (f for name in ("slides", "expression") for f in (unfinished / name).glob(".*")):
         leftover.unlink()  # of a run that was killed
     source_code.require_as_loaded(__name__)
-    _write_tables(unfinished, p, table, {"made_by": MAKER, "hash": key, "inputs": what})
+    _write_tables(unfinished, p, table, {"made_by": MAKER, "hash": key, "inputs": cohort_inputs})
     if unfinished != p.data:
         old = p.data.with_name(f".{p.data.name}.{key}.old")
         if p.data.exists():

@@ -141,7 +141,7 @@ def nuclei(slide: Slide, planted: np.ndarray, kind: str, rows: range) -> np.ndar
     radius *= 0.5 / slide.mpp * np.exp(whole.normal(0, 0.04))
     filled = min(filled * np.exp(whole.normal(0, 0.05)), 1)
     cell = BLOCK / cells
-    found = []
+    block_nuclei = []
     for row in rows:
         for column in range(slide.n_blocks):
             random = rng(*slide.key, "block", row, column)
@@ -157,8 +157,8 @@ def nuclei(slide: Slide, planted: np.ndarray, kind: str, rows: range) -> np.ndar
             long = np.sqrt(random.uniform(1.05, 1.9, len(grid)))
             angle = random.uniform(0, np.pi, len(grid))
             stain = random.normal(1, 0.12, len(grid)).clip(0.6, 1.4)
-            found.append(np.column_stack([xy, r * long, r / long, angle, stain]))
-    return np.concatenate(found).astype(np.float32) if found else np.zeros((0, 6), np.float32)
+            block_nuclei.append(np.column_stack([xy, r * long, r / long, angle, stain]))
+    return np.concatenate(block_nuclei).astype(np.float32) if block_nuclei else np.zeros((0, 6), np.float32)
 
 
 def draw_nuclei(canvas: np.ndarray, top: int, cells: np.ndarray, kind: str, mpp: float) -> None:

@@ -33,7 +33,7 @@ def thumbnail(path: Path | str, longest: int = LONGEST) -> np.ndarray:
         factor = max(max(slide.dimensions) / longest, 1)
         level = slide.get_best_level_for_downsample(factor)
         width, height = (max(round(side / factor), 1) for side in slide.dimensions)
-        across, down = (of / to for of, to in zip(slide.level_dimensions[level], (width, height), strict=True))
+        across, down = (full / side for full, side in zip(slide.level_dimensions[level], (width, height), strict=True))
         step = max(int(BLOCK / max(across, down)), 1)
         image = np.empty((height, width, 3), np.uint8)
         try:
@@ -73,10 +73,10 @@ def _grown(core: np.ndarray, faint: np.ndarray, diameter: int) -> np.ndarray:
     """Pieces of core or faint ink, at least `diameter` px wide, that hold some core."""
     core = _opened(core, diameter)
     number, piece = cv2.connectedComponents(_opened(core | faint, diameter).astype(np.uint8))
-    kept = np.zeros(number, bool)
-    kept[piece[core]] = True
-    kept[0] = False
-    return kept[piece]
+    has_core = np.zeros(number, bool)
+    has_core[piece[core]] = True
+    has_core[0] = False
+    return has_core[piece]
 
 
 def pen_masks(image: np.ndarray) -> dict[str, np.ndarray]:

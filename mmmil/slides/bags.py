@@ -36,12 +36,12 @@ def bag_of(slide_path: Path, candidates_path: Path, folder: Path, p: Params, n_t
     }
 
     def make(unfinished: Path) -> None:
-        found = tiling.read_candidates(candidates_path)
-        coords = found.coords[tiling.choose(found, n_tiles, p.tile_choice, p.seed)]
+        candidates = tiling.read_candidates(candidates_path)
+        coords = candidates.coords[tiling.choose(candidates, n_tiles, p.tile_choice, p.seed)]
         tiles = np.full((n_tiles, p.tile_px, p.tile_px, 3), 255, np.uint8)
-        tiles[: len(coords)] = tiling.read_tiles(slide_path, coords, found.attributes)
+        tiles[: len(coords)] = tiling.read_tiles(slide_path, coords, candidates.attributes)
         mask = np.arange(n_tiles) < len(coords)
-        coordinates.write(unfinished / "bag.h5", found.attributes, coords=coords, imgs=tiles, mask=mask)
+        coordinates.write(unfinished / "bag.h5", candidates.attributes, coords=coords, imgs=tiles, mask=mask)
 
     return record.cached(folder / "bags", inputs, make) / "bag.h5"
 
@@ -53,15 +53,15 @@ def _examine_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params, 
         path = tiling.candidates_of(slide_path, p.results / "tiles" / slide_id, p, threads)
     except SlideError as error:
         return row | {"problem": f"error: {error}"}
-    found = tiling.read_candidates(path)
-    a = found.attributes
+    candidates = tiling.read_candidates(path)
+    a = candidates.attributes
     return row | {
         "width": int(a["level0_width"]),
         "height": int(a["level0_height"]),
         "mpp": round(float(a["mpp"]), 4),
         "um_per_tile": round(float(a["mpp"] * a["patch_size"]), 2),
-        "candidates": len(found.valid),
-        "valid": int(found.valid.sum()),
+        "candidates": len(candidates.valid),
+        "valid": int(candidates.valid.sum()),
         "found": str(path),
     }
 
@@ -100,25 +100,25 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
     jobs = min(workers, len(patients))
     threads = max(1, workers // max(jobs, 1))  # of one slide, where there are fewer slides than workers
 
-    def run(calls, what: str) -> list[dict]:
+    def run(calls, description: str) -> list[dict]:
         calls = list(calls)
         done = Parallel(n_jobs=jobs, return_as="generator")(calls)
-        return list(tqdm(done, total=len(calls), desc=what, unit="slide", mininterval=5))
+        return list(tqdm(done, total=len(calls), desc=description, unit="slide", mininterval=5))
 
     rows = run(
         (delayed(_examine_slide)(i, r.slide_id, Path(r.slide_path), p, threads) for i, r in patients.iterrows()),
         "looking for tissue",
     )
-    read = [row for row in rows if not row["problem"]]
-    if read:
-        n_tiles = common_number(pd.Series([row["valid"] for row in read]), p)
+    readable = [row for row in rows if not row["problem"]]
+    if readable:
+        n_tiles = common_number(pd.Series([row["valid"] for row in readable]), p)
         least = 1 if p.few_tiles == "pad" else (n_tiles if p.n_tiles else MIN_TILES)
-        asked = {1: "none at all"}.get(least, f"fewer than n_tiles ({least})" if p.n_tiles else f"fewer than {least}")
-        for row in read:
+        too_few = {1: "none at all"}.get(least, f"fewer than n_tiles ({least})" if p.n_tiles else f"fewer than {least}")
+        for row in readable:
             if row["valid"] < least:
-                row["problem"] = f"{row['valid']} valid tiles, {asked}"
+                row["problem"] = f"{row['valid']} valid tiles, {too_few}"
         paths = patients["slide_path"]
-        good = [row for row in read if not row["problem"]]
+        good = [row for row in readable if not row["problem"]]
         bagged = run(
             (delayed(_bag_slide)(row, Path(paths[row["patient_id"]]), p, n_tiles) for row in good), "reading tiles"
         )

@@ -26,12 +26,12 @@ class SlideError(ValueError):
 def slide_fingerprint(path: Path, samples: int = 16, block: int = 65536) -> dict:
     """Size and hash of evenly spaced blocks: a slide of gigabytes is recognised without reading all of it."""
     size = require_file(path).stat().st_size
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     with path.open("rb") as handle:
         for offset in np.linspace(0, max(size - block, 0), samples, dtype=int):
             handle.seek(int(offset))
-            found.update(handle.read(block))
-    return {"name": path.name, "bytes": size, "blocks": found.hexdigest()[:16]}
+            hasher.update(handle.read(block))
+    return {"name": path.name, "bytes": size, "blocks": hasher.hexdigest()[:16]}
 
 
 def require_file(path: Path) -> Path:
@@ -62,8 +62,8 @@ def open_slide(path: Path | str):
     except openslide.OpenSlideError as error:
         with path.open("rb") as handle:
             tiff = handle.read(2) in (b"II", b"MM")
-        what = "a plain TIFF image, not a whole-slide image" if tiff else "no whole-slide image, or damaged"
-        raise SlideError(f"{path}: OpenSlide cannot open it ({error}): {what}; {AGAIN}") from None
+        cause = "a plain TIFF image, not a whole-slide image" if tiff else "no whole-slide image, or damaged"
+        raise SlideError(f"{path}: OpenSlide cannot open it ({error}): {cause}; {AGAIN}") from None
 
 
 # -- scale -------------------------------------------------------------------------------------------------------
@@ -100,9 +100,9 @@ def microns_per_pixel(slide, path: Path, table: dict[str, float]) -> float:
     Raises SlideError where neither says it plausibly: a guess would mix 20x and 40x.
     """
     stated = slide.properties.get("openslide.mpp-x")
-    given = table_mpp(path, table)
-    if given is not None:
-        return given
+    listed = table_mpp(path, table)
+    if listed is not None:
+        return listed
     try:
         mpp = float(stated)
     except (TypeError, ValueError):

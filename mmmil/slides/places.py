@@ -42,10 +42,10 @@ def place(patient: str, path: Path, bag: Path) -> Place:
     Raises HeatmapError for a slide or bag that is gone, a slide of another size than the tiles were cut from, tiles
     outside the slide, and pixels that are not those of the bag.
     """
-    for file, what in ((path, "slide"), (bag, "bag of tiles")):
+    for file, kind in ((path, "slide"), (bag, "bag of tiles")):
         if not file.is_file():
             raise HeatmapError(
-                f"{file}: the {what} of {patient} was there when the models were trained and is gone; put it back, or "
+                f"{file}: the {kind} of {patient} was there when the models were trained and is gone; put it back, or "
                 "correct slide_path and tile and train again"
             )
     coords, a = bag_files.load_coords(str(bag))
@@ -53,11 +53,11 @@ def place(patient: str, path: Path, bag: Path) -> Place:
         width, height = slide.dimensions
         origin = tuple(int(slide.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
     again = "the slide was replaced; put the old one back, or tile and train again"
-    of = (int(a["level0_width"]), int(a["level0_height"]))
-    if of != (width, height):
+    cut_from = (int(a["level0_width"]), int(a["level0_height"]))
+    if cut_from != (width, height):
         raise HeatmapError(
-            f"{path}: has {width} x {height} px, but the tiles of {patient} are of a slide of {of[0]} x {of[1]} px: "
-            + again
+            f"{path}: has {width} x {height} px, but the tiles of {patient} are of a slide of "
+            f"{cut_from[0]} x {cut_from[1]} px: " + again
         )
     outside = ((coords < 0) | (coords >= (width, height))).any(1)
     if outside.any():

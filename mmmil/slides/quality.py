@@ -50,33 +50,33 @@ def _colours(image: np.ndarray, valid: int | None) -> list[dict]:
     stained = "" if area else "no tissue"
     if share < MIN_HE_SHARE:
         hue = appearance.tissue_hues(image, tissue)
-        other = np.median(hue[(hue >= 10) & (hue < 220)])
-        stained = "mostly " + next(name for up_to, name in OTHER_HUES if other <= up_to)
+        typical_hue = np.median(hue[(hue >= 10) & (hue < 220)])
+        stained = "mostly " + next(name for up_to, name in OTHER_HUES if typical_hue <= up_to)
     tiles = "" if valid is None else f"{valid} valid tiles"
-    told = ", ".join(f"{colour} {percent:.1f} %" for percent, colour in inks if percent >= 0.05)
+    ink_shares = ", ".join(f"{colour} {percent:.1f} %" for percent, colour in inks if percent >= 0.05)
     return [
         _finding("tissue", area, "%", MIN_TISSUE_PERCENT, area < MIN_TISSUE_PERCENT, tiles),
-        _finding("pen", ink, "%", MAX_PEN_PERCENT, ink > MAX_PEN_PERCENT, told),
+        _finding("pen", ink, "%", MAX_PEN_PERCENT, ink > MAX_PEN_PERCENT, ink_shares),
         _finding("H&E", share, "%", MIN_HE_SHARE, share < MIN_HE_SHARE, stained),
     ]
 
 
 def _blur(bag_path: Path | str | None) -> dict:
-    value, told = float("nan"), "no tiles"
+    value, note = float("nan"), "no tiles"
     if bag_path:
         with h5py.File(bag_path) as file:
             real = np.flatnonzero(file["mask"][:]) if "mask" in file else np.arange(len(file["imgs"]))
             picked = real[np.linspace(0, len(real) - 1, min(TILES, len(real))).round().astype(int)]
             mpp = float(file["imgs"].attrs.get("mpp", appearance.SHARP_AT))
-            value, told = appearance.sharpness(file["imgs"][picked], mpp), f"{len(picked)} tiles at {mpp:.3g} µm/px"
-    return _finding("blur", value, "grey²", MIN_SHARPNESS, value < MIN_SHARPNESS, told)
+            value, note = appearance.sharpness(file["imgs"][picked], mpp), f"{len(picked)} tiles at {mpp:.3g} µm/px"
+    return _finding("blur", value, "grey²", MIN_SHARPNESS, value < MIN_SHARPNESS, note)
 
 
 def _frozen(name: str) -> dict:
     section = barcodes.SECTION.match(name)
     value = float(section[1] in FROZEN) if section else float("nan")
-    told = f"TCGA section {section[1]}{section[2]}" if section else "the name is no TCGA barcode: nothing is claimed"
-    return _finding("frozen section", value, "1: yes", 0.0, value > 0, told)
+    note = f"TCGA section {section[1]}{section[2]}" if section else "the name is no TCGA barcode: nothing is claimed"
+    return _finding("frozen section", value, "1: yes", 0.0, value > 0, note)
 
 
 def _mpp_listed(path: Path, p: Params) -> float | None:
@@ -87,10 +87,10 @@ def _scale(path: Path, p: Params) -> dict:
     with slide_files.open_slide(path) as slide:
         stated = slide.properties.get("openslide.mpp-x", "no")
     mpp, listed = pd.to_numeric(stated, errors="coerce"), _mpp_listed(path, p)
-    told = f"the file states {stated} µm/px" + ("" if listed is None else f", mpp_table {listed:.4g}")
+    note = f"the file states {stated} µm/px" + ("" if listed is None else f", mpp_table {listed:.4g}")
     low, high = slide_files.PLAUSIBLE_MPP
     error = float("nan") if not low < mpp < high else 0.0 if listed is None else 100 * abs(listed / mpp - 1)
-    return _finding("scale", error, "%", MAX_SCALE_ERROR, not error <= MAX_SCALE_ERROR, told)
+    return _finding("scale", error, "%", MAX_SCALE_ERROR, not error <= MAX_SCALE_ERROR, note)
 
 
 def examine(
@@ -104,10 +104,10 @@ def examine(
     path = Path(slide_path)
     image = appearance.thumbnail(path)
     lit = appearance.is_brightfield(image)
-    told = "" if lit else "dark ground, as in fluorescence: its colours are not judged"
-    found = [_finding("brightfield", appearance.brightness(image), "grey", appearance.MIN_BRIGHTNESS, not lit, told)]
+    note = "" if lit else "dark ground, as in fluorescence: its colours are not judged"
+    findings = [_finding("brightfield", appearance.brightness(image), "grey", appearance.MIN_BRIGHTNESS, not lit, note)]
     return [
-        *found,
+        *findings,
         *(_colours(image, valid) if lit else []),
         _blur(bag_path),
         _frozen(path.name),
@@ -145,16 +145,16 @@ def table(patients: pd.DataFrame, tiles: pd.DataFrame | None, p: Params, workers
     tiled = {} if tiles is None else tiles.set_index("slide_id")[["bag", "valid"]].to_dict("index")
     jobs = []
     for row in patients.itertuples():
-        of = tiled.get(row.slide_id, {"bag": "", "valid": None})
-        valid = pd.to_numeric(of["valid"], errors="coerce")
-        bag = of["bag"] if isinstance(of["bag"], str) else ""
+        slide_tiles = tiled.get(row.slide_id, {"bag": "", "valid": None})
+        valid = pd.to_numeric(slide_tiles["valid"], errors="coerce")
+        bag = slide_tiles["bag"] if isinstance(slide_tiles["bag"], str) else ""
         valid = None if pd.isna(valid) else int(valid)
         jobs.append(delayed(_findings)(row.slide_id, Path(row.slide_path), bag, valid, p))
     done = Parallel(n_jobs=workers, return_as="generator")(jobs)
-    found = list(tqdm(done, total=len(jobs), desc="quality", unit="slide", mininterval=5))
+    findings_per_slide = list(tqdm(done, total=len(jobs), desc="quality", unit="slide", mininterval=5))
     rows = [
         {"patient_id": row.Index, "slide_id": row.slide_id, **finding}
-        for row, findings in zip(patients.itertuples(), found, strict=True)
+        for row, findings in zip(patients.itertuples(), findings_per_slide, strict=True)
         for finding in findings
     ]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"value": float, "limit": float, "flagged": bool})

@@ -67,12 +67,12 @@ class _Macenko(MacenkoStainNormalizer):
     max_concentrations_target = np.zeros(3)
 
     def _find_concentrations(self, *args):
-        found = super()._find_concentrations(*args)
-        least, most = np.percentile(found, [1, 99], axis=1)
+        concentrations = super()._find_concentrations(*args)
+        least, most = np.percentile(concentrations, [1, 99], axis=1)
         gain = self.max_concentrations_target / most
         if not (most[:2] > 0).all() or abs(gain[2] * least[2]) > MAX_LEFT:
             raise FloatingPointError("the two stains cannot be told apart")
-        return found
+        return concentrations
 
 
 def _normaliser(kind: str):

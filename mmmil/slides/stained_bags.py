@@ -26,14 +26,14 @@ def _real(file: h5py.File) -> np.ndarray:
 def _drawn(p: Params, bags: pd.Series, training: list[str], fold: int) -> Iterator[tuple[str, int]]:
     """Patient and tile of the reference: training patients in a seeded order, one tile each, then a second one."""
     random = np.random.default_rng([p.seed, fold + 1])
-    left = {}
+    tiles_left = {}
     for patient in random.permutation(sorted(training)):
         with h5py.File(bags[patient]) as file:
-            left[patient] = random.permutation(_real(file)).tolist()
-        if left[patient]:
-            yield patient, left[patient].pop()
-    while any(left.values()):
-        yield from ((patient, tiles.pop()) for patient, tiles in left.items() if tiles)
+            tiles_left[patient] = random.permutation(_real(file)).tolist()
+        if tiles_left[patient]:
+            yield patient, tiles_left[patient].pop()
+    while any(tiles_left.values()):
+        yield from ((patient, tiles.pop()) for patient, tiles in tiles_left.items() if tiles)
 
 
 def reference_tiles(p: Params, bags: pd.Series, training: list[str], fold: int) -> np.ndarray:
@@ -92,10 +92,10 @@ def _write(source: Path, path: Path, reference: StainReference) -> dict:
 def stained_bag(source: Path, folder: Path, reference: StainReference) -> Path:
     """HDF5 file of a bag in the reference's colours: as the original, with `stain` and `stain_reference` (its key)."""
     inputs = {"bag": source.parent.name, "reference": reference.key, "kind": reference.kind, **_made_by()}
-    made = record.cached(
+    cached_folder = record.cached(
         folder / "stained", inputs, lambda unfinished: _write(source, unfinished / "bag.h5", reference)
     )
-    return made / "bag.h5"
+    return cached_folder / "bag.h5"
 
 
 def bags_of(

@@ -118,25 +118,25 @@ def _examine(slide, coords: np.ndarray, g: Geometry, percent: float, threads: in
 
 
 # -- choice ------------------------------------------------------------------------------------------------------
-def choose(found: Candidates, n_tiles: int, how: str = "random", seed: int = 0) -> np.ndarray:
+def choose(candidates: Candidates, n_tiles: int, how: str = "random", seed: int = 0) -> np.ndarray:
     """Indices of `n_tiles` valid candidates (all, where there are fewer), in reading order: PPEG sees space.
 
     random: without bias; tissue: the highest tissue share; spread: far from each other over the tissue.
     """
-    valid = np.flatnonzero(found.valid)
-    valid = valid[np.lexsort((found.coords[valid, 0], found.coords[valid, 1]))]
+    valid = np.flatnonzero(candidates.valid)
+    valid = valid[np.lexsort((candidates.coords[valid, 0], candidates.coords[valid, 1]))]
     if len(valid) <= n_tiles:
         return valid
     if how == "tissue":
-        picked = np.argsort(-found.tissue[valid], kind="stable")[:n_tiles]
+        picked = np.argsort(-candidates.tissue[valid], kind="stable")[:n_tiles]
         return valid[np.sort(picked)]
     # Seeded by the slide too, so that adding a slide does not change another one's tiles.
-    name = int.from_bytes(hashlib.sha256(found.attributes["name"].encode()).digest()[:4])
+    name = int.from_bytes(hashlib.sha256(candidates.attributes["name"].encode()).digest()[:4])
     random = np.random.default_rng([seed, name])
     if how == "random":
         picked = random.choice(len(valid), n_tiles, replace=False)
     else:
-        picked = _spread(found.coords[valid].astype(float), n_tiles, int(random.integers(len(valid))))
+        picked = _spread(candidates.coords[valid].astype(float), n_tiles, int(random.integers(len(valid))))
     return valid[np.sort(picked)]
 
 
@@ -184,15 +184,15 @@ def candidates_of(slide_path: Path | str, folder: Path, p: Params, threads: int 
 
     def make(unfinished: Path) -> dict:
         scale = (p.tile_level, p.tile_mpp)
-        found = find_candidates(slide_path, p.tile_px, *scale, p.tissue_percent, table, coords_file, threads)
+        candidates = find_candidates(slide_path, p.tile_px, *scale, p.tissue_percent, table, coords_file, threads)
         coordinates.write(
             unfinished / "candidates.h5",
-            found.attributes,
-            coords=found.coords[found.valid],
-            candidates=found.coords,
-            tissue=found.tissue,
-            valid=found.valid,
+            candidates.attributes,
+            coords=candidates.coords[candidates.valid],
+            candidates=candidates.coords,
+            tissue=candidates.tissue,
+            valid=candidates.valid,
         )
-        return {"valid": int(found.valid.sum()), "candidates": len(found.valid)}
+        return {"valid": int(candidates.valid.sum()), "candidates": len(candidates.valid)}
 
     return record.cached(folder / "candidates", inputs, make) / "candidates.h5"

@@ -107,10 +107,10 @@ def otsu(gray: np.ndarray, white: int) -> int:
 
     counts = cv2.calcHist([gray], [0], None, [256], [0, 256]).ravel()
     counts[255] += white
-    seen = np.flatnonzero(counts)
-    if len(seen) == 1:
-        return int(seen[0])
-    first, last = seen[0], seen[-1]
+    levels = np.flatnonzero(counts)
+    if len(levels) == 1:
+        return int(levels[0])
+    first, last = levels[0], levels[-1]
     return int(threshold_otsu(hist=(counts[first : last + 1], np.arange(first, last + 1))))
 
 

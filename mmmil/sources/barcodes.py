@@ -43,7 +43,7 @@ def primary_columns(columns: Iterable[str]) -> tuple[dict[str, str], list[tuple[
     The last barcode has the highest plate, as in Broad GDAC's replicate rule. Columns that are no TCGA barcode are
     patient identifiers themselves. Returns {patient: column} and (patient, reason) of each column left out.
     """
-    found: dict[str, list[str]] = {}
+    columns_of: dict[str, list[str]] = {}
     excluded = []
     for column in columns:
         match, patient = SAMPLE.match(column), patient_of(column)
@@ -51,10 +51,10 @@ def primary_columns(columns: Iterable[str]) -> tuple[dict[str, str], list[tuple[
         if code not in (None, PRIMARY):
             excluded.append((patient, f"expression: sample type {code}, not a primary tumour (01)"))
         else:
-            found.setdefault(patient, []).append(column)
-    for patient, names in found.items():
+            columns_of.setdefault(patient, []).append(column)
+    for patient, names in columns_of.items():
         excluded += [(patient, "expression: another aliquot of the patient is used")] * (len(names) - 1)
-    return {patient: max(names) for patient, names in found.items()}, excluded
+    return {patient: max(names) for patient, names in columns_of.items()}, excluded
 
 
 def read_sample_sheets(paths: list[Path]) -> pd.DataFrame:
@@ -100,8 +100,8 @@ def used_files(sheet: pd.DataFrame, kinds: list[str]) -> tuple[pd.DataFrame, lis
     """The sheet's files of some data types, each once, and (patient, reason) of the other rows."""
     reasons = pd.Series("", index=sheet.index, dtype=object)
     reasons[sheet["File ID"].duplicated()] = "file: stands in the sample sheets more than once"
-    other = ~sheet["Data Type"].isin(kinds)
-    reasons[other] = "file: data type " + sheet["Data Type"][other] + " is not used"
+    unused = ~sheet["Data Type"].isin(kinds)
+    reasons[unused] = "file: data type " + sheet["Data Type"][unused] + " is not used"
     return sheet[reasons == ""], list(zip(sheet["Case ID"][reasons != ""], reasons[reasons != ""], strict=True))
 
 

@@ -57,23 +57,23 @@ def read_gene_table(path: Path) -> pd.DataFrame:
         table = read_table(path)
     except CohortError as error:
         raise ExpressionError(f"gene_table: {error}") from None
-    found = {name: [c for c in choices if c in table] for name, choices in NAMES.items()}
-    if not found["gene_id"] or not (found["symbol"] or found["length"]):
+    matches = {name: [c for c in choices if c in table] for name, choices in NAMES.items()}
+    if not matches["gene_id"] or not (matches["symbol"] or matches["length"]):
         raise ExpressionError(
             f"{path}: has the columns {', '.join(table.columns)}; a gene_table needs gene_id, and symbol (or "
             "gene_name) or length (or exon_length)"
         )
-    table = table[[columns[0] for columns in found.values() if columns]]
-    table.columns = [name for name, columns in found.items() if columns]
+    table = table[[columns[0] for columns in matches.values() if columns]]
+    table.columns = [name for name, columns in matches.items() if columns]
     table = table[~is_par_y(table["gene_id"])]
     ids = without_version(table["gene_id"])
 
     def refuse(bad: pd.Series, fault: str) -> None:
         if bad.any():
             line = table.index[bad][0]
-            raise ExpressionError(f"{path}, line {line}: " + fault.format(id=ids[line], **table.loc[line, shown]))
+            raise ExpressionError(f"{path}, line {line}: " + fault.format(id=ids[line], **table.loc[line, fields]))
 
-    shown = [name for name in table if name != "gene_id"]
+    fields = [name for name in table if name != "gene_id"]
     if table.empty:
         raise ExpressionError(f"{path}: the gene_table holds no gene; give one line per gene")
     refuse(ids == "", "gene_id is empty; fill it or delete the line")

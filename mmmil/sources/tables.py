@@ -88,10 +88,10 @@ def _text(path: Path) -> str:
 
 
 def _require_header(path: Path, line: int, header: list[str], sep: str, repeated: bool) -> None:
-    other = [mark for mark in "\t;," if mark != sep and mark in header[0]]
-    if len(header) == 1 and other:
+    other_marks = [mark for mark in "\t;," if mark != sep and mark in header[0]]
+    if len(header) == 1 and other_marks:
         raise CohortError(
-            f"{path}, line {line}: the header's columns are separated by {other[0]!r}, not by {sep!r}; "
+            f"{path}, line {line}: the header's columns are separated by {other_marks[0]!r}, not by {sep!r}; "
             "separate them by commas in a .csv file, by tabs in a .tsv or .txt file"
         )
     again = [name for name, n in Counter(header).items() if n > 1 and name]
