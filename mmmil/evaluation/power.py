@@ -22,7 +22,7 @@ def cohens_dz(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> tuple[f
     """Cohen's d_z of a metric over the same folds, (k,) each: mean of a - b in its standard deviations, with interval.
 
     The interval inverts the noncentral t distribution (Cumming and Finch, Educ. Psychol. Meas. 61:532, 2001). Folds
-    that share training patients are taken as independent ones, so |d_z| is too large. NaN where a - b does not vary.
+    that share training patients are taken as independent ones, so `|d_z|` is too large. NaN where a - b does not vary.
     """
     d = np.asarray(a, float) - np.asarray(b, float)
     k = len(d)

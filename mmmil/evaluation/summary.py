@@ -80,7 +80,7 @@ def balance(folds: pd.DataFrame, names: list[str], class_names: list[str], confi
     """How evenly each variant calls the two classes over the validation folds (the paper's discussion of Table 3).
 
     folds: of `per_fold`. Columns: means of sensitivity and specificity; difference, of these two means, and the class
-    it favours; |sensitivity - specificity|, the mean of the folds' own absolute differences with its interval.
+    it favours; `|sensitivity - specificity|`, the mean of the folds' own absolute differences with its interval.
     """
     rows, there = {}, set(folds.xs("val", level="split").index.get_level_values("variant"))
     for name in [name for name in names if name in there]:  # the others failed

@@ -90,7 +90,7 @@ class Contrast(Strict):
 
 
 class Balance(Strict):
-    """|sensitivity - specificity|: the first of each pair is claimed to have the smaller one."""
+    """`|sensitivity - specificity|`: the first of each pair is claimed to have the smaller one."""
 
     pairs: list[Pair] = Field(min_length=1)
 

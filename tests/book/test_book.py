@@ -4,10 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
 
+import mmmil.models.fusion
 from mmmil.book import pages, sections
 from tests import book_stubs
 
@@ -55,6 +57,23 @@ def test_opened_from_disk_it_asks_nothing_of_the_network(html):
     assert (mathjax / "tex-mml-chtml.js").is_file()
     assert list((mathjax / "output/chtml/fonts/woff-v2").glob("*.woff"))
     assert "_static/mathjax/tex-mml-chtml.js" in (html / "book/intro.html").read_text()
+
+
+def test_the_api_reference_is_reached_from_the_navigation_and_says_what_the_docstrings_say(html):
+    assert 'href="api.html"' in (html / "book/intro.html").read_text()
+    index = (html / "book/api.html").read_text()
+    for wing in (path.parent for path in Path(mmmil.__file__).parent.glob("*/__init__.py")):
+        assert f'href="api/{wing.name}.html"' in index, wing
+    page = (html / "book/api/models.html").read_text()
+    entry = page[page.index('id="mmmil.models.fusion.MultimodalMIL"') :]
+    shown = html_text(entry[: entry.index("</dl>")])
+    assert "class MultimodalMIL(fusion: " in shown and "landmarks" in shown
+    assert mmmil.models.fusion.MultimodalMIL.__doc__.split(".")[0].split("`")[0] in shown
+    assert "mmmil.models.fusion.F" not in page and "torch.nn.functional" not in page  # nothing that is only imported
+
+
+def html_text(source: str) -> str:
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", source)))
 
 
 def test_references_are_resolved(html):
