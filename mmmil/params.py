@@ -11,7 +11,7 @@ import os
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from pydantic import ValidationError, field_validator, model_validator
@@ -30,6 +30,10 @@ from mmmil.schema import (
     Training,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.io.formats.style import Styler
+
 
 class ParameterError(ValueError):
     """A parameter is unknown, of the wrong type, impossible beside another one, or names a missing file."""
@@ -46,7 +50,7 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
         return value
 
     @model_validator(mode="after")
-    def _combinations(self):
+    def _combinations(self) -> Self:
         if self.expression_kind in ("counts", "log2tpm", "zscore") and self.inputs != "slides":
             if not self.expression_matrix:
                 raise ValueError(
@@ -103,7 +107,7 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
         fields = [f for name in names for f in STAGES[name].model_fields]
         return {f: getattr(self, f) for f in fields if f not in UNHASHED}
 
-    def table(self, *names: str):
+    def table(self, *names: str) -> pd.DataFrame:
         """Effective parameters of the named stages: one row each with value, default and meaning (pandas)."""
         import pandas as pd
 
@@ -115,7 +119,7 @@ class Params(Simulation, Cohort, Tiles, Quality, Genes, Model, Training, Evaluat
         columns = ["parameter", "value", "default", "meaning"]
         return pd.DataFrame(rows, columns=columns, dtype=object).set_index("parameter")
 
-    def show(self, *names: str):
+    def show(self, *names: str) -> Styler:
         """The same table for a page: whole texts, left-aligned, changed values in bold (a pandas Styler)."""
         table = self.table(*names)
         changed = table.index[[str(v) != str(d) for v, d in zip(table["value"], table["default"], strict=True)]]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mmmil import params
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ResultsError(ValueError):
     """A table of results is not what it should be; names the file and what to do."""
 
 
-def read_results(task: str, name: str, columns: list[str]):
+def read_results(task: str, name: str, columns: list[str]) -> pd.DataFrame | None:
     """`results/<task>/<name>.csv`, or None where there is none. Raises ResultsError if a column is missing."""
     import pandas as pd
 

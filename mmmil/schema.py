@@ -7,7 +7,7 @@ depend on its own parameters and on nothing else.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -147,7 +147,7 @@ class Tiles(Stage):
     stain_tiles: int = Field(32, ge=1, description="tiles of training patients that the stain reference is made of")
 
     @model_validator(mode="after")
-    def _one_magnification(self):
+    def _one_magnification(self) -> Self:
         given = [n for n in ("tile_level", "tile_magnification", "tile_mpp") if getattr(self, n)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} both say how large the tiles are; give one of them")
@@ -225,7 +225,7 @@ class Genes(Stage):
     )
 
     @model_validator(mode="after")
-    def _sizes(self):
+    def _sizes(self) -> Self:
         if self.set_size_min > self.set_size_max:
             raise ValueError(f"set_size_min ({self.set_size_min}) is above set_size_max ({self.set_size_max})")
         return self
@@ -273,7 +273,7 @@ class Model(Stage):
     )
 
     @model_validator(mode="after")
-    def _heads_divide_width(self):
+    def _heads_divide_width(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
         return self

@@ -122,7 +122,8 @@ def _planted(task: str, p: params.Params) -> list[list]:
 
     from mmmil.genes import enrichment
 
-    genes, truth, rows = read_results(task, "genes", ["library", "fold"]), p.data / "truth" / "sets.csv", []
+    genes, truth = read_results(task, "genes", ["library", "fold"]), p.data / "truth" / "sets.csv"
+    rows: list = []
     if genes is None or "folder" not in genes or not truth.is_file():
         return rows
     sets = pd.read_csv(truth)

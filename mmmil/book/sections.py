@@ -65,8 +65,8 @@ def results_of(section: str) -> Part:
 
     def part(tasks: Mapping[str, params.Params]) -> str:
         columns = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high"]
-        found = {task: read_results(task, "metrics", columns) for task in tasks}
-        found = {task: frame for task, frame in found.items() if frame is not None}
+        read = {task: read_results(task, "metrics", columns) for task in tasks}
+        found = {task: frame for task, frame in read.items() if frame is not None}
         names, text = {task: title(tasks[task]) for task in found}, ""
         for split in SPLITS:
             if section == "09":
@@ -110,7 +110,8 @@ def attention(tasks: Mapping[str, params.Params]) -> str:
 
 def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
     """Which of these findings survive which null, and which null is too small to tell."""
-    rows, undecided = [], {}
+    rows: list[list] = []
+    undecided: dict = {}
     for task, p in tasks.items():
         table = read_results(task, "attention_nulls", ["source", "library", "null", "differ", "survive", "least_p"])
         for (library, source), own in [] if table is None else table.groupby(["library", "source"], sort=False):

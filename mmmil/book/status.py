@@ -77,8 +77,8 @@ def status(tasks: Mapping[str, params.Params]) -> str:
 def failures(tasks: Mapping[str, params.Params]) -> str:
     """Trainings that failed, with the end of their logs: where every cell that says "failed" leads to."""
     text = "(failed-trainings)=\n## Failed trainings\n\n"
-    found = {task: read_results(task, "failures", ["variant", "fold", "error", "log"]) for task in tasks}
-    found = {task: table for task, table in found.items() if table is not None and len(table)}
+    read = {task: read_results(task, "failures", ["variant", "fold", "error", "log"]) for task in tasks}
+    found = {task: table for task, table in read.items() if table is not None and len(table)}
     if not found:
         return text + "None.\n"
     text += "Their rows are missing from the record. `make book` tries them again.\n\n"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mmmil import schema
 from mmmil.book.text import wide_table
 from mmmil.evaluation import alternatives
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Topic -> what the paper leaves open about it, and our settings for it. Together they are schema.UNSTATED.
 TOPICS: dict[str, tuple[str, list[str]]] = {
@@ -66,12 +71,12 @@ TOPICS: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def _noise(table) -> str:
+def _noise(table: pd.DataFrame) -> str:
     told = alternatives.effect(table, "seed")
     return f" Another seed alone moves it by as much as this: {told}." if told else ""
 
 
-def measured(table) -> str:
+def measured(table: pd.DataFrame) -> str:
     """On which cohort the last column was measured, and by which command; or how to measure it."""
     command = "python benchmarks/alternatives.py"
     if table.empty:
@@ -90,7 +95,7 @@ def measured(table) -> str:
     )
 
 
-def changes(table, setting: str) -> str:
+def changes(table: pd.DataFrame, setting: str) -> str:
     """What was measured of a setting, cohort by cohort; a dash where nothing was."""
     told = [
         f"{task}: {found}"

@@ -70,7 +70,9 @@ def detectable_difference(
     return scipy.optimize.brentq(lacking, 0.0, 1 - auc) if lacking(1 - auc) <= 0 else np.nan
 
 
-def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = None, power: float = 0.8):
+def detectable(
+    predictions: pd.DataFrame, p: Params, tables: list[str] | None = None, power: float = 0.8
+) -> pd.DataFrame:
     """One row per pair and split (columns DETECTABLE): the ROC-AUC of b, the difference seen, the detectable one.
 
     auc, difference: means over folds; correlation: of the two AUC estimates, by DeLong. One comparison at
@@ -90,7 +92,12 @@ def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = 
     return pd.DataFrame(rows, columns=DETECTABLE)
 
 
-def effects(predictions: pd.DataFrame, p: Params, metrics=("roc_auc", "pr_auc"), tables: list[str] | None = None):
+def effects(
+    predictions: pd.DataFrame,
+    p: Params,
+    metrics: tuple[str, ...] = ("roc_auc", "pr_auc"),
+    tables: list[str] | None = None,
+) -> pd.DataFrame:
     """Cohen's d_z over the validation folds of every pair and metric, with its interval (columns EFFECTS)."""
     rows = []
     for split, wide, (table, a, b) in comparisons.each_pair(predictions, p, tables):

@@ -42,18 +42,18 @@ def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str] = ()) -
         drawn = None
         if split == "test" and values.notna().all(axis=None):
             drawn = bootstrap_interval(own["label"].to_numpy(), own["prob"].to_numpy(), p.threshold, p.confidence)
-        tables = variants.variant(name).tables or ("baseline",)
+        of_variant = variants.variant(name).tables or ("baseline",)
         for metric in METRICS:
             mean, low, high = mean_interval(values[metric], p.confidence)
             if drawn is not None:
                 low, high = drawn.loc[metric, ["low", "high"]]
-            for table in tables:
+            for table in of_variant:
                 shown = shown_table(table, split)
                 if table != "2":  # Table 2 counts parameters
                     rows.append((shown, name, metric, split, mean, low, high, len(values)))
     for name, split in lacking:
         tables = [t for t in variants.variant(name).tables or ("baseline",) if t != "2"]
-        rows += [(shown_table(t, split), name, m, split, *[np.nan] * 3, 0) for t in tables for m in METRICS]
+        rows += [(shown_table(t, split), name, m, split, np.nan, np.nan, np.nan, 0) for t in tables for m in METRICS]
     return pd.DataFrame(rows, columns=SUMMARY)
 
 

@@ -7,6 +7,7 @@ replaced by its mean over the training patients, which is zero after `token_scal
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from mmmil import variants as variant_table
 from mmmil.training import build, runs
 from mmmil.training import device as training_device
 from mmmil.training.fit import Inputs
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 OVER = {"tiles": "_image", "sets": "_genes"}  # tokens, and how the names of attention over them end
 AT_ONCE = 64  # bags in one pass
@@ -50,7 +54,7 @@ class Tokens:
     the mean gene token of the training patients; patients, labels: (P,).
     """
 
-    fabric: object
+    fabric: Fabric
     aggregator: torch.nn.Module
     patients: list[str]
     labels: np.ndarray

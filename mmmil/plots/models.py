@@ -11,7 +11,7 @@ from mmmil import variants
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
-def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")):
+def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")) -> plt.Figure:
     """Mean and interval of each variant over the validation folds, one panel per metric; baselines in grey."""
     own = summary[summary["split"] == "val"].drop_duplicates(["variant", "metric"]).set_index(["variant", "metric"])
     own = own.reindex(pd.MultiIndex.from_product([names, metrics]))  # nothing is drawn of a model that failed
@@ -33,7 +33,7 @@ def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] 
     return finish(figure)
 
 
-def curves(predictions: pd.DataFrame, names: list[str]):
+def curves(predictions: pd.DataFrame, names: list[str]) -> plt.Figure:
     """Fig. 7: PR and ROC curves, mean over validation folds with a band of one standard deviation."""
     from sklearn import metrics as skm  # seconds to import
 
@@ -59,7 +59,9 @@ def curves(predictions: pd.DataFrame, names: list[str]):
     return finish(figure)
 
 
-def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = 0.5):
+def confusion(
+    predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = 0.5
+) -> plt.Figure:
     """Fig. 8: a confusion matrix per model over all validation folds, each development patient once; rows are true."""
     from sklearn import metrics as skm  # seconds to import
 

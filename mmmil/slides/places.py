@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Place:
     pixels: np.ndarray
 
 
-def place(study, patient: str) -> Place:
+def place(study: Any, patient: str) -> Place:
     """Where a patient's tiles lie, read from the bag and checked against the slide as it is now.
 
     Raises HeatmapError for a task without slides, a slide or bag that is gone, a slide of another size than the tiles
@@ -54,7 +55,7 @@ def place(study, patient: str) -> Place:
     coords, a = bag_files.load_coords(str(bag))
     with slide_files.open_slide(path) as slide:
         width, height = slide.dimensions
-        origin = tuple(int(slide.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+        left, top = (int(slide.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
     again = "the slide was replaced; put the old one back, or tile and train again"
     of = (int(a["level0_width"]), int(a["level0_height"]))
     if of != (width, height):
@@ -75,4 +76,4 @@ def place(study, patient: str) -> Place:
         x, y = coords[off.argmax()]
         raise HeatmapError(f"{path}: at x {x}, y {y} it no longer shows the tile that {patient}'s bag holds: {again}")
     mpp = float(a.get("mpp_level0", 0)) or None
-    return Place(path, coords, int(a["patch_size_level0"]), width, height, origin, mpp, pixels)
+    return Place(path, coords, int(a["patch_size_level0"]), width, height, (left, top), mpp, pixels)
