@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import mmmil.models.fusion
+import mmmil
 from mmmil.book import pages, sections
+from mmmil.models.fusion import MultimodalMIL
 from tests import book_stubs
 
 
@@ -65,10 +66,10 @@ def test_the_api_reference_is_reached_from_the_navigation_and_says_what_the_docs
     for wing in (path.parent for path in Path(mmmil.__file__).parent.glob("*/__init__.py")):
         assert f'href="api/{wing.name}.html"' in index, wing
     page = (html / "book/api/models.html").read_text()
-    entry = page[page.index('id="mmmil.models.fusion.MultimodalMIL"') :]
-    shown = html_text(entry[: entry.index("</dl>")])
-    assert "class MultimodalMIL(fusion: " in shown and "landmarks" in shown
-    assert mmmil.models.fusion.MultimodalMIL.__doc__.split(".")[0].split("`")[0] in shown
+    entry = html_text(page[page.index('id="mmmil.models.fusion.MultimodalMIL"') :])
+    signature, _, rest = entry.partition(MultimodalMIL.__doc__.split("\n")[0])
+    assert "class MultimodalMIL( fusion: str" in signature and "landmarks: int" in signature, signature[:500]
+    assert rest.startswith(" fusion: image (summary of the tiles)")
     assert "mmmil.models.fusion.F" not in page and "torch.nn.functional" not in page  # nothing that is only imported
 
 
