@@ -17,7 +17,7 @@ Workers = Annotated[int, typer.Option(help="processes")]
 
 
 @app.command()
-def simulate(task: Task, overlay: Overlay = "", workers: Workers = 1):
+def simulate(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     """Make the task's synthetic cohort, if its parameters say that it is synthetic."""
     from mmmil.simulate import cohort as synthetic
 
@@ -28,7 +28,7 @@ def simulate(task: Task, overlay: Overlay = "", workers: Workers = 1):
 
 
 @app.command()
-def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1):
+def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     """Build the cohort, tile its slides and split the patients: cohort.csv, tiles.csv, splits/."""
     from mmmil import study
 
@@ -38,7 +38,7 @@ def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1):
 
 
 @app.command()
-def quality(task: Task, overlay: Overlay = "", workers: Workers = 1):
+def quality(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     """Examine every slide (pen, blur, little tissue, another stain, frozen section, scale): quality.csv."""
     from mmmil import study
     from mmmil.slides import quality as slide_quality
@@ -50,14 +50,14 @@ def quality(task: Task, overlay: Overlay = "", workers: Workers = 1):
 
 
 @app.command()
-def genes(task: Task, overlay: Overlay = "", workers: Workers = 1):
+def genes(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     """Differential expression, enrichment, autoencoder and tokens of every fold: genes.csv."""
     from mmmil import study
     from mmmil.genes import tokens as gene_tokens
 
     p = params.load(task, overlay)
     s = study.load(p, workers)
-    libraries = sorted({variants.variant(n).genes for n in variants.variants(p)} - {"", "all"})
+    libraries: list = sorted({variants.variant(n).genes for n in variants.variants(p)} - {"", "all"})
     if not p.has_slides:  # nobody else writes down who is in the cohort
         study.write(s)
     table = gene_tokens.all_folds(p, s.expression, s.labels, s.folds, libraries, workers)
@@ -65,7 +65,7 @@ def genes(task: Task, overlay: Overlay = "", workers: Workers = 1):
 
 
 @app.command()
-def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1):
+def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     """Walk the gene road on shuffled labels, nested and with the choice made on all patients: leakage.csv."""
     from mmmil import study
     from mmmil.evaluation import leakage as evaluation_leakage
@@ -80,7 +80,9 @@ def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1):
 
 
 @app.command()
-def features(task: Task, encoder: Annotated[str, typer.Option(help="resnet50d or ctranspath")], overlay: Overlay = ""):
+def features(
+    task: Task, encoder: Annotated[str, typer.Option(help="resnet50d or ctranspath")], overlay: Overlay = ""
+) -> None:
     """Compute a frozen encoder's features of every bag, which its trainings then find."""
     from mmmil import study
     from mmmil.training.features import frozen_features
@@ -96,7 +98,7 @@ def train(
     training: Annotated[list[str], typer.Option(help="<variant>/<fold>, or <variant>/final; may be given repeatedly")],
     overlay: Overlay = "",
     killed: Annotated[str, typer.Option(help="how this call was killed, at the first without a receipt")] = "",
-):
+) -> None:
     """Train variants on single folds, or on the development set (final): trainings/<variant>/<fold>.json.
 
     A training that fails gets a receipt that says so, and the others go on.
@@ -115,7 +117,7 @@ def train(
 
 
 @app.command(name="record")
-def collect(task: Task, overlay: Overlay = ""):
+def collect(task: Task, overlay: Overlay = "") -> None:
     """Gather the trainings' predictions (predictions.parquet); compute metrics.csv and comparisons.csv from them."""
     from mmmil.evaluation import comparisons
     from mmmil.evaluation import summary as summaries
@@ -131,7 +133,7 @@ def collect(task: Task, overlay: Overlay = ""):
 
 
 @app.command()
-def attention(task: Task, overlay: Overlay = ""):
+def attention(task: Task, overlay: Overlay = "") -> None:
     """Heatmaps, and attention over gene sets beside the nulls and the paper's terms: heatmaps/, attention*.csv."""
     from mmmil import study
     from mmmil.interpretation import attribution, gene_sets, heatmaps, nulls, reported_terms, seeds
@@ -152,7 +154,7 @@ def attention(task: Task, overlay: Overlay = ""):
 
 
 @app.command()
-def publish(draft: Annotated[Path, typer.Argument()], page: Annotated[Path, typer.Argument()]):
+def publish(draft: Annotated[Path, typer.Argument()], page: Annotated[Path, typer.Argument()]) -> None:
     """Move an executed notebook to its page of the book, if it is whole and nothing in it failed."""
     from mmmil.book import pages
 
@@ -160,7 +162,7 @@ def publish(draft: Annotated[Path, typer.Argument()], page: Annotated[Path, type
 
 
 @app.command()
-def sections():
+def sections() -> None:
     """Write what the section pages include, from the results that are there: book/generated/."""
     from mmmil.book import sections as book_sections
 
@@ -168,7 +170,7 @@ def sections():
 
 
 @app.command()
-def toc(tasks: Annotated[list[str], typer.Argument(help="tasks whose pages must all be there")]):
+def toc(tasks: Annotated[list[str], typer.Argument(help="tasks whose pages must all be there")]) -> None:
     """Write _build/toc.yml: _toc.yml without the pages that no run has made."""
     from mmmil.book import pages
 

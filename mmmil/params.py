@@ -12,7 +12,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from pydantic import ValidationError, field_validator, model_validator
@@ -50,7 +50,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         return value
 
     @model_validator(mode="after")
-    def _combinations(self):
+    def _combinations(self) -> Self:
         if self.expression_kind in ("counts", "log2tpm", "zscore") and self.inputs != "slides":
             if not self.expression_matrix:
                 raise ValueError(
@@ -111,8 +111,8 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         fields = [f for name in names for f in STAGES[name].model_fields]
         return {f: getattr(self, f) for f in fields if f not in UNHASHED}
 
-    def table(self, *names: str):
-        """Effective parameters of the named stages: one row each with value, default and meaning (a data frame)."""
+    def table(self, *names: str) -> pd.DataFrame:
+        """Effective parameters of the named stages: one row each with value, default and meaning."""
         import pandas as pd
 
         rows = []

@@ -21,9 +21,12 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmmil import source_code
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUN = "run.json"
 
@@ -208,7 +211,7 @@ def run_json(folder: Path) -> dict[str, Any]:
     return json.loads((folder / RUN).read_text())
 
 
-def read_parquet(path: Path):
+def read_parquet(path: Path) -> pd.DataFrame:
     """A table as pandas reads it, on this thread alone.
 
     pyarrow's pool of reading threads can abort the interpreter while it shuts down ("terminate called without an
@@ -220,7 +223,7 @@ def read_parquet(path: Path):
         return file.read(use_threads=False).to_pandas(use_threads=False)
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
+def write_atomically(path: Path, write: Callable[..., object]) -> Path:
     """Call `write(temporary)` and rename the result to `path`: readers see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)

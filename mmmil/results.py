@@ -10,6 +10,9 @@ from mmmil import params, record
 if TYPE_CHECKING:
     import pandas as pd
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 class ResultsError(ValueError):
     """A table of results is not what it should be; names the file and what to do."""

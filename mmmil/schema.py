@@ -7,7 +7,7 @@ nothing else. What is no scientific choice and no user's need is a constant of t
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -161,7 +161,7 @@ class Tiles(Stage):
     )
 
     @model_validator(mode="after")
-    def _one_scale(self):
+    def _one_scale(self) -> Self:
         if self.tile_level and self.tile_mpp:
             raise ValueError("tile_level and tile_mpp both say how large the tiles are; give one of them")
         return self
@@ -224,7 +224,7 @@ class Genes(Stage):
     )
 
     @model_validator(mode="after")
-    def _sizes(self):
+    def _sizes(self) -> Self:
         if self.set_size_min > self.set_size_max:
             raise ValueError(f"set_size_min ({self.set_size_min}) is above set_size_max ({self.set_size_max})")
         return self

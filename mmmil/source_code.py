@@ -111,7 +111,7 @@ def _imported(node: ast.AST, module: str) -> Iterator[str]:
         yield from (alias.name for alias in node.names if _file(alias.name))
     else:
         checked = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-        for child in node.orelse if checked else ast.iter_child_nodes(node):
+        for child in node.orelse if isinstance(node, ast.If) and checked else ast.iter_child_nodes(node):
             yield from _imported(child, module)
 
 
@@ -282,7 +282,8 @@ def _functions(thing: Any) -> list[types.FunctionType]:
     import inspect  # its hundredth of a second only where a notebook's code is read
 
     members = [thing] if isinstance(thing, types.FunctionType) else list(vars(thing).values())
-    bare = [inspect.unwrap(getattr(member, "fget", None) or getattr(member, "__func__", member)) for member in members]
+    inner: list[Any] = [getattr(member, "fget", None) or getattr(member, "__func__", member) for member in members]
+    bare = [inspect.unwrap(member) for member in inner]
     return [function for function in bare if isinstance(function, types.FunctionType)]
 
 

@@ -88,7 +88,7 @@ def project(folder: Path, tasks=("lgg", "nsclc"), names=None) -> Path:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "params", folder / "params")
-    shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("executed", "generated"))
+    shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("executed", "generated", "api"))
     for task in tasks:
         write_results(folder, task)
         for name in names or paper.SECTIONS:

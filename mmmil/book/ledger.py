@@ -12,7 +12,7 @@ NO_COHORT = "none: the program and what it measured"
 COUNTED = {"patients": "cohort.csv", "genes": "cohort.csv", "tiles": "tiles.csv", "sets": "genes.csv"}
 
 
-def _value(value) -> str:
+def _value(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mmmil import paper, params, record
+from mmmil.book import api
 
 
 class PageError(ValueError):
@@ -107,6 +108,8 @@ def executed_tasks() -> dict[str, params.Params]:
 def write_toc(tasks: Iterable[str]) -> Path:
     """Write `_build/toc.yml`: `_toc.yml` without the pages that other tasks than these have not made.
 
+    The pages of the API reference are written beside it.
+
     Raises PageError naming every page of these tasks that is missing, and every notebook that failed.
     """
     tasks, book = list(tasks), read_toc()
@@ -131,6 +134,9 @@ def write_toc(tasks: Iterable[str]) -> Path:
 
     for part in book["parts"]:
         part["chapters"] = keep(part["chapters"])
+    for entry in entries_of(book):
+        if entry["file"] == api.INDEX:
+            entry["sections"] = [{"file": page} for page in api.write()]
     text = yaml.safe_dump(book, sort_keys=False, allow_unicode=True)
     return record.write_atomically(params.root() / "_build" / "toc.yml", lambda path: path.write_text(text))
 

@@ -120,7 +120,8 @@ def attention(tasks: Mapping[str, params.Params]) -> str:
 
 def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
     """Which of these findings survive which null, and which null is too small to tell."""
-    rows, undecided = [], {}
+    rows: list[list] = []
+    undecided: dict = {}
     for task, p in tasks.items():
         table = read_results(task, "attention_nulls", ["source", "library", "null", "differ", "survive", "least_p"])
         for (library, source), nulls in [] if table is None else table.groupby(["library", "source"], sort=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mmmil import schema
 from mmmil.book.text import wide_table
 from mmmil.evaluation import alternatives
@@ -10,6 +12,9 @@ from mmmil.genes.choice import MIN_CLASS_PATIENTS
 from mmmil.interpretation.seeds import FURTHER
 from mmmil.models.attention import HEADS
 from mmmil.training.augmentation import JITTER
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Topic of the settings in schema.UNSTATED -> its heading, and what the paper leaves open about it.
 TOPICS: dict[schema.Topic, tuple[str, str]] = {
@@ -67,12 +72,12 @@ TOPICS: dict[schema.Topic, tuple[str, str]] = {
 }
 
 
-def _noise(table) -> str:
+def _noise(table: pd.DataFrame) -> str:
     effect = alternatives.effect(table, "seed")
     return f" Another seed alone moves it by as much as this: {effect}." if effect else ""
 
 
-def measured(table) -> str:
+def measured(table: pd.DataFrame) -> str:
     """On which cohort the last column was measured, and by which command; or how to measure it."""
     command = "python benchmarks/alternatives.py"
     if table.empty:
@@ -91,7 +96,7 @@ def measured(table) -> str:
     )
 
 
-def changes(table, setting: str) -> str:
+def changes(table: pd.DataFrame, setting: str) -> str:
     """What was measured of a setting, cohort by cohort; a dash where nothing was."""
     cohorts = [
         f"{task}: {effect}"

@@ -7,6 +7,7 @@ itself is one error that names the file, the patient, the field and the remedy.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def build(p: Params) -> Cohort:
     """
     tally = Tally()
     if p.cohort_table:
-        patients, source = _from_table(p, tally), p.path(p.cohort_table)
+        patients, source = _from_table(p, tally), str(p.path(p.cohort_table))
     else:
         patients, source = _from_gdc(p, tally), "the sample sheets and matrices"
     patients = _complete(patients, p, source, tally)
@@ -116,7 +117,9 @@ def _from_gdc(p: Params, tally: Tally) -> pd.DataFrame:
     if p.label_rule == "table":
         rules = ", ".join([*label_rules.RULES, "matrix"])
         raise CohortError(f"task '{p.task}': label_rule 'table' needs a cohort_table; or use one of {rules}")
-    slides, files, projects = {}, {}, {}
+    slides: dict[str, Path] = {}
+    files: Mapping[str, Path | str] = {}
+    projects: dict[str, str] = {}
     if from_sheets:
         rows = barcodes.read_sample_sheets([p.path(name) for name in p.sample_sheets])
         projects = dict(zip(rows["Case ID"], rows["Project ID"], strict=True))
@@ -168,14 +171,16 @@ def _matrix_patients(p: Params, tally: Tally, keep: set[str] | None = None) -> d
     return matrix_of
 
 
-def _label_values(p: Params, ids: list[str], files: dict[str, str], projects: dict[str, str]) -> dict[str, str]:
+def _label_values(
+    p: Params, ids: list[str], files: Mapping[str, Path | str], projects: dict[str, str]
+) -> dict[str, str]:
     """{patient: what the label rule reads}."""
     if p.label_rule == "matrix":
         named_files = sorted(value for values in p.class_values for value in values)
         if named_files != sorted(p.expression_matrix) or not p.has_genes:
             raise CohortError("label_rule 'matrix': class_values must name every file of expression_matrix, once")
         names = {str(p.path(name).resolve()): name for name in p.expression_matrix}
-        return {i: names.get(files.get(i), "no matrix") for i in ids}
+        return {i: names.get(str(files.get(i, "")), "no matrix") for i in ids}
     if p.label_rule == "project" and projects:
         return {i: projects.get(i, "not in the sample sheets") for i in ids}
     if not p.clinical:
@@ -185,7 +190,7 @@ def _label_values(p: Params, ids: list[str], files: dict[str, str], projects: di
 
 
 # -- checks ------------------------------------------------------------------------------------------------------
-def _complete(patients: pd.DataFrame, p: Params, source, tally: Tally) -> pd.DataFrame:
+def _complete(patients: pd.DataFrame, p: Params, source: str, tally: Tally) -> pd.DataFrame:
     """Patients with every modality of the cohort; the others are an error or counted, by `incomplete`."""
     needed = [("slide_path", "slide")] * p.has_slides + [("expression_path", "expression")] * p.has_genes
     lacking = [(i, field, modality) for field, modality in needed for i in patients.index[patients[field] == ""]]

@@ -28,7 +28,7 @@ def stated_sizes(p: Params) -> dict[str, int]:
     return {name: int(size) for table in tables for name, size in zip(table["filename"], table["size"], strict=True)}
 
 
-def require(patients: pd.DataFrame, p: Params, source) -> None:
+def require(patients: pd.DataFrame, p: Params, source: str) -> None:
     """Raise CohortError naming every slide or expression file that is missing, empty or not of the stated size.
 
     patients: a cohort's table; source: what named the files. A file that no manifest names is taken as it is.

@@ -119,7 +119,7 @@ def is_missing(value: str) -> bool:
     return value.lower() in MISSING or value.startswith(OTHER_SAMPLE)
 
 
-def _lacking(where, rule: str, wanted: list[str]) -> CohortError:
+def _lacking(where: str | Path, rule: str, wanted: list[str]) -> CohortError:
     return CohortError(
         f"{where}: label_rule '{rule}' needs one of the columns {', '.join(wanted)}; "
         "rename the column, or name another table in `clinical`"

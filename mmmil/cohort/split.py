@@ -55,6 +55,7 @@ def split(
     parts = folder.split(dev, ordered[dev], None if groups is None else groups[dev])
     for fold, (_, held) in enumerate(parts):
         if ordered[dev[held]].nunique() < 2:
+            assert groups is not None  # dealt by patient, every fold has both classes
             raise CohortError(
                 f"fold {fold} would hold one class only: {groups[dev].nunique()} sites cannot be dealt into {n_folds} "
                 f"folds of both classes; lower n_folds, change the seed{remedy}"

@@ -6,6 +6,8 @@ many patients could have shown, in `power`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -19,6 +21,7 @@ from mmmil.params import Params
 
 __all__ = ["Difference", "compare", "corrected_t", "delong", "holm", "mcnemar", "paired_bootstrap", "paired_t", "pairs"]
 
+Pair = tuple[str, str, str]  # table and the two variants that it compares
 COMPARISON = ["table", "a", "b", "metric", "split", "method", "difference", "ci_low", "ci_high", "p", "p_holm", "n"]
 
 
@@ -95,19 +98,23 @@ def compare(
     return result.assign(p_holm=family.transform(lambda p: holm(p.to_numpy())))
 
 
-def each_pair(predictions: pd.DataFrame, p: Params, tables: list[str] | None = None):
+def each_pair(
+    predictions: pd.DataFrame, p: Params, tables: list[str] | None = None
+) -> Iterator[tuple[str, pd.DataFrame, Pair]]:
     """(split, patients, (table, a, b)) of every pair that is there; patients: `by_patient`, of the folds both have."""
     for split, patients, here in _groups(predictions, p, tables):
         for pair in here:
             yield split, patients, pair
 
 
-def _groups(predictions: pd.DataFrame, p: Params, tables: list[str] | None):
+def _groups(
+    predictions: pd.DataFrame, p: Params, tables: list[str] | None
+) -> Iterator[tuple[str, pd.DataFrame, list[Pair]]]:
     """(split, patients, pairs): the pairs grouped by the folds that both models have."""
     for split in ("val", "test"):
         wide = by_patient(predictions, split, p.seed)
         trained = wide.drop(columns="label").notna().groupby(level="fold").all()
-        groups = {}
+        groups: dict[tuple, list[Pair]] = {}
         for pair in pairs(tables):
             if pair[1] in trained and pair[2] in trained:
                 groups.setdefault(tuple(trained.index[trained[pair[1]] & trained[pair[2]]]), []).append(pair)
@@ -116,7 +123,9 @@ def _groups(predictions: pd.DataFrame, p: Params, tables: list[str] | None):
                 yield split, wide.loc[list(folds)], here
 
 
-def _tests(patients: pd.DataFrame, here: list[tuple], split: str, metrics: tuple[str, ...], p: Params, draws: int):
+def _tests(
+    patients: pd.DataFrame, here: list[Pair], split: str, metrics: tuple[str, ...], p: Params, draws: int
+) -> Iterator[tuple[Pair, str, str, Difference]]:
     """(pair, metric, method, Difference) of every pair; what belongs to one model is computed once."""
     names = list(dict.fromkeys(name for _, *both in here for name in both))
     label, folds = patients["label"].to_numpy(), patients.index.get_level_values("fold").to_numpy()

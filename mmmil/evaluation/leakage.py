@@ -37,7 +37,8 @@ STRENGTH = 1e-2  # of the logistic regression: tokens are scaled, and a patient 
 
 def libraries(p: Params) -> list[Library]:
     """What is audited: one library of sets, since a second one leaks in the same way, and the single-gene vector."""
-    return [*(["go"] if p.go_gmt else ["kegg"] if p.kegg_gmt else []), "genes"]
+    sets: list[Library] = ["go"] if p.go_gmt else ["kegg"] if p.kegg_gmt else []
+    return [*sets, "genes"]
 
 
 def shuffled(labels: pd.Series, folds: pd.Series, seed: Sequence[int]) -> pd.Series:
@@ -111,7 +112,15 @@ def summary(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["selection", "library", "mean", "ci_low", "ci_high", "n", "by_rank"])
 
 
-def _run(p: Params, expression, labels, folds, repeat: int, fold: int, chosen: list[Library]) -> list[tuple]:
+def _run(
+    p: Params,
+    expression: Expression,
+    labels: pd.Series,
+    folds: pd.Series,
+    repeat: int,
+    fold: int,
+    chosen: list[Library],
+) -> list[tuple]:
     """The rows of one fold and one shuffle: the road is walked in a folder of its own, of which the AUCs stay."""
     from mmmil.genes import tokens as gene_tokens  # seconds of imports that the tables of a page do not need
 

@@ -7,10 +7,11 @@ evaluate them on might give. None of them answers for both.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # its parts are loaded where they are first used
+from numpy.typing import ArrayLike
 
 from mmmil.evaluation.metrics import CONFIDENCE
 
@@ -47,7 +48,7 @@ def corrected_t(a: np.ndarray, b: np.ndarray, test_share: float, confidence: flo
     return _t(a, b, test_share / (1 - test_share), confidence)
 
 
-def _t(a, b, correlation_term: float, confidence: float) -> Difference:
+def _t(a: ArrayLike, b: ArrayLike, correlation_term: float, confidence: float) -> Difference:
     d = np.asarray(a, float) - np.asarray(b, float)
     k, mean = len(d), d.mean()
     if k < 2:
@@ -55,7 +56,7 @@ def _t(a, b, correlation_term: float, confidence: float) -> Difference:
     return _interval(mean, (1 / k + correlation_term) * d.var(ddof=1), scipy.stats.t(k - 1), confidence, k)
 
 
-def _interval(mean: float, variance: float, null, confidence: float, n: int) -> Difference:
+def _interval(mean: float, variance: float, null: Any, confidence: float, n: int) -> Difference:
     """Interval and p from an estimate, its variance and the standardised distribution under the null."""
     if not variance > 1e-20:  # models that rank alike do not differ; else nothing is known of the scatter
         alike = variance <= 1e-20 and abs(mean) < 1e-10
@@ -114,7 +115,7 @@ def delong(
     return contrast(aucs, covariance, 0, 1, confidence, len(label))
 
 
-def contrast(aucs, covariance, i: int, j: int, confidence: float, n: int) -> Difference:
+def contrast(aucs: np.ndarray, covariance: np.ndarray, i: int, j: int, confidence: float, n: int) -> Difference:
     variance = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
     return _interval(aucs[i] - aucs[j], variance, scipy.stats.norm, confidence, n)
 

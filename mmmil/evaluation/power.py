@@ -23,7 +23,7 @@ def cohens_dz(a: np.ndarray, b: np.ndarray, confidence: float = CONFIDENCE) -> t
     """Cohen's d_z of a metric over the same folds, (k,) each: mean of a - b in its standard deviations, with interval.
 
     The interval inverts the noncentral t distribution (Cumming and Finch, Educ. Psychol. Meas. 61:532, 2001). Folds
-    that share training patients are taken as independent ones, so |d_z| is too large. NaN where a - b does not vary.
+    that share training patients are taken as independent ones, so `|d_z|` is too large. NaN where a - b does not vary.
     """
     d = np.asarray(a, float) - np.asarray(b, float)
     k = len(d)
@@ -71,7 +71,9 @@ def detectable_difference(
     return scipy.optimize.brentq(lacking, 0.0, 1 - auc) if lacking(1 - auc) <= 0 else np.nan
 
 
-def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = None, power: float = 0.8):
+def detectable(
+    predictions: pd.DataFrame, p: Params, tables: list[str] | None = None, power: float = 0.8
+) -> pd.DataFrame:
     """One row per pair and split (columns DETECTABLE): the ROC-AUC of b, the difference seen, the detectable one.
 
     auc, difference: means over folds; correlation: of the two AUC estimates, by DeLong. One comparison at
@@ -91,7 +93,12 @@ def detectable(predictions: pd.DataFrame, p: Params, tables: list[str] | None = 
     return pd.DataFrame(rows, columns=DETECTABLE)
 
 
-def effects(predictions: pd.DataFrame, p: Params, metrics=("roc_auc", "pr_auc"), tables: list[str] | None = None):
+def effects(
+    predictions: pd.DataFrame,
+    p: Params,
+    metrics: tuple[str, ...] = ("roc_auc", "pr_auc"),
+    tables: list[str] | None = None,
+) -> pd.DataFrame:
     """Cohen's d_z over the validation folds of every pair and metric, with its interval (columns EFFECTS)."""
     rows = []
     for split, wide, (table, a, b) in comparisons.each_pair(predictions, p, tables):

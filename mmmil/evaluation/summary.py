@@ -97,7 +97,7 @@ def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.
                     rows.append((shown_table(table, split), name, metric, split, mean, low, high, len(values)))
     for name, split in lacking:
         tables = [t for t in variants.variant(name).tables or ("baseline",) if t != "2"]
-        rows += [(shown_table(t, split), name, m, split, *[np.nan] * 3, 0) for t in tables for m in METRICS]
+        rows += [(shown_table(t, split), name, m, split, np.nan, np.nan, np.nan, 0) for t in tables for m in METRICS]
     return pd.DataFrame(rows, columns=SUMMARY)
 
 
@@ -118,7 +118,7 @@ def balance(
     """How evenly each variant calls the two classes over the validation folds (the paper's discussion of Table 3).
 
     folds: of `per_fold`. Columns: means of sensitivity and specificity; difference, of these two means, and the class
-    it favours; |sensitivity - specificity|, the mean of the folds' own absolute differences with its interval.
+    it favours; `|sensitivity - specificity|`, the mean of the folds' own absolute differences with its interval.
     """
     rows, trained = {}, set(folds.xs("val", level="split").index.get_level_values("variant"))
     for name in [name for name in names if name in trained]:  # the others failed

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 import typer
@@ -17,6 +18,9 @@ from mmmil.gdc.records import CASE_FIELDS, FILE_FIELDS, RECEPTORS, clinical_row,
 from mmmil.record import write_atomically
 from mmmil.sources import barcodes
 from mmmil.sources.manifests import UNFINISHED, GDCError, listed, md5_of, read_manifest
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 API = "https://api.gdc.cancer.gov"
 MANIFEST, SHEET, CLINICAL = "gdc_manifest.txt", "gdc_sample_sheet.tsv", "clinical.tsv"
@@ -40,7 +44,7 @@ def jobs(p: params.Params, manifest: Path) -> pd.DataFrame:
     folders = {fields["data_type"]: folder for folder, fields in KINDS.items()}
     paths, faults = [], []
     for row in table.itertuples():
-        folder = folders.get(types.get(row.id))
+        folder = folders.get(types.get(row.id, ""))
         if not folder and row.filename.endswith(".svs"):
             folder = "slides"
         if not folder and row.filename.endswith((".tsv", ".tsv.gz", ".counts", ".counts.gz")):
@@ -73,7 +77,7 @@ def require_room(missing: pd.DataFrame, folder: Path) -> str:
     return "; ".join(lines) or "nothing to fetch"
 
 
-def differences(table: pd.DataFrame, folder: Path, advance) -> pd.DataFrame:
+def differences(table: pd.DataFrame, folder: Path, advance: Callable[[int], object]) -> pd.DataFrame:
     """Columns file, status (missing, truncated, damaged, unknown), detail: where files and manifest differ.
 
     `advance` is called with the bytes looked at. A file with the wrong size is not read.
@@ -112,14 +116,14 @@ def _command(name: str, task: str, api: str, manifest: Path | None = None) -> st
     return "python -m mmmil.gdc " + shlex.join([name, "--task", task, *more])
 
 
-def _bar(total: int):
+def _bar(total: int) -> tqdm:
     from tqdm import tqdm
 
     return tqdm(total=total, unit="B", unit_scale=True, mininterval=1)
 
 
 @app.command()
-def query(task: Task, api: Api = API):
+def query(task: Task, api: Api = API) -> None:
     """Ask the GDC which open files the task has: sample sheet, manifest and clinical table, in its data_dir."""
     p = params.load(task)
     if not p.gdc_projects:
@@ -173,7 +177,7 @@ def _all_of(wanted: dict) -> dict:
     }
 
 
-def _require_projects(p: params.Params, projects, where: str) -> None:
+def _require_projects(p: params.Params, projects: Iterable[str], where: str) -> None:
     lacking = [project for project in p.gdc_projects if project not in set(projects)]
     if lacking:
         raise GDCError(
@@ -189,7 +193,7 @@ def download(
     manifest: Manifest = None,
     workers: Annotated[int, typer.Option(min=1, max=32, help="files at once")] = 4,
     verify: Annotated[bool, typer.Option("--verify", help="check the MD5 of files that are there, too")] = False,
-):
+) -> None:
     """Download the manifest's files into slides/ and expression/; a second call goes on where the first was cut."""
     p = params.load(task)
     table = jobs(p, manifest or p.data / MANIFEST)
@@ -215,7 +219,7 @@ def download(
 
 
 @app.command()
-def verify(task: Task, api: Api = API, manifest: Manifest = None):
+def verify(task: Task, api: Api = API, manifest: Manifest = None) -> None:
     """Compare the files with the manifest, size and MD5: what is missing, truncated, damaged or unknown."""
     p = params.load(task)
     table = jobs(p, manifest or p.data / MANIFEST)

@@ -12,10 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from mmmil.sources.manifests import GDCError, md5_of
+
+if TYPE_CHECKING:
+    import requests
 
 ATTEMPTS = 6  # of one request, without progress between them
 LONGEST_WAIT = 600.0  # s; a server that asks for more is asked again after this
@@ -46,7 +50,7 @@ def pause(seconds: float, stop: threading.Event) -> None:
     stop.wait(seconds)
 
 
-def patiently(ask: Callable[[], object], url: str, stop: threading.Event):
+def patiently(ask: Callable[..., Any], url: str, stop: threading.Event) -> Any:
     """What `ask()` returns; asked again after a dropped connection or Again, with ever longer waits.
 
     Raises GDCError after ATTEMPTS, or at once where asking again is of no use.
@@ -84,7 +88,7 @@ def _seconds(header: str | None) -> float | None:
     return None
 
 
-def _refuse(response, url: str) -> None:
+def _refuse(response: requests.Response, url: str) -> None:
     """Again for what passes (429, 5xx), GDCError for other errors of HTTP."""
     status = f"HTTP {response.status_code}"
     if response.status_code == 429 or response.status_code >= 500:
@@ -98,7 +102,7 @@ def _refuse(response, url: str) -> None:
         raise GDCError(f"{url}: {status} ({' '.join(response.text.split())[:200]}); {remedy}")
 
 
-def _page(session, url: str, body: dict) -> dict:
+def _page(session: requests.Session, url: str, body: dict) -> dict:
     with session.post(url, json=body, timeout=TIMEOUT) as response:
         _refuse(response, url)
         kind = response.headers.get("Content-Type", "no type")
@@ -159,7 +163,9 @@ def unfinished(path: Path, size: int) -> tuple[Path, int]:
     return part, have if have <= size else 0
 
 
-def _rest(session, url: str, path: Path, size: int, advance: Callable[[int], None], stop: threading.Event) -> bool:
+def _rest(
+    session: requests.Session, url: str, path: Path, size: int, advance: Callable[[int], None], stop: threading.Event
+) -> bool:
     """Ask for what is missing of `<path>.part` and append it; True where it is whole, False to be asked at once."""
     import requests
 
@@ -246,7 +252,9 @@ def fetch_all(api: str, jobs: pd.DataFrame, workers: int, advance: Callable[[int
 
     Ctrl-C leaves the `.part` files, from which the next call goes on, and is raised again; so is a fault of the code.
     """
-    stop, todo, finished, failed = threading.Event(), queue.SimpleQueue(), queue.SimpleQueue(), []
+    stop, failed = threading.Event(), []
+    todo: queue.SimpleQueue = queue.SimpleQueue()
+    finished: queue.SimpleQueue = queue.SimpleQueue()
     for job in jobs.itertuples():
         todo.put(job)
 

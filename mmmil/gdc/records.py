@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -32,7 +33,7 @@ RECEPTORS = {
 NOT_STATED = {"", "--", "'--", "none", "unknown", "not reported", "not performed", "test value reported"}
 
 
-def _stated(values) -> str:
+def _stated(values: Iterable[object]) -> str:
     """The values that say something, 'a / b' where they differ, '--' where there is none."""
     texts = {str(value).strip() for value in values if value is not None}
     return " / ".join(sorted(text for text in texts if text.lower() not in NOT_STATED)) or "--"
@@ -82,7 +83,7 @@ def file_tables(hits: list[dict], kind: str, url: str) -> tuple[pd.DataFrame, pd
     return pd.DataFrame(sheet), pd.DataFrame(manifest, columns=MANIFEST_COLUMNS).astype({"size": "int64"})
 
 
-def _joined(values) -> str:
+def _joined(values: Iterable[object]) -> str:
     """As in the GDC's sample sheets: 'a, b' where a file is of several."""
     return ", ".join(dict.fromkeys(str(value) for value in values if value))
 

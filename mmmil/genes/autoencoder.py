@@ -63,12 +63,20 @@ class GeneSetAutoencoder:
     threads give the same weights on a CPU, bit for bit. After `fit`, history holds the masked MSE by epoch.
     """
 
-    def __init__(self, hidden=256, latent=96, epochs=30, batch=256, seed=0, average="element"):
+    def __init__(
+        self,
+        hidden: int = 256,
+        latent: int = 96,
+        epochs: int = 30,
+        batch: int = 256,
+        seed: int = 0,
+        average: str = "element",
+    ):
         if average not in ("element", "set"):
             raise ValueError(f"average is '{average}'; give 'element' or 'set'")
         self.hidden, self.latent, self.epochs = hidden, latent, epochs
         self.batch, self.seed, self.average = batch, seed, average
-        self.network: MaskedMLP | None = None
+        self.network: MaskedMLP  # made by `fit` or `load`
         self.history: dict[str, list[float]] = {}
 
     def fit(self, level: np.ndarray, index: np.ndarray, unseen: np.ndarray | None = None) -> list[float]:
@@ -82,7 +90,8 @@ class GeneSetAutoencoder:
         `average` is, so that they can be compared.
         """
         pairs = _Pairs(level, index)
-        if measured := unseen is not None and len(unseen) > 0:
+        unseen = unseen if unseen is not None and len(unseen) else None
+        if unseen is not None:
             _Pairs(unseen, index)  # what it refuses is refused now, not after an epoch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -92,7 +101,9 @@ class GeneSetAutoencoder:
         # With 'element' a constant, so that a gene weighs the same in a batch of short sets and in one of long sets.
         sizes = pairs.sizes.double()
         weight = (1 / (sizes if self.average == "set" else sizes.mean().expand_as(sizes))).to(pairs.flat.dtype)
-        self.history = {"mse_train": []} | ({"mse_unseen": []} if measured else {})
+        self.history = {"mse_train": []}
+        if unseen is not None:
+            self.history["mse_unseen"] = []
         for _ in range(self.epochs):
             squared = 0.0
             for batch in self._batches(pairs, draw):
@@ -103,7 +114,7 @@ class GeneSetAutoencoder:
                 optimizer.step()
                 squared += error.detach().sum().item()
             self.history["mse_train"].append(squared / (pairs.patients * pairs.sizes.sum().item()))
-            if measured:
+            if unseen is not None:
                 self.history["mse_unseen"].append(np.average(self.errors(unseen, index), weights=pairs.sizes).item())
         return self.history["mse_train"]
 
@@ -118,20 +129,20 @@ class GeneSetAutoencoder:
     @torch.no_grad()
     def transform(self, level: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Latents of every patient and set: (patients, sets, latent) float32."""
-        level = _tensor(level)
+        tensor = _tensor(level)
         latents = np.empty((len(level), len(index), self.latent), dtype=np.float32)
         for number, columns in enumerate(index):
             genes = torch.as_tensor(columns[columns >= 0])
-            latents[:, number] = self.network.encode(level[:, genes]).numpy()
+            latents[:, number] = self.network.encode(tensor[:, genes]).numpy()
         return latents
 
     @torch.no_grad()
     def errors(self, level: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Masked MSE of every set over these patients: (sets,) in the squared units of `level`."""
-        level = _tensor(level)
+        tensor = _tensor(level)
         errors = np.empty(len(index))
         for number, columns in enumerate(index):
-            x = level[:, torch.as_tensor(columns[columns >= 0])]
+            x = tensor[:, torch.as_tensor(columns[columns >= 0])]
             errors[number] = functional.mse_loss(self.network.decode(self.network.encode(x), x.shape[1]), x).item()
         return errors
 

@@ -42,6 +42,7 @@ def deg_table(p: Params, expression: Expression, labels: pd.Series, folds: pd.Se
         rows = rows_of(expression, fitted)
         ids, classes = expression.genes.index, labels.loc[fitted].to_numpy()
         if expression.kind == "counts":
+            assert expression.counts is not None
             table = differential.differential_expression(expression.counts[rows], classes, ids, p.min_count)
         else:
             table = differential.welch(expression.level[rows], classes, ids)
@@ -83,8 +84,8 @@ def patients_of(p: Params, labels: pd.Series, folds: pd.Series, fold: int) -> tu
     if p.selection == "all_patients":
         return list(labels.index), list(labels.index)
     train, held_out = fold_patients(folds, fold)
-    train, covered = set(train), {*train, *held_out}
-    return [i for i in labels.index if i in train], [i for i in labels.index if i in covered]
+    fitted, covered = set(train), {*train, *held_out}
+    return [i for i in labels.index if i in fitted], [i for i in labels.index if i in covered]
 
 
 def gene_statistic(p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int) -> pd.Series:
@@ -168,7 +169,7 @@ def _fingerprint(expression: Expression) -> str:
     hasher.update(record.digest([expression.genes.index.tolist(), expression.genes["symbol"].tolist()]).encode())
     for values in (expression.counts, expression.level):
         if values is not None:
-            hasher.update(np.ascontiguousarray(values))
+            hasher.update(np.ascontiguousarray(values).data)
     return hasher.hexdigest()[:16]
 
 

@@ -7,10 +7,10 @@ that was tested, positive where a gene is higher in class 1.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 COLUMNS = ["baseMean", "log2FoldChange", "lfcSE", "stat", "pvalue", "padj"]
 
@@ -29,7 +29,7 @@ def expressed(counts: np.ndarray, labels: np.ndarray, min_count: int = 10) -> np
 
 
 def differential_expression(
-    counts: np.ndarray, labels: Sequence[int], gene_ids: Sequence[str], min_count: int = 10
+    counts: np.ndarray, labels: ArrayLike, gene_ids: ArrayLike, min_count: int = 10
 ) -> pd.DataFrame:
     """DESeq2's Wald test of class 1 against class 0, by pydeseq2 on one CPU thread.
 
@@ -93,7 +93,7 @@ def _deseq2(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.
     return test.results_df[COLUMNS].astype(float).rename_axis("gene_id")
 
 
-def welch(level: np.ndarray, labels: Sequence[int], gene_ids: Sequence[str]) -> pd.DataFrame:
+def welch(level: np.ndarray, labels: ArrayLike, gene_ids: ArrayLike) -> pd.DataFrame:
     """Welch's t test of class 1 against class 0, for log2(TPM + 1) or z-scores, which DESeq2 must not see.
 
     level: (patients, genes); labels: (patients,) 0/1; gene_ids: (genes,) unique. Returns the columns of
@@ -128,7 +128,7 @@ def welch(level: np.ndarray, labels: Sequence[int], gene_ids: Sequence[str]) -> 
     return table[COLUMNS]
 
 
-def _checked(values, labels, gene_ids) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(values: ArrayLike, labels: ArrayLike, gene_ids: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     values, labels, gene_ids = np.asarray(values), np.asarray(labels), np.asarray(gene_ids, dtype=object)
     if values.ndim != 2 or values.shape != (len(labels), len(gene_ids)):
         raise DegError(

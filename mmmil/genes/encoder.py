@@ -20,6 +20,10 @@ class GeneSetEncoder(nn.Module):
     scales the latents, (sets, latent), or 0 and 1.
     """
 
+    index: Tensor
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, network: MaskedMLP, index: np.ndarray, mean: np.ndarray | float, sd: np.ndarray | float):
         super().__init__()
         self.hidden = _copied(network.encode_hidden)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,10 +78,12 @@ def log2_tpm(counts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return level
 
 
-def _from_files(files: list[Path], kind: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+def _from_files(files: list[Path], kind: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
     """Genes (gene_id, symbol), counts and level from one file per patient; all must have the same genes."""
     read = read_star if kind == "star" else read_htseq
-    genes, counts, level, faults, sizes = None, None, None, [], []
+    genes: pd.DataFrame | None = None
+    counts, level = np.empty((0, 0), np.int32), None
+    faults, sizes = [], []
     for i, path in enumerate(tqdm(files, desc="expression", unit="file", mininterval=5, disable=len(files) <= 50)):
         try:
             table = read(path)
@@ -99,13 +102,14 @@ def _from_files(files: list[Path], kind: str) -> tuple[pd.DataFrame, np.ndarray,
             faults.append(f"{path}: gene {gene} is not where {sizes[0][1]} has it; use files of one GENCODE release")
             continue
         counts[i] = table["count"]
-        if kind == "star":
+        if level is not None:
             level[i] = np.log2(table["tpm"] + 1)
     usual = Counter(n for n, _ in sizes).most_common(1)[0][0] if sizes else 0
     faults += [f"{path}: has {n} genes, the cohort's other files {usual}; {AGAIN}" for n, path in sizes if n != usual]
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
         raise ExpressionError("expression files cannot be used:\n" + "\n".join(f"  {f}" for f in faults[:20]) + more)
+    assert genes is not None  # without a fault every file was read
     return genes, counts, level
 
 
@@ -176,7 +180,8 @@ def assemble(
     """
     table = gene_table_for(kind, gene_table, counts_level, expression_path.iloc[0])  # before anything large is read
     dropped: Counter = Counter()
-    level = None
+    counts: np.ndarray | None
+    level: np.ndarray | None
     if kind in ("star", "htseq"):
         genes, counts, level = _from_files([Path(name) for name in expression_path], kind)
         par = is_par_y(genes["gene_id"])
@@ -200,6 +205,7 @@ def assemble(
         patient = expression_path.index[empty][0]
         raise ExpressionError(f"{expression_path[patient]}, patient {patient}: every count is 0; {AGAIN}")
     if level is None:
+        assert counts is not None
         level = log2_cpm(counts) if lengths is None else log2_tpm(counts, lengths)
     dropped["not in the gene table"] = int(missing.sum())
     unnamed = genes["symbol"].isin(["", "?", "NA"]).to_numpy() & ~missing
@@ -225,7 +231,9 @@ def load(patients: pd.DataFrame, p: Params) -> Expression:
         raise ExpressionError(f"task '{p.task}' has inputs: {p.inputs}; it has no expression to load")
     kind, table = p.expression_kind, p.path(p.gene_table) if p.gene_table and p.expression_kind != "star" else None
     gene_table_for(kind, table, p.counts_level, patients["expression_path"].iloc[0])
-    settings = {"counts_level": p.counts_level} if kind in WITHOUT_TPM else {}  # only what this kind depends on
+    settings: dict[str, Any] = (
+        {"counts_level": p.counts_level} if kind in WITHOUT_TPM else {}
+    )  # only what this kind depends on
     settings |= {"round_counts": p.round_counts} if kind == "counts" else {}
     inputs = {
         "files": [[patient, record.file_digest(name)] for patient, name in patients["expression_path"].items()],
@@ -237,7 +245,8 @@ def load(patients: pd.DataFrame, p: Params) -> Expression:
 
     def make(folder: Path) -> dict:
         assembled = assemble(patients["expression_path"], kind, gene_table=table, **settings)
-        arrays = {"level": assembled.level} | ({} if assembled.counts is None else {"counts": assembled.counts})
+        arrays: dict[str, Any] = {"level": assembled.level}
+        arrays |= {} if assembled.counts is None else {"counts": assembled.counts}
         np.savez(folder / "expression.npz", **arrays)
         assembled.genes.reset_index().to_parquet(folder / "genes.parquet", index=False)
         return {"kind": assembled.kind, "level_unit": assembled.level_unit, "dropped": assembled.dropped}

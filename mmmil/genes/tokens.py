@@ -9,11 +9,11 @@ which is the leak that the audits measure. Every step is a result of its own in 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -101,7 +101,9 @@ def tokens(
     )
 
 
-def _place(p, expression, labels, folds, fold, library) -> tuple[Path, dict]:
+def _place(
+    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, library: Library
+) -> tuple[Path, dict]:
     """Where the tokens of a fold and library lie, and what they depend on."""
     fitted, covered = patients_of(p, labels, folds, fold)
     inputs = deg_inputs(p, expression, labels, fitted) | {
@@ -116,7 +118,9 @@ def _place(p, expression, labels, folds, fold, library) -> tuple[Path, dict]:
     return p.results / "genes" / library / folder_name(p, fold), inputs
 
 
-def _folder(p, expression, labels, folds, fold, library) -> Path:
+def _folder(
+    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, library: Library
+) -> Path:
     """The folder of a fold's tokens, made now or found in the record."""
     fitted, covered = patients_of(p, labels, folds, fold)
 
@@ -194,7 +198,9 @@ def all_folds(
     return pd.DataFrame(rows).sort_values(["library", "fold"], ignore_index=True)
 
 
-def _one_fold(p, expression, labels, folds, fold, libraries) -> tuple[int, list[Path]]:
+def _one_fold(
+    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, libraries: Sequence[Library]
+) -> tuple[int, list[Path]]:
     return fold, [_folder(p, expression, labels, folds, fold, library) for library in libraries]
 
 
@@ -219,7 +225,15 @@ def stability(names: dict[int, Sequence[str]]) -> pd.DataFrame:
 
 
 # -- the two kinds of tokens: torch is imported here, for finding a result does not need its seconds -----------------
-def _make_latents(p, expression, sets, passed, fitted, covered, folder: Path) -> dict:
+def _make_latents(
+    p: Params,
+    expression: Expression,
+    sets: dict[str, list[str]],
+    passed: bool,
+    fitted: list[str],
+    covered: list[str],
+    folder: Path,
+) -> dict:
     from mmmil.genes import scaling
     from mmmil.genes.autoencoder import GeneSetAutoencoder
 
@@ -240,7 +254,9 @@ def _make_latents(p, expression, sets, passed, fitted, covered, folder: Path) ->
     return _write(folder, latents, sets, passed, **scale)
 
 
-def _make_vector(p, expression, statistic, fitted, covered, folder: Path) -> dict:
+def _make_vector(
+    p: Params, expression: Expression, statistic: pd.Series, fitted: list[str], covered: list[str], folder: Path
+) -> dict:
     ranked = enrichment.rank(statistic)
     if len(ranked) < p.single_genes:
         raise GeneSetError(f"single_genes is {p.single_genes}, but only {len(ranked)} genes were tested; lower it")
@@ -254,7 +270,7 @@ def _union(sets: dict[str, list[str]]) -> list[str]:
     return list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
 
 
-def _levels(p, expression, symbols, fitted_rows) -> np.ndarray:
+def _levels(p: Params, expression: Expression, symbols: list[str], fitted_rows: np.ndarray) -> np.ndarray:
     """Levels of some genes in all patients: (patients, symbols) float32, scaled on the fitted ones' rows or not."""
     from mmmil.genes import scaling
 
@@ -265,7 +281,7 @@ def _levels(p, expression, symbols, fitted_rows) -> np.ndarray:
     return level.astype(np.float32)
 
 
-def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed: bool, **scale: np.ndarray) -> dict:
+def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed: bool, **scale: Any) -> dict:
     if not np.isfinite(values).all():
         raise GeneSetError("gene tokens are not finite: use gene_scaling: zscore")
     np.savez(folder / "tokens.npz", tokens=values.astype(np.float32), **scale)
@@ -274,7 +290,7 @@ def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed
 
 
 @contextmanager
-def _one_thread():
+def _one_thread() -> Iterator[None]:
     """Sums do not depend on how many threads share them, so results do not depend on the caller's setting."""
     import torch
 

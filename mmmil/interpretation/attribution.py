@@ -20,6 +20,8 @@ from mmmil.training import device as training_device
 from mmmil.training.fit import Inputs
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from mmmil.study import Study
 
 OVER = {"tiles": "_image", "sets": "_genes"}  # tokens, and how the names of attention over them end
@@ -54,7 +56,7 @@ class Tokens:
     the mean gene token of the training patients; patients, labels: (P,).
     """
 
-    fabric: object
+    fabric: Fabric
     aggregator: torch.nn.Module
     patients: list[str]
     labels: np.ndarray

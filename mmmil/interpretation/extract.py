@@ -11,7 +11,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -99,8 +99,8 @@ def extract(
     what the variant does not have.
     """
     for value, known in ((heads, Heads), (form, Form), (layers, Layers)):
-        if value not in known.__args__:
-            raise ValueError(f"{value!r} is not one of {', '.join(known.__args__)}")
+        if value not in get_args(known):
+            raise ValueError(f"{value!r} is not one of {', '.join(get_args(known))}")
     if layers == "rollout" and (heads, form) != ("mean", "weights"):
         raise ValueError("rollout is of weights averaged over heads: use heads='mean' and form='weights'")
     v = variants.variant(name)

@@ -118,9 +118,9 @@ def smallest_p(labels: np.ndarray) -> float:
 def gsea_overlap(study: Study, library: str, tables: dict[str, pd.DataFrame], k: int = 10) -> pd.DataFrame:
     """Whether attention orders the sets as the enrichment of the training patients does, one row per source.
 
-    rho and its p: Spearman's between |effect| and |NES| over the chosen sets; signed_rho: between effect and NES; top:
-    sets among the k largest of both, k at most half of the sets; by_chance: as many as two random orders share, k²/n;
-    top_p: hypergeometric. NaN where fewer than three sets have a score.
+    rho and its p: Spearman's between `|effect|` and `|NES|` over the chosen sets; signed_rho: between effect and NES;
+    top: sets among the k largest of both, k at most half of the sets; by_chance: as many as two random orders share,
+    k²/n; top_p: hypergeometric. NaN where fewer than three sets have a score.
     """
     tokens = study.gene_tokens(-1, library)
     nes = pd.read_csv(tokens.folder / "enrichment.csv", index_col=0, keep_default_na=False, na_values={"nes": [""]})[
@@ -151,7 +151,7 @@ def gsea_overlap(study: Study, library: str, tables: dict[str, pd.DataFrame], k:
 def planted_auroc(attention: Attention, tables: dict[str, pd.DataFrame], planted: pd.Series) -> pd.DataFrame:
     """How well attention tells planted gene sets from the others, one row per source.
 
-    planted: set name -> bool. by_effect: AUROC of |effect|; by_mean: of the mean weight over test patients; NaN where
+    planted: set name -> bool. by_effect: AUROC of `|effect|`; by_mean: of the mean weight over test patients; NaN where
     all chosen sets are planted, or none is.
     """
     from sklearn.metrics import roc_auc_score

@@ -9,7 +9,7 @@ attention at all. They do wherever the tokens differ, whatever the model has lea
 - size: every set's genes replaced by as many others, drawn from those that were tested and put in the same order; the
   trained model reads them in the set's place.
 
-The statistic is |rank-biserial effect| between the true classes of the test patients. No p is ever zero: the least
+The statistic is `|rank-biserial effect|` between the true classes of the test patients. No p is ever zero: the least
 that a null can give is 1 / (1 + its size), and one whose least p is not below the limit cannot decide.
 """
 

@@ -6,7 +6,8 @@ query is one of a small closed set, never code; what each reads and how it is ju
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -24,7 +25,7 @@ class LedgerError(ValueError):
     """book/claims.yml names what does not exist, or a claim that its query cannot decide."""
 
 
-def _known(kind: str, names):
+def _known(kind: str, names: Iterable[str]) -> AfterValidator:
     def check(value: str) -> str:
         if value not in names:
             raise ValueError(f"no {kind} {value!r}; there are {', '.join(names)}")
@@ -84,7 +85,7 @@ class Contrast(Strict):
 
 
 class Balance(Strict):
-    """|sensitivity - specificity|: the first of each pair is claimed to have the smaller one."""
+    """`|sensitivity - specificity|`: the first of each pair is claimed to have the smaller one."""
 
     pairs: list[Pair] = Field(min_length=1)
 
@@ -104,7 +105,7 @@ class Count(Strict):
     library: Library | None = None
 
     @model_validator(mode="after")
-    def _needs(self):
+    def _needs(self) -> Self:
         if (self.what == "patients") != (self.label is not None) or (self.what == "sets") != (self.library is not None):
             raise ValueError("patients are counted per label, sets per library, and nothing else is")
         return self
@@ -148,7 +149,7 @@ class Query(Strict):
     none: str | None = Field(None, description="why nothing here decides the claim")
 
     @model_validator(mode="after")
-    def _one(self):
+    def _one(self) -> Self:
         if len(self.model_fields_set) != 1:
             raise ValueError(f"give exactly one of {', '.join(Query.model_fields)}")
         return self
@@ -161,7 +162,7 @@ class Query(Strict):
     def variants(self) -> set[str]:
         """The models whose predictions it reads."""
         asked = getattr(self, self.name)
-        named = {getattr(asked, field, None) for field in ("variant", "a", "b")} - {None}
+        named: set[str] = {getattr(asked, field) for field in ("variant", "a", "b") if getattr(asked, field, None)}
         return named.union(*getattr(asked, "pairs", []))
 
 
@@ -192,7 +193,7 @@ class Claim(Strict):
     query: Query
 
     @model_validator(mode="after")
-    def _decidable(self):
+    def _decidable(self) -> Self:
         query = self.query.name
         if query not in KINDS[self.kind]:
             raise ValueError(f"a claim of kind {self.kind} is decided by {', '.join(KINDS[self.kind])}, not by {query}")

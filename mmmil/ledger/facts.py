@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmmil.models import bag_model
 
 
 @lru_cache
-def _encoder(kind: str):
+def _encoder(kind: str) -> Any:  # a TileEncoder, whose blocks are counted
     from mmmil import schema
     from mmmil.models import backbone
 
@@ -33,7 +37,7 @@ def parameters(name: str) -> int:
 
 
 @lru_cache
-def _model():
+def _model() -> bag_model.BagModel:
     """The proposed model as it is trained, at the default settings, for ten gene sets."""
     from mmmil import schema
     from mmmil.models import bag_model
@@ -50,7 +54,7 @@ def _reduction() -> float:
 
 
 def _joined_vectors() -> int:
-    fusion = _model().aggregator
+    fusion: Any = _model().aggregator
     return fusion.classifier[-1].in_features // fusion.image_encoder.norm.normalized_shape[0]
 
 
@@ -93,7 +97,7 @@ def _padding_counted() -> float:
     from mmmil.genes import autoencoder
 
     level = np.ones((4, 12), dtype=np.float32)
-    index = autoencoder.index_table({"short": [0, 1, 2], "long": list(range(12))}, range(12))
+    index = autoencoder.index_table({"short": list("abc"), "long": list("abcdefghijkl")}, "abcdefghijkl")
     pairs = autoencoder._Pairs(level, index)  # what `fit` multiplies its squared errors with
     levels, mask = pairs[torch.arange(len(pairs))]
     return float(mask[levels == 0].sum())

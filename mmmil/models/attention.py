@@ -7,7 +7,7 @@ are what a softmax is taken of, masked keys at the lowest number there is.
 from __future__ import annotations
 
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,9 @@ class ExactSelfAttention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
+    def forward(
+        self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None
+    ) -> Any:  # a Tensor, or two where att is asked for
         """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for, (B, H, 1, N) for "first".
 
         `mask` (B, N): False is never attended to.
@@ -83,7 +85,9 @@ class NystromSelfAttention(NystromAttention):
     and every landmark is the mean of real tokens; padded keys are masked, padded rows and columns removed.
     """
 
-    def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
+    def forward(
+        self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None
+    ) -> Any:  # a Tensor, or two where att is asked for
         """(B, N, W) -> (B, N, W), and att (B, H, N, N) if asked for, (B, H, 1, N) of the first real token for "first".
 
         `mask` (B, N) is False for padding, wherever it stands: a patient's real tokens give what they give without
@@ -115,11 +119,12 @@ class NystromSelfAttention(NystromAttention):
         rows = first[:, :, pad : pad + 1] if return_att == "first" else first[:, :, pad:]
         return out, rows @ middle @ last[..., pad:]
 
-    def _padded(self, x: Tensor, return_att: ReturnAtt, mask: Tensor):
+    def _padded(self, x: Tensor, return_att: ReturnAtt, mask: Tensor) -> Any:  # a Tensor, or two where att is asked for
         """As `forward`, for bags with padding: the segments follow from the number of real tokens, so patients of one
         number go together, with their real tokens only."""
         number = mask.sum(1)
-        out = att = None
+        out: Tensor | None = None
+        att: Tensor | None = None
         for n in number.unique().tolist():
             real = mask & (number == n)[:, None]
             part = self.forward(x[real].unflatten(0, (-1, n)), return_att)
@@ -133,7 +138,7 @@ class NystromSelfAttention(NystromAttention):
             if out is None:
                 out = part.new_zeros(x.shape)  # of the part's own type, which differs from x's under autocast
             out[real] = part.flatten(0, 1)
-        return (out, att.permute(0, 3, 1, 2)) if return_att else out
+        return out if att is None else (out, att.permute(0, 3, 1, 2))
 
 
 def self_attention(width: int, heads: int, kind: str, landmarks: int, dropout: float) -> nn.Module:
@@ -196,7 +201,7 @@ class GatedAttention(nn.Module):
         return masked(scores, None if mask is None else mask[:, None])
 
 
-def plain_names(module: nn.Module, state: dict, *_) -> None:
+def plain_names(module: nn.Module, state: dict, *_: object) -> None:
     """Hook before a checkpoint is loaded: DataParallel's `module.` is taken from the names of parts within it."""
     for name in list(state):
         if ".module." in name:

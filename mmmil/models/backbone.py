@@ -6,7 +6,8 @@ The paper's parameter counts are those of timm's `mobilenetv4_conv_small_050` fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,10 @@ class TileEncoder(nn.Module):
     kind: original (480 channels), uib (ten UIBs removed, 480) or reduced (the same; `prune` brings it to 96).
     """
 
+    conv_stem: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    blocks: Any  # stages of blocks: nested nn.Sequential
+
     def __init__(self, kind: str = "reduced", weights: str = "imagenet", weights_dir: str = ""):
         super().__init__()
         if kind not in ("original", "uib", "reduced"):
@@ -37,7 +42,7 @@ class TileEncoder(nn.Module):
                 self.blocks[stage] = self.blocks[stage][:1]
 
     @property
-    def last(self) -> nn.Module:
+    def last(self) -> Any:
         """The last 1x1 convolution with its batch norm and ReLU, which APoZ prunes."""
         return self.blocks[-1][-1]
 
@@ -75,7 +80,7 @@ def _with_fixed_norms(encoder: TileEncoder, x: Tensor) -> Tensor:
     return x
 
 
-def _scaled(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+def _scaled(conv: nn.Conv2d, norm: Any, x: Tensor) -> Tensor:
     """norm(conv(x)) for a norm in evaluation mode, with its activation; the convolution has no bias of its own."""
     gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * gain
@@ -83,7 +88,7 @@ def _scaled(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def apoz(encoder: TileEncoder, batches) -> Tensor:
+def apoz(encoder: TileEncoder, batches: Iterable[Tensor]) -> Tensor:
     """Average percentage of zeros per channel of the last convolution, (C,) in [0, 1] (Hu et al. 2016).
 
     `batches` yields tiles (N, 3, px, px), of training patients only. Batch norm uses the batch's own statistics if
@@ -99,7 +104,7 @@ def apoz(encoder: TileEncoder, batches) -> Tensor:
     return zeros / n_tiles
 
 
-def prune(encoder: TileEncoder, kept: Tensor) -> TileEncoder:
+def prune(encoder: TileEncoder, kept: Tensor | Sequence[int]) -> TileEncoder:
     """Keep only the channels `kept` (indices) of the last convolution, in place; returns the encoder."""
     last = encoder.last
     conv, norm = last.conv, last.bn1
@@ -150,6 +155,8 @@ class FrozenEncoder(nn.Module):
     name: resnet50d or ctranspath.
     """
 
+    net: Any  # what a network of timm offers depends on its name
+
     def __init__(self, name: str, weights: str = "imagenet", weights_dir: str = ""):
         super().__init__()
         self.net = pretrained(FROZEN[name], weights, weights_dir, num_classes=0).eval().requires_grad_(False)
@@ -167,11 +174,11 @@ def to_input(tiles: Tensor, mean: tuple, std: tuple, colour: Tensor | None = Non
     colour (N, 2, 3): a gain and a shift of each channel, in units of the full range; what augmentation draws.
     """
     x = tiles.flatten(0, -4).permute(0, 3, 1, 2).float()  # the permuted view already is channels-last
-    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (mean, std))
+    centre, spread = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (mean, std))
     if colour is None:
-        return x.mul_(1 / (255 * std)).sub_(mean / std)
+        return x.mul_(1 / (255 * spread)).sub_(centre / spread)
     gain, shift = (c[..., None, None] for c in colour.unbind(1))
-    return x.mul_(gain / (255 * std)).add_((shift - mean) / std)
+    return x.mul_(gain / (255 * spread)).add_((shift - centre) / spread)
 
 
 def parameters(module: nn.Module) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -68,7 +70,7 @@ class BagModel(nn.Module):
 
     def _encoded(self, tiles: Tensor, colour: Tensor | None) -> Tensor:
         def encode(part: Tensor, its_colour: Tensor | None) -> Tensor:
-            encoder = self.tile_encoder
+            encoder: Any = self.tile_encoder  # one of `backbone`, with the mean and standard deviation of its input
             return encoder(backbone.to_input(part, encoder.mean, encoder.std, its_colour))
 
         size = self.tile_chunk or len(tiles)

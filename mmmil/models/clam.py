@@ -52,7 +52,7 @@ class CLAM(nn.Module):
 
     def forward(
         self, tiles: Tensor, genes: Tensor | None = None, mask: Tensor | None = None, labels: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor, dict[str, Tensor]] | tuple[Tensor, dict[str, Tensor], Tensor]:
         """Features (B, N, image_dim), mask (B, N) of real ones -> logits (B, 2) and self_image (B, 1, N).
 
         With labels (B,), a third: the instances' loss, the mean over patients. `genes` is not read.
@@ -85,6 +85,6 @@ class CLAM(nn.Module):
         return torch.stack(losses).mean()
 
 
-def _without_instance_loss(module: nn.Module, state: dict, *_) -> None:
+def _without_instance_loss(module: nn.Module, state: dict, *_: object) -> None:
     for name in [name for name in state if name.startswith("instance_loss_fn.")]:
         del state[name]

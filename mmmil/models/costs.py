@@ -46,7 +46,7 @@ def macs(module: nn.Module, *shape: int) -> int:
     return counter.get_total_flops() // 2
 
 
-def encoder(kind: str, kept_channels: int = 96) -> nn.Module:
+def encoder(kind: str, kept_channels: int = 96) -> backbone.TileEncoder | backbone.FrozenEncoder:
     """A tile encoder of Table 2 with random weights, on which no count depends; kind: a key of `SHOWN_AS`."""
     if kind in backbone.FROZEN:
         return backbone.FrozenEncoder(kind, "random")

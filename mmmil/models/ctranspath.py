@@ -7,7 +7,7 @@ and nothing of it may be left over or missing. The weights are at https://github
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,15 @@ class ConvStem(nn.Module):
     Names of the layers are the published ones: proj.0, 1, 3, 4, 6 and norm.
     """
 
-    def __init__(self, img_size=PX, patch_size=4, in_chans=3, embed_dim=96, norm_layer=nn.LayerNorm, **_):
+    def __init__(
+        self,
+        img_size: int = PX,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        **_: object,
+    ):
         super().__init__()
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         layers, width = [], embed_dim // 8
@@ -48,7 +56,7 @@ class CTransPath(SwinTransformer):
     ones the network was trained with. As resizing is linear, it may come after the colours are scaled.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(img_size=PX, num_classes=0, embed_layer=ConvStem)
         self.pretrained_cfg = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
 

@@ -6,7 +6,7 @@ Shapes: B patients, N tiles, S gene sets, W width. Names of the encoder's parts 
 from __future__ import annotations
 
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,9 @@ class TransLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attn = self_attention(width, heads, kind, landmarks, dropout)
 
-    def forward(self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None):
+    def forward(
+        self, x: Tensor, return_att: ReturnAtt = False, mask: Tensor | None = None
+    ) -> Any:  # a Tensor, or two where att is asked for
         """(B, N, W) -> (B, N, W), and att as its attention gives it if asked for; `mask` (B, N): True for real."""
         if return_att:
             out, att = self.attn(self.norm(x), return_att=return_att, mask=mask)

@@ -29,7 +29,7 @@ class TransMIL(Encoder):
         super().__init__(image_dim, width, heads, "nystrom", landmarks, dropout, ppeg=True)
         self._fc2 = nn.Linear(width, n_classes)
 
-    def forward(
+    def forward(  # type: ignore[override]  # the encoder with its classifier, which checkpoints hold as one module
         self, tiles: Tensor, genes: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Features (B, N, image_dim), mask (B, N) of real ones -> logits (B, 2) and self_image (B, H, N).

@@ -6,10 +6,11 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmmil import record
 
@@ -21,7 +22,7 @@ class WeightsError(RuntimeError):
     """Pretrained weights are not to be had; says what is wrong with which file and how to get them."""
 
 
-def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", num_classes: int | None = None):
+def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", num_classes: int | None = None) -> Any:
     """A timm model or CTransPath with its published weights, from `weights_dir` or timm's cache, or random ones.
 
     weights: imagenet stands for the published ones, which are CTransPath's own on histology. num_classes 0: no head.
@@ -36,7 +37,7 @@ def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", num_
     return net
 
 
-def _untrained(name: str) -> nn.Module:
+def _untrained(name: str) -> Any:  # what a network of timm offers depends on its name
     # timm loads torchvision, and that torch._dynamo: seconds that only making a network is worth.
     if name == "ctranspath":
         from mmmil.models.ctranspath import CTransPath
@@ -77,7 +78,9 @@ def _hub_id(name: str) -> str:
     """Name of a timm model's published weights on the hub."""
     import timm
 
-    return timm.get_pretrained_cfg(name).hf_hub_id
+    published = timm.get_pretrained_cfg(name)
+    assert published is not None and published.hf_hub_id, name
+    return published.hf_hub_id
 
 
 def _remedy(name: str) -> str:
@@ -143,7 +146,7 @@ def _own_file(name: str, weights_dir: str) -> Path:
     return path
 
 
-def load_weights(net: nn.Module, name: str, path: Path) -> None:
+def load_weights(net: Any, name: str, path: Path) -> None:
     """Fill `net`, a model of this name, with the tensors of a file, every name and shape alike.
 
     Raises WeightsError that names the file, the first thing that is wrong with it, and the remedy.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -14,12 +15,14 @@ from mmmil.plots.slides import scale_bar, thumbnail
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from mmmil.slides import places
 
 SPECK = 4.0  # points; a tile that is drawn smaller gets a dot of this size
 
 
-def attended_sets(table: pd.DataFrame, class_names: list[str], n: int = 15):
+def attended_sets(table: pd.DataFrame, class_names: list[str], n: int = 15) -> plt.Figure:
     """Gene sets whose attention differs most between the classes: rank-biserial effect, filled where significant."""
     top = table.head(n).iloc[::-1]
     figure, axes = plt.subplots(figsize=(9, 0.3 * len(top) + 1.3))
@@ -42,7 +45,9 @@ def attended_sets(table: pd.DataFrame, class_names: list[str], n: int = 15):
     return finish(figure)
 
 
-def draw_tiles(axes, where: places.Place, weights: np.ndarray, shade, longest: int = 900) -> None:
+def draw_tiles(
+    axes: Axes, where: places.Place, weights: np.ndarray, shade: Callable[[np.ndarray], np.ndarray], longest: int = 900
+) -> None:
     """A slide's thumbnail with its tiles filled by attention; `shade` maps weights to [0, 1].
 
     The axes count level-0 px, and thumbnail and tiles are both laid out in them, so that no factor between the two can
@@ -53,17 +58,19 @@ def draw_tiles(axes, where: places.Place, weights: np.ndarray, shade, longest: i
     colours = plt.cm.inferno(shade(weights))
     x, y = where.coords.T
     corners = np.stack([(x, y), (x + where.size, y), (x + where.size, y + where.size), (x, y + where.size)])
-    axes.add_collection(PolyCollection(corners.transpose(2, 0, 1), facecolors=colours, alpha=0.85, lw=0, zorder=3))
+    axes.add_collection(
+        PolyCollection(list(corners.transpose(2, 0, 1)), facecolors=colours, alpha=0.85, lw=0, zorder=3)
+    )
     box = axes.get_window_extent()
     points = 72 / axes.figure.dpi * min(box.width / where.width, box.height / where.height) * where.size
     if points < SPECK:
-        centre = where.coords + where.size / 2
-        axes.scatter(*centre.T, s=SPECK**2, c=colours, alpha=0.85, lw=0, zorder=2)
+        x, y = (where.coords + where.size / 2).T
+        axes.scatter(x, y, s=SPECK**2, c=colours, alpha=0.85, lw=0, zorder=2)
     axes.set(xlim=(0, where.width), ylim=(where.height, 0))
     axes.axis("off")
 
 
-def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: str, top: int = 8):
+def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: str, top: int = 8) -> plt.Figure:
     """Figs 9-11: attention over the tiles of one slide, one column per source, with its most and least attended tiles.
 
     maps: source -> (N,) weights in the order of `where.coords`. Colours are weights times N, so that 1 is even
@@ -78,10 +85,10 @@ def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: 
     rows = [0.75, height + 0.12, 0.12 + 0.75, of_tiles + 0.35, of_tiles + 0.08]  # titles, slide, bar, most, least
     figure = plt.figure(figsize=((width + gap) * len(maps) + gap, sum(rows)))
 
-    def axes_at(left: float, below: float, wide: float, high: float):
+    def axes_at(left: float, below: float, wide: float, high: float) -> Axes:
         """Axes whose upper edge is `below` inches under the figure's."""
         w, h = figure.get_size_inches()
-        return figure.add_axes([left / w, 1 - (below + high) / h, wide / w, high / h])
+        return figure.add_axes((left / w, 1 - (below + high) / h, wide / w, high / h))
 
     figure.suptitle(title, fontsize=12, y=1 - 0.1 / sum(rows), va="top")
     tops = np.cumsum(rows)
@@ -122,7 +129,7 @@ RANKINGS = {  # how a ranking is called in a legend, and its line
 }
 
 
-def removal_curves(curves: pd.DataFrame):
+def removal_curves(curves: pd.DataFrame) -> plt.Figure:
     """Deletion and insertion curves, mean over patients: one row per kind of token, one line per ranking."""
     kinds, ways = curves["over"].unique(), ["deletion", "insertion"]
     figure, grid = plt.subplots(len(kinds), 2, figsize=(9.5, 3.3 * len(kinds)), squeeze=False, sharey="row")

@@ -15,7 +15,7 @@ GROUPS = ((False, PALE, "pruned"), (True, CLASSES[0], "kept"))
 APOZ = "APoZ: share of activations that are zero"
 
 
-def apoz(table: pd.DataFrame):
+def apoz(table: pd.DataFrame) -> plt.Figure:
     """Histogram and ranking of the channels' APoZ with the cut between kept and pruned; table: columns apoz, kept."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.7))
     bins = np.linspace(0, 1, 41)
@@ -38,7 +38,7 @@ def apoz(table: pd.DataFrame):
     return finish(figure)
 
 
-def activations(tile: np.ndarray, maps: np.ndarray, table: pd.DataFrame, shown: int = 7):
+def activations(tile: np.ndarray, maps: np.ndarray, table: pd.DataFrame, shown: int = 7) -> plt.Figure:
     """One tile and its feature maps in the channels with the lowest APoZ, which are kept, and the highest.
 
     tile (px, px, 3) uint8; maps (C, h, w), before pruning; table: columns apoz, kept, one row per channel; shown:
@@ -66,7 +66,7 @@ def activations(tile: np.ndarray, maps: np.ndarray, table: pd.DataFrame, shown: 
     return figure
 
 
-def channel_activation(maps: np.ndarray, table: pd.DataFrame):
+def channel_activation(maps: np.ndarray, table: pd.DataFrame) -> plt.Figure:
     """Each channel's mean activation against its APoZ, and the share of all activation that the first k channels hold.
 
     maps (n, C, h, w) of n tiles, before pruning; table: columns apoz, kept, one row per channel.
@@ -92,7 +92,7 @@ def channel_activation(maps: np.ndarray, table: pd.DataFrame):
     return finish(figure)
 
 
-def balance(folds: pd.DataFrame, names: list[str], class_names: list[str]):
+def balance(folds: pd.DataFrame, names: list[str], class_names: list[str]) -> plt.Figure:
     """Sensitivity against specificity of each validation fold, and their difference: the paper's prediction balance.
 
     folds: of `metrics.per_fold`. Marks of different variants differ in size, so that those in one place are seen.

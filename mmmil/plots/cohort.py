@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -14,7 +15,7 @@ from mmmil.cohort.flow import reasons
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
-def labels_by_site(patients: pd.DataFrame, class_names: list[str]):
+def labels_by_site(patients: pd.DataFrame, class_names: list[str]) -> plt.Figure:
     """Patients per tissue source site and class, the largest twenty sites."""
     counts = patients.groupby(["site", "label"]).size().unstack(fill_value=0).reindex(columns=[0, 1], fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False).index[:20]]
@@ -25,7 +26,7 @@ def labels_by_site(patients: pd.DataFrame, class_names: list[str]):
     return finish(figure)
 
 
-def split(patients: pd.DataFrame, folds: pd.Series, class_names: list[str]):
+def split(patients: pd.DataFrame, folds: pd.Series, class_names: list[str]) -> plt.Figure:
     """Patients per class in each cross-validation fold and the held-out test set."""
     counts = patients.groupby([folds, "label"]).size().unstack(fill_value=0).reindex(columns=[0, 1], fill_value=0)
     counts.index = ["test" if fold < 0 else f"fold {fold}" for fold in counts.index]
@@ -76,7 +77,9 @@ class _Box:
         return COLUMNS[self.column][0] + COLUMNS[self.column][1] / 2
 
 
-def flow(flow: pd.DataFrame, excluded: pd.DataFrame, patients: pd.DataFrame, folds: pd.Series, class_names: list[str]):
+def flow(
+    flow: pd.DataFrame, excluded: pd.DataFrame, patients: pd.DataFrame, folds: pd.Series, class_names: list[str]
+) -> plt.Figure:
     """Flow diagram (CONSORT): files, then patients, what was left out at the right, down to the classes and the split.
 
     flow, excluded, patients: a Cohort's tables; folds: patient -> 0..n-1, -1 for the test set.
@@ -85,7 +88,7 @@ def flow(flow: pd.DataFrame, excluded: pd.DataFrame, patients: pd.DataFrame, fol
     boxes: list[_Box] = []
     arrows: list[tuple[float, float, float, float]] = []  # from x, y to x, y
 
-    def add(column: str, top: float, number: int, text: str, **more) -> _Box:
+    def add(column: str, top: float, number: int, text: str, **more: Any) -> _Box:
         lines = [("", line, True) for line in _wrapped(_counted(number, text), COLUMNS[column][1] - 2 * PAD)]
         boxes.append(_Box(column, top, lines, **more))
         return boxes[-1]
@@ -188,7 +191,7 @@ def _wrapped(text: str, room: float, wider: float = 1.13, most: int = 3) -> list
     return lines
 
 
-def _drawn(boxes: list[_Box], arrows: list[tuple[float, float, float, float]]):
+def _drawn(boxes: list[_Box], arrows: list[tuple[float, float, float, float]]) -> plt.Figure:
     height = max(box.bottom for box in boxes) + 0.05
     figure = plt.figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -198,8 +201,8 @@ def _drawn(boxes: list[_Box], arrows: list[tuple[float, float, float, float]]):
         aside = y0 == y1
         if aside:  # a line that is crossed passes behind
             axes.plot([x0 + 0.1, x1], [y0, y1], color="white", lw=7, zorder=2)
-        style = {"arrowstyle": "-|>", "color": NEUTRAL, "shrinkA": 0, "shrinkB": 0, "lw": 1}
-        axes.annotate("", (x1, y1), (x0, y0), zorder=3 if aside else 1, arrowprops=style)
+        arrow = {"arrowstyle": "-|>", "color": NEUTRAL, "shrinkA": 0, "shrinkB": 0, "lw": 1}
+        axes.annotate("", (x1, y1), (x0, y0), zorder=3 if aside else 1, arrowprops=arrow)
     for box in boxes:
         left, width = COLUMNS[box.column]
         face = "#f4f4f4" if box.column == "out" else "white"
@@ -207,7 +210,7 @@ def _drawn(boxes: list[_Box], arrows: list[tuple[float, float, float, float]]):
         axes.add_patch(frame)
         for i, (number, text, bold) in enumerate(box.lines):
             y = box.top + PAD + (i + 0.5) * LINE
-            style = {"fontsize": SIZE, "va": "center_baseline", "zorder": 5, "parse_math": False}
+            style: dict[str, Any] = {"fontsize": SIZE, "va": "center_baseline", "zorder": 5, "parse_math": False}
             if box.column != "out":
                 axes.text(box.middle, y, text, ha="center", fontweight="bold" if bold else "normal", **style)
             elif bold:

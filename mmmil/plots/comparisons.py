@@ -20,7 +20,7 @@ METHODS = {
 METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 
 
-def differences(table: pd.DataFrame, alpha: float = 0.05):
+def differences(table: pd.DataFrame, alpha: float = 0.05) -> plt.Figure:
     """Forest plot: difference with its interval per pair and test, one panel per metric, filled where p_holm < alpha.
 
     table: rows of `comparisons.compare` of one split; where there are none, since no two were trained, the figure

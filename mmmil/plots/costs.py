@@ -16,7 +16,7 @@ LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--
 PAPER_GIB = 14.9  # the paper's figure for Original, which the batches are compared at
 
 
-def scaling(table: pd.DataFrame):
+def scaling(table: pd.DataFrame) -> plt.Figure:
     """Seconds (above) and memory (below) of a step of the aggregator, over tiles (left) and gene sets (right).
 
     table: scaling.csv, a row per axis (tiles or sets), size and way, with seconds, fastest and slowest (the band) and
@@ -43,7 +43,7 @@ def scaling(table: pd.DataFrame):
     return finish(figure)
 
 
-def memory(table: pd.DataFrame, fusion: str = "dual"):
+def memory(table: pd.DataFrame, fusion: str = "dual") -> plt.Figure:
     """Memory over bags per step, with the batch at which Original takes 14.9 GiB (left); over tiles of a bag (right).
 
     table: memory.csv, a row per measurement: part (fit and batch: many bags, bag: one large bag), fusion, way, bags,
@@ -91,7 +91,7 @@ def _looks(ways: pd.Series) -> dict[str, dict]:
     }
 
 
-def _logarithmic(axes, sizes: list[int]) -> None:
+def _logarithmic(axes: plt.Axes, sizes: list[int]) -> None:
     """Both axes logarithmic with plain numbers; ticks of x where something was measured."""
     axes.set(xscale="log", yscale="log")
     apart = [sizes[0]]

@@ -14,7 +14,14 @@ from mmmil.plots.style import CLASSES, NEUTRAL, finish
 PALE = "#c9c9c9"
 
 
-def volcano_and_ma(deg: pd.DataFrame, symbols: pd.Series, class_names, unit="counts", fdr=0.01, named=8):
+def volcano_and_ma(
+    deg: pd.DataFrame,
+    symbols: pd.Series,
+    class_names: Sequence[str],
+    unit: str = "counts",
+    fdr: float = 0.01,
+    named: int = 8,
+) -> plt.Figure:
     """Volcano and MA plots of a differential expression table; genes below the adjusted p are coloured by direction.
 
     symbols: gene_id -> symbol; unit: of the expression ('counts', or what the level is in), for the axes; named: how
@@ -61,7 +68,7 @@ def _near(values: pd.Series) -> pd.Series:
     return values.clip(low - (high - low) / 2, high + (high - low) / 2)
 
 
-def _name_beside(axes, x: pd.Series, y: pd.Series, symbols: pd.Series, column: float) -> None:
+def _name_beside(axes: plt.Axes, x: pd.Series, y: pd.Series, symbols: pd.Series, column: float) -> None:
     """Names of points in a column at x = `column`, in the points' order by height and never over one another."""
     low, high = axes.get_ylim()
     step, order = 0.062 * (high - low), y.sort_values(ascending=False, kind="stable").index
@@ -76,7 +83,7 @@ def _name_beside(axes, x: pd.Series, y: pd.Series, symbols: pd.Series, column: f
         room -= step
 
 
-def leading_sets(table: pd.DataFrame, class_names: Sequence[str], title: str = "", n: int = 15):
+def leading_sets(table: pd.DataFrame, class_names: Sequence[str], title: str = "", n: int = 15) -> plt.Figure:
     """Dot plot of the sets with the smallest p: normalised enrichment score, size and adjusted p."""
     top = table.nsmallest(n, "pval").sort_values("nes")
     figure, axes = plt.subplots(figsize=(9.5, 0.3 * len(top) + 1.7))
@@ -96,7 +103,7 @@ def leading_sets(table: pd.DataFrame, class_names: Sequence[str], title: str = "
     )
     axes.set_title(title, fontsize=10, loc="left")
     figure.colorbar(dots, label="-log$_{10}$ adjusted p", pad=0.02)
-    handles, labels = dots.legend_elements("sizes", num=3, func=lambda s: (s - 12) / 2)
+    handles, labels = dots.legend_elements("sizes", num=3, func=lambda s: (np.asarray(s) - 12) / 2)
     axes.legend(handles, labels, title="genes", fontsize=8, title_fontsize=8, frameon=False, loc="lower right")
     return finish(figure)
 
@@ -105,7 +112,7 @@ def _short(name: str, length: int = 56) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def running_scores(ranking: pd.Series, sets: Mapping[str, Sequence[str]], class_names: Sequence[str]):
+def running_scores(ranking: pd.Series, sets: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> plt.Figure:
     """Running enrichment scores over the ranking, side by side (Figs 3-5).
 
     ranking: symbol -> statistic; sets: title -> genes. Ticks below are the set's genes.
@@ -134,7 +141,7 @@ def running_scores(ranking: pd.Series, sets: Mapping[str, Sequence[str]], class_
     return finish(figure)
 
 
-def losses(histories: dict[str, pd.Series], ylabel: str):
+def losses(histories: dict[str, pd.Series], ylabel: str) -> plt.Figure:
     """Loss over epochs, one line per entry."""
     figure, axes = plt.subplots(figsize=(6, 3.2))
     for name, history in histories.items():
@@ -144,7 +151,7 @@ def losses(histories: dict[str, pd.Series], ylabel: str):
     return finish(figure)
 
 
-def reconstruction(histories: Mapping[str, pd.DataFrame]):
+def reconstruction(histories: Mapping[str, pd.DataFrame]) -> plt.Figure:
     """Masked MSE over epochs, a panel per library; columns mse_train and, where patients are unseen, mse_unseen."""
     figure, grid = plt.subplots(1, len(histories), figsize=(4.6 * len(histories) + 0.6, 3.3), squeeze=False)
     for axes, (name, history) in zip(grid[0], histories.items(), strict=True):
@@ -159,7 +166,7 @@ def reconstruction(histories: Mapping[str, pd.DataFrame]):
     return finish(figure)
 
 
-def errors_by_set(errors: dict[str, pd.DataFrame]):
+def errors_by_set(errors: dict[str, pd.DataFrame]) -> plt.Figure:
     """Fig. 6: reconstruction error of each set against its size, on unseen patients; 1 is predicting the mean."""
     figure, axes = plt.subplots(figsize=(6.5, 3.4))
     for (name, table), colour in zip(errors.items(), sns.color_palette("colorblind"), strict=False):
@@ -171,7 +178,7 @@ def errors_by_set(errors: dict[str, pd.DataFrame]):
     return finish(figure)
 
 
-def overlap(table: pd.DataFrame, xlabel: str, ylabel: str):
+def overlap(table: pd.DataFrame, xlabel: str, ylabel: str) -> plt.Figure:
     """Jaccard index of the genes of two libraries' sets, (sets, sets) in [0, 1], rows from above."""
     figure, axes = plt.subplots(figsize=(0.34 * table.shape[1] + 6.4, 0.27 * table.shape[0] + 3.4))
     rows, columns = ([_short(str(name), 44) for name in names] for names in (table.index, table.columns))
@@ -184,7 +191,7 @@ def overlap(table: pd.DataFrame, xlabel: str, ylabel: str):
     return finish(figure)
 
 
-def matrices(tables: Mapping[str, pd.DataFrame], label: str):
+def matrices(tables: Mapping[str, pd.DataFrame], label: str) -> plt.Figure:
     """Square matrices of shares in [0, 1] with their numbers, side by side: overlap of what folds have chosen."""
     n = len(next(iter(tables.values())))
     figure, grid = plt.subplots(
@@ -200,7 +207,7 @@ def matrices(tables: Mapping[str, pd.DataFrame], label: str):
     return figure
 
 
-def chosen_by_fold(names: Mapping[str, Mapping[int, Sequence[str]]], n: int = 20):
+def chosen_by_fold(names: Mapping[str, Mapping[int, Sequence[str]]], n: int = 20) -> plt.Figure:
     """Which folds have chosen the `n` most often chosen sets, a panel per entry; names: title -> fold -> sets."""
     tables = {}
     for title, by_fold in names.items():
@@ -222,7 +229,7 @@ def _fold(number: int) -> str:
     return "final" if number < 0 else str(number)
 
 
-def null_audit(table: pd.DataFrame, summary: pd.DataFrame):
+def null_audit(table: pd.DataFrame, summary: pd.DataFrame) -> plt.Figure:
     """ROC-AUC with shuffled labels, nested against all patients: every value, and mean and interval beside them."""
     figure, axes = plt.subplots(figsize=(7.2, 0.62 * len(summary) + 1.3))
     colours = {"nested": CLASSES[0], "all_patients": CLASSES[1]}

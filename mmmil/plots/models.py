@@ -12,7 +12,7 @@ from mmmil.evaluation.summary import cell
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
-def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")):
+def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] = ("pr_auc", "roc_auc")) -> plt.Figure:
     """Mean and interval of each variant over the validation folds, one panel per metric; baselines in grey."""
     figure, grid = plt.subplots(
         1, len(metrics), figsize=(4.9 * len(metrics), 0.42 * len(names) + 1.2), sharey=True, squeeze=False
@@ -32,7 +32,7 @@ def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] 
     return finish(figure)
 
 
-def curves(predictions: pd.DataFrame, names: list[str]):
+def curves(predictions: pd.DataFrame, names: list[str]) -> plt.Figure:
     """Fig. 7: PR and ROC curves, mean over validation folds with a band of one standard deviation."""
     from sklearn import metrics as skm  # seconds to import
 
@@ -58,7 +58,9 @@ def curves(predictions: pd.DataFrame, names: list[str]):
     return finish(figure)
 
 
-def confusion(predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = 0.5):
+def confusion(
+    predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = 0.5
+) -> plt.Figure:
     """Fig. 8: a confusion matrix per model over all validation folds, each development patient once; rows are true."""
     from sklearn import metrics as skm  # seconds to import
 

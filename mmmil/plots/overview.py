@@ -12,7 +12,7 @@ from mmmil.evaluation.summary import cell
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
-def all_variants(metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc"):
+def all_variants(metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc") -> plt.Figure:
     """Mean and interval of every variant over the validation folds, one panel per task.
 
     metrics: a task's title -> its metrics.csv. A model that failed or was not trained has an empty line.

@@ -22,7 +22,7 @@ WORDS = {
 
 def in_words(findings: pd.DataFrame) -> pd.Series:
     """slide_id -> what is flagged, in a few words, '' where nothing is; of `quality.table`, in its order."""
-    flags = {slide: [] for slide in findings["slide_id"]}
+    flags: dict[str, list[str]] = {slide: [] for slide in findings["slide_id"]}
     for row in findings[findings["flagged"]].itertuples():
         value = f" {row.value:.1f} %" if row.unit == "%" and pd.notna(row.value) else ""
         flags[row.slide_id].append(WORDS[row.check] + value)
@@ -31,7 +31,7 @@ def in_words(findings: pd.DataFrame) -> pd.Series:
 
 def contact_sheet(
     slide_paths: Sequence[str], titles: Sequence[str], flagged: Sequence[str], shown: int = 12, columns: int = 4
-):
+) -> plt.Figure:
     """Thumbnails of at most `shown` slides, those with findings first, in red what was found (`in_words`)."""
     order = sorted(range(len(titles)), key=lambda i: not flagged[i])[:shown]
     columns = max(min(columns, len(order)), 1)
@@ -54,7 +54,7 @@ def contact_sheet(
     return finish(figure)
 
 
-def stain_before_after(before: np.ndarray, after: np.ndarray, reference_mosaic: np.ndarray | None = None):
+def stain_before_after(before: np.ndarray, after: np.ndarray, reference_mosaic: np.ndarray | None = None) -> plt.Figure:
     """At most eight tiles (N, px, px, 3) above, the same ones normalised below, beside them the reference's mosaic."""
     n = min(8, len(before))
     index = np.linspace(0, len(before) - 1, n).round().astype(int)
@@ -71,7 +71,7 @@ def stain_before_after(before: np.ndarray, after: np.ndarray, reference_mosaic: 
                 axes.set_ylabel(title, fontsize=10)
             if row == 0:
                 axes.set_title(f"tile {i + 1}", fontsize=9)
-    if side:
+    if reference_mosaic is not None:
         axes = figure.add_subplot(grid[:, n])
         axes.imshow(reference_mosaic)
         axes.set_title("reference", fontsize=9)

@@ -13,7 +13,7 @@ from mmmil.slides import bag_files, tiling
 from mmmil.slides import files as slide_files
 
 
-def tissue_filter(slide_path: str, candidates: tiling.Candidates, percent: float = 90.0, shown: int = 6):
+def tissue_filter(slide_path: str, candidates: tiling.Candidates, percent: float = 90.0, shown: int = 6) -> plt.Figure:
     """Fig. 2: kept tiles above, rejected ones below, each with its share of tissue."""
     figure, grid = plt.subplots(2, shown, figsize=(1.5 * shown, 3.9), squeeze=False)
     a = candidates.attributes
@@ -32,7 +32,7 @@ def tissue_filter(slide_path: str, candidates: tiling.Candidates, percent: float
     return finish(figure)
 
 
-def valid_tiles(tiles: pd.DataFrame):
+def valid_tiles(tiles: pd.DataFrame) -> plt.Figure:
     """Valid tiles per patient, sorted, with the line at the number that is used of each; red: too few."""
     table = tiles.assign(valid=pd.to_numeric(tiles["valid"], errors="coerce").fillna(0)).sort_values(
         "valid", ascending=False, kind="stable"
@@ -55,13 +55,13 @@ def thumbnail(slide_path: str, longest: int = 700) -> tuple[np.ndarray, float]:
         return np.asarray(image), image.width / slide.dimensions[0]
 
 
-def scale_bar(axes, mpp: float, scale: float, width: int, height: int) -> None:
+def scale_bar(axes: plt.Axes, mpp: float, scale: float, width: int, height: int) -> None:
     length = next(um for um in (5000, 2000, 1000, 500, 200, 100, 50) if um / mpp * scale < width / 3 or um == 50)
     axes.plot([0.04 * width, 0.04 * width + length / mpp * scale], [0.96 * height] * 2, color="black", lw=3)
     axes.text(0.04 * width, 0.93 * height, f"{length} µm", fontsize=9)
 
 
-def chosen_tiles(slide_paths: list[str], bag_paths: list[str], titles: list[str]):
+def chosen_tiles(slide_paths: list[str], bag_paths: list[str], titles: list[str]) -> plt.Figure:
     """Thumbnails with the chosen tiles outlined, at most four slides."""
     n = min(4, len(slide_paths))
     figure, grid = plt.subplots(1, n, figsize=(3.3 * n, 3.6), squeeze=False)

@@ -15,7 +15,7 @@ sns.set_theme(
 )
 
 
-def finish(figure):
+def finish(figure: plt.Figure) -> plt.Figure:
     """The figure with its margins set; the notebook shows it once."""
     figure.tight_layout()
     plt.close(figure)  # else a batch run shows it twice

@@ -94,7 +94,7 @@ def regions(p: Params, table: pd.DataFrame) -> pd.DataFrame:
 def _write_tables(folder: Path, p: Params, table: pd.DataFrame, facts: dict) -> None:
     """All but slides and counts; truth/cohort.json last, because it says that the cohort is whole."""
 
-    def csv(frame, name, sep=","):
+    def csv(frame: pd.DataFrame, name: str, sep: str = ",") -> None:
         record.write_atomically(
             folder / name, lambda path: frame.to_csv(path, sep=sep, index=False, lineterminator="\n")
         )

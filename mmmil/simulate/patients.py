@@ -6,6 +6,7 @@ Every id is visibly invented: tissue source sites 0G to 0N do not exist in TCGA,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def patients(p: Params) -> pd.DataFrame:
             "little_tissue": index == odd[1],
             "pen": np.isin(index, pen),
             "slide_id": [f"{name}-01Z-00-DX1.{uuid(p, 'slide', i).upper()}" for i, name in enumerate(patient_id)],
-            "rna_id": [uuid(p, "rna", i) for i in index],
+            "rna_id": [uuid(p, "rna", i) for i in index.tolist()],
         }
     )
 
@@ -95,7 +96,7 @@ def strangers(p: Params) -> list[tuple[str, int]]:
     return [(f"TCGA-{SITES[i]}-ZZ{i:02d}", i % 2) for i in range(3)]
 
 
-def _unused(p: Params, i: int, patient) -> list[tuple]:
+def _unused(p: Params, i: int, patient: Any) -> list[tuple]:
     """What a GDC sheet lists beside the files of a cohort: frozen sections, normal tissue, second slides and vials.
 
     These files are not made, since nothing may open them.
@@ -103,7 +104,7 @@ def _unused(p: Params, i: int, patient) -> list[tuple]:
     case, of_class = patient.patient_id, project(p, patient.label)
     slide, counts = ("Biospecimen", "Slide Image"), ("Transcriptome Profiling", "Gene Expression Quantification")
 
-    def row(kind, which, sample, name):
+    def row(kind: tuple[str, str], which: str, sample: str, name: str) -> tuple:
         return (uuid(p, name, i), name.format(id=uuid(p, f"{name} name", i)), *kind, of_class, case, sample, which)
 
     star = "{id}.rna_seq.augmented_star_gene_counts.tsv"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,14 +33,14 @@ def write(path: Path, strips: Iterable[np.ndarray], side: int, mpp: float | None
         levels.append(levels[-1] // DOWNSAMPLE)
     smaller = np.full((levels[1], levels[1], 3), int(GLASS), np.uint8)
 
-    def level0():
+    def level0() -> Iterator[np.ndarray]:
         for top, strip in zip(range(0, side, TILE), strips, strict=True):
             part = _shrink(strip, levels[1])[: levels[1] - top // DOWNSAMPLE]
             smaller[top // DOWNSAMPLE : top // DOWNSAMPLE + len(part)] = part
             for left in range(0, strip.shape[1], TILE):
                 yield np.ascontiguousarray(strip[:, left : left + TILE])
 
-    def tiles(image):
+    def tiles(image: np.ndarray) -> Iterator[np.ndarray]:
         pad = -len(image) % TILE
         image = np.pad(image, ((0, pad), (0, pad), (0, 0)), constant_values=int(GLASS))
         for top in range(0, len(image), TILE):
@@ -48,7 +49,7 @@ def write(path: Path, strips: Iterable[np.ndarray], side: int, mpp: float | None
 
     head = "Aperio Image Library v12.0.15 \r\n"
     scale = f"|AppMag = {10 / mpp:.0f}|MPP = {mpp:.4f}" if mpp else ""
-    jpeg = {
+    jpeg: dict[str, Any] = {
         "photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": QUALITY}, "dtype": np.uint8,
         "metadata": None, "software": False, "maxworkers": 1,
     }  # fmt: skip

@@ -63,7 +63,7 @@ class Slide:
     site_tint: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     outline: np.ndarray = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # The outline as radius (px) over 720 angles: smooth lobes and a ragged edge.
         random = rng(*self.key, "outline")
         angle = np.linspace(-np.pi, np.pi, 720, endpoint=False)
@@ -113,7 +113,7 @@ def texture(size: int = 1024) -> dict[str, np.ndarray]:
     random = rng("texture")
     fy, fx = np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij")
 
-    def filtered(weight):
+    def filtered(weight: np.ndarray) -> np.ndarray:
         image = np.fft.irfft2(np.fft.rfft2(random.normal(size=(size, size))) * weight, s=(size, size))
         return image / image.std()
 
@@ -130,7 +130,8 @@ def texture(size: int = 1024) -> dict[str, np.ndarray]:
     place = [i + w for i, w in zip(np.indices((size, size)), wave, strict=True)]
     fibre = ndimage.map_coordinates(fibre, place, order=1, mode="grid-wrap")
     edge, grain = (filtered(np.exp(-((f / width) ** 2))) for width in (0.06, 0.22))
-    return {"fibre": np.float32(fibre / fibre.std()), "edge": np.float32(edge), "grain": np.float32(grain)}
+    textures = {"fibre": fibre / fibre.std(), "edge": edge, "grain": grain}
+    return {name: image.astype(np.float32) for name, image in textures.items()}
 
 
 def nuclei(slide: Slide, planted: np.ndarray, kind: str, rows: range) -> np.ndarray:
@@ -200,7 +201,7 @@ def strips(slide: Slide) -> Iterator[np.ndarray]:
     lumens = np.column_stack([lumens, random.uniform(7, 17, len(lumens))])
     pen, arc = random.choice(list(PENS)), random.uniform(-np.pi, np.pi)
 
-    def textured(name, y, offset):
+    def textured(name: str, y: np.ndarray, offset: np.ndarray) -> np.ndarray:
         image = texture()[name]
         rows, columns = (y.ravel() + offset[0]) % len(image), (np.arange(width) + offset[1]) % len(image)
         return image[rows.astype(int)][:, columns]
@@ -232,7 +233,7 @@ def strips(slide: Slide) -> Iterator[np.ndarray]:
         if slide.pen:
             off = np.abs((angle - arc + np.pi) % (2 * np.pi) - np.pi)
             ink = (np.abs(inside + 0.035 * slide.side) < 0.011 * slide.side + 1.5 * ragged) & (off < 0.55)
-            absorbed += ink[..., None] * (0.8 + 0.1 * fine)[..., None] * np.float32(PENS[pen])
+            absorbed += ink[..., None] * (0.8 + 0.1 * fine)[..., None] * np.array(PENS[pen], np.float32)
         light = GLASS * np.exp(-absorbed) + 1.2 * textured("grain", y, shift[3])[..., None]
         yield np.clip(light, 0, 255).astype(np.uint8)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from mmmil.params import Params
 from mmmil.simulate.slides import BLOCK
 
 
@@ -40,7 +41,7 @@ def planted_share(data: Path, slide_id: str, coords: np.ndarray, size: int) -> n
     grid[y + 1, x + 1] = 1
     area = grid.cumsum(0).cumsum(1)  # planted blocks above and left of a grid corner; linear in between
 
-    def above_left(x, y):
+    def above_left(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return ndimage.map_coordinates(area, [y / BLOCK, x / BLOCK], order=1, mode="nearest")
 
     (x0, y0), (x1, y1) = coords.T, coords.T + size
@@ -48,11 +49,11 @@ def planted_share(data: Path, slide_id: str, coords: np.ndarray, size: int) -> n
     return np.clip(inside * BLOCK**2 / size**2, 0, 1)
 
 
-def sets_file(p) -> Path:
+def sets_file(p: Params) -> Path:
     return p.data / "truth" / "sets.csv"
 
 
-def planted_sets(p, library: str) -> pd.Series:
+def planted_sets(p: Params, library: str) -> pd.Series:
     """set name -> whether a synthetic cohort's truth says that it is planted."""
     truth = pd.read_csv(sets_file(p))
     return truth[truth["library"] == library].set_index("name")["planted"].astype(bool)

@@ -42,8 +42,8 @@ def thumbnail(path: Path | str, longest: int = LONGEST) -> np.ndarray:
                     part = image[top : top + step, left : left + step]
                     x0, x1 = (round(x * across) for x in (left, left + part.shape[1]))
                     y0, y1 = (round(y * down) for y in (top, top + part.shape[0]))
-                    corner = tuple(round(v * slide.level_downsamples[level]) for v in (x0, y0))
-                    block = slide_files.rgb(slide.read_region(corner, level, (x1 - x0, y1 - y0)))
+                    left0, top0 = (round(v * slide.level_downsamples[level]) for v in (x0, y0))
+                    block = slide_files.rgb(slide.read_region((left0, top0), level, (x1 - x0, y1 - y0)))
                     part[:] = cv2.resize(block, part.shape[1::-1], interpolation=cv2.INTER_AREA)
         except OpenSlideError as error:
             raise SlideError(f"{path}: reading its pixels failed ({error}): the file is damaged") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import h5py
 import numpy as np
 
@@ -34,7 +36,7 @@ class BagFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, which) -> np.ndarray:
+    def __getitem__(self, which: Any) -> np.ndarray:
         """Bags (len(which), n_tiles, px, px, 3) uint8 of some patients; one bag for a single number."""
         if np.ndim(which) == 0:
             return load_bags([self.paths[which]])[0]

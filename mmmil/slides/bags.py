@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
     jobs = min(workers, len(patients))
     threads = max(1, workers // max(jobs, 1))  # of one slide, where there are fewer slides than workers
 
-    def run(calls, description: str) -> list[dict]:
+    def run(calls: Iterable, description: str) -> list[dict]:
         calls = list(calls)
         done = Parallel(n_jobs=jobs, return_as="generator")(calls)
         return list(tqdm(done, total=len(calls), desc=description, unit="slide", mininterval=5))

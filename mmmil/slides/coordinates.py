@@ -8,6 +8,7 @@ both, and mpp (µm per px of the tile), mpp_level0, level, size (px read) and gr
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -15,6 +16,9 @@ import numpy as np
 from mmmil import record
 from mmmil.slides import files as slide_files
 from mmmil.slides.files import Geometry, SlideError
+
+if TYPE_CHECKING:
+    from openslide import AbstractSlide
 
 
 def _number(value: float) -> int | float:
@@ -44,8 +48,16 @@ def attributes(g: Geometry, name: str, width: int, height: int) -> dict:
 
 def geometry_of(a: dict) -> Geometry:
     """The geometry that our attributes state."""
-    whole = (int(a[k]) for k in ("patch_size", "level", "size", "patch_size_level0", "grid_level"))
-    return Geometry(*whole, float(a["mpp"]), float(a["mpp_level0"]), float(a["level0_magnification"]))
+    return Geometry(
+        tile_px=int(a["patch_size"]),
+        level=int(a["level"]),
+        size=int(a["size"]),
+        size_level0=int(a["patch_size_level0"]),
+        grid_level=int(a["grid_level"]),
+        mpp=float(a["mpp"]),
+        mpp_level0=float(a["mpp_level0"]),
+        level0_magnification=float(a["level0_magnification"]),
+    )
 
 
 def write(path: Path, attributes: dict, **arrays: np.ndarray) -> None:
@@ -84,7 +96,9 @@ def find(folder: Path, slide_id: str) -> Path:
     )
 
 
-def read(path: Path, slide, slide_path: Path, tile_px: int, mpp_table: dict) -> tuple[np.ndarray, Geometry]:
+def read(
+    path: Path, slide: AbstractSlide, slide_path: Path, tile_px: int, mpp_table: dict
+) -> tuple[np.ndarray, Geometry]:
     """Coordinates (N, 2) in level-0 px of a CLAM or TRIDENT file, and the geometry of its tiles on the slide.
 
     Raises SlideError for a file without coordinates or tile size, made for another slide or another tile_px, or

@@ -8,11 +8,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+if TYPE_CHECKING:
+    from openslide import AbstractSlide
 
 PLAUSIBLE_MPP = (0.05, 20.0)  # µm per px at level 0 that a scanner of tissue may state
 AGAIN = "compare its size and MD5 with the manifest (`python -m mmmil.gdc verify`) and download it again"
@@ -43,7 +46,7 @@ def require_file(path: Path) -> Path:
     return path
 
 
-def open_slide(path: Path | str):
+def open_slide(path: Path | str) -> AbstractSlide:
     """Open a slide with OpenSlide.
 
     Raises SlideError that tells apart a missing file, a truncated download, and what is no whole-slide image.
@@ -94,7 +97,7 @@ def table_mpp(path: Path, table: dict[str, float]) -> float | None:
     return table.get(path.name, table.get(path.stem))
 
 
-def microns_per_pixel(slide, path: Path, table: dict[str, float]) -> float:
+def microns_per_pixel(slide: AbstractSlide, path: Path, table: dict[str, float]) -> float:
     """µm per px at level 0: what the `mpp_table` says of the slide, or else the slide itself.
 
     Raises SlideError where neither says it plausibly: a guess would mix 20x and 40x.
@@ -104,8 +107,8 @@ def microns_per_pixel(slide, path: Path, table: dict[str, float]) -> float:
     if listed is not None:
         return listed
     try:
-        mpp = float(stated)
-    except (TypeError, ValueError):
+        mpp = float(stated or 0)
+    except ValueError:
         mpp = 0.0
     if not PLAUSIBLE_MPP[0] < mpp < PLAUSIBLE_MPP[1]:
         raise SlideError(
@@ -115,7 +118,7 @@ def microns_per_pixel(slide, path: Path, table: dict[str, float]) -> float:
     return mpp
 
 
-def objective_power(slide) -> float | None:
+def objective_power(slide: AbstractSlide) -> float | None:
     """The objective's power that the slide states, or None."""
     try:
         return float(slide.properties["openslide.objective-power"]) or None
@@ -145,7 +148,14 @@ class Geometry:
         return self.level0_magnification * self.mpp_level0 / self.mpp
 
 
-def geometry(slide, path: Path, tile_px: int, level: int = 0, mpp: float = 0, mpp_table=None) -> Geometry:
+def geometry(
+    slide: AbstractSlide,
+    path: Path,
+    tile_px: int,
+    level: int = 0,
+    mpp: float = 0,
+    mpp_table: dict[str, float] | None = None,
+) -> Geometry:
     """Geometry of tiles by pyramid level, or by µm per px (0: by level).
 
     Tiles at a level are its own pixels. Otherwise the grid lies on level 0, as in histolab's GridTiler(mpp=), and a
@@ -171,7 +181,7 @@ def geometry(slide, path: Path, tile_px: int, level: int = 0, mpp: float = 0, mp
     return resampled(slide, tile_px, int(tile_px * factor), base, power)
 
 
-def resampled(slide, tile_px: int, size_level0: int, base: float, power: float | None) -> Geometry:
+def resampled(slide: AbstractSlide, tile_px: int, size_level0: int, base: float, power: float | None) -> Geometry:
     """Geometry of tiles that cover `size_level0` px of level 0 and are resized to `tile_px`."""
     level = slide.get_best_level_for_downsample(size_level0 / tile_px + 1e-6)
     size = round(size_level0 / slide.level_downsamples[level])
@@ -187,7 +197,7 @@ def resize(image: Image.Image, tile_px: int) -> Image.Image:
     return image.resize((tile_px, tile_px), Image.Resampling[("LANCZOS", "BICUBIC")[tile_px >= image.width]])
 
 
-def read_tile(slide, g: Geometry, x: int, y: int) -> Image.Image:
+def read_tile(slide: AbstractSlide, g: Geometry, x: int, y: int) -> Image.Image:
     """The tile with its upper left corner at (x, y) in level-0 px, RGBA."""
     return resize(slide.read_region((int(x), int(y)), g.level, (g.size, g.size)), g.tile_px)
 
@@ -235,7 +245,7 @@ def _read(file: IO[bytes], offset: int, length: int) -> bytes:
 def _ends(file: IO[bytes]) -> Iterator[int]:
     """Where the pixels of each directory end."""
     head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
     version = struct.unpack(order + "H", head[2:4])[0] if order and len(head) == 16 else 0
     if version not in (42, 43):
         return

@@ -51,7 +51,7 @@ def place(patient: str, path: Path, bag: Path) -> Place:
     coords, a = bag_files.load_coords(str(bag))
     with slide_files.open_slide(path) as slide:
         width, height = slide.dimensions
-        origin = tuple(int(slide.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+        left, top = (int(slide.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
     again = "the slide was replaced; put the old one back, or tile and train again"
     cut_from = (int(a["level0_width"]), int(a["level0_height"]))
     if cut_from != (width, height):
@@ -72,4 +72,4 @@ def place(patient: str, path: Path, bag: Path) -> Place:
         x, y = coords[off.argmax()]
         raise HeatmapError(f"{path}: at x {x}, y {y} it no longer shows the tile that {patient}'s bag holds: {again}")
     mpp = float(a.get("mpp_level0", 0)) or None
-    return Place(path, coords, int(a["patch_size_level0"]), width, height, origin, mpp, pixels)
+    return Place(path, coords, int(a["patch_size_level0"]), width, height, (left, top), mpp, pixels)

@@ -34,8 +34,8 @@ OTHER_HUES = [(50, "brown"), (75, "yellow"), (190, "green"), (220, "blue")]  # u
 
 # -- one slide ---------------------------------------------------------------------------------------------------
 def _finding(check: str, value: float, unit: str, limit: float, flagged: bool, note: str = "") -> dict:
-    value = None if np.isnan(value) else round(float(value), 4)
-    return {"check": check, "value": value, "unit": unit, "limit": limit, "flagged": bool(flagged), "note": note}
+    shown = None if np.isnan(value) else round(float(value), 4)
+    return {"check": check, "value": shown, "unit": unit, "limit": limit, "flagged": bool(flagged), "note": note}
 
 
 def _colours(image: np.ndarray, valid: int | None) -> list[dict]:

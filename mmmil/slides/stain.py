@@ -66,7 +66,7 @@ class _Macenko(MacenkoStainNormalizer):
 
     max_concentrations_target = np.zeros(3)
 
-    def _find_concentrations(self, *args):
+    def _find_concentrations(self, *args: np.ndarray) -> np.ndarray:
         concentrations = super()._find_concentrations(*args)
         least, most = np.percentile(concentrations, [1, 99], axis=1)
         gain = self.max_concentrations_target / most
@@ -75,7 +75,7 @@ class _Macenko(MacenkoStainNormalizer):
         return concentrations
 
 
-def _normaliser(kind: str):
+def _normaliser(kind: str) -> MacenkoStainNormalizer | ReinhardStainNormalizer:
     return {"macenko": _Macenko, "reinhard": ReinhardStainNormalizer}[kind]()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -22,6 +23,9 @@ from mmmil.slides import coordinates
 from mmmil.slides import files as slide_files
 from mmmil.slides import tissue as slides_tissue
 from mmmil.slides.files import Geometry, SlideError
+
+if TYPE_CHECKING:
+    from openslide import AbstractSlide
 
 BLOCK_PX = 1024  # tiles that touch are read together, up to this side: fewer JPEG tiles are decoded twice
 VERSIONS = ("histolab", "scikit-image", "openslide-bin", "opencv-python-headless", "pillow")
@@ -76,7 +80,7 @@ def find_candidates(
     return Candidates(coords, share, valid | bool(coords_file), attributes)
 
 
-def _grid(slide, g: Geometry) -> np.ndarray:
+def _grid(slide: AbstractSlide, g: Geometry) -> np.ndarray:
     image = slides_tissue.small_image(slide)
     box = slides_tissue.biggest_box(image)
     if box is None:
@@ -89,7 +93,7 @@ def _blocks(coords: np.ndarray, g: Geometry) -> Iterator[np.ndarray]:
     """Indices of tiles that are read at once: neighbours at level 0; elsewhere corners may lie between two pixels."""
     n = BLOCK_PX // g.size if g.level == 0 else 1
     if n < 2 or not len(coords):
-        yield from ([i] for i in range(len(coords)))
+        yield from np.arange(len(coords))[:, None]
         return
     corner = coords.min(0)
     cell = (coords - corner) // (n * g.size)
@@ -97,14 +101,16 @@ def _blocks(coords: np.ndarray, g: Geometry) -> Iterator[np.ndarray]:
     yield from np.split(order, np.flatnonzero((np.diff(cell[order], axis=0) != 0).any(1)) + 1)
 
 
-def _examine(slide, coords: np.ndarray, g: Geometry, percent: float, threads: int) -> tuple[np.ndarray, np.ndarray]:
+def _examine(
+    slide: AbstractSlide, coords: np.ndarray, g: Geometry, percent: float, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Tissue share (N,) float32 and validity (N,) bool of the tiles at `coords`."""
     share, valid = np.zeros(len(coords), np.float32), np.zeros(len(coords), bool)
 
-    def examine(block) -> None:
+    def examine(block: np.ndarray) -> None:
         corner = coords[block].min(0)
         width, height = coords[block].max(0) - corner + g.size if g.level == 0 else (g.size, g.size)
-        region = slide.read_region(tuple(map(int, corner)), g.level, (int(width), int(height)))
+        region = slide.read_region((int(corner[0]), int(corner[1])), g.level, (int(width), int(height)))
         for i in block:
             x, y = (coords[i] - corner).tolist()
             tile = region if region.size == (g.size, g.size) else region.crop((x, y, x + g.size, y + g.size))

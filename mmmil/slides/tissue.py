@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import warnings
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from openslide import AbstractSlide
 
 BORDER = 10  # px of white that histolab puts around a tile before it looks for tissue
 SMALL = 32  # the slide is looked at 1/32 as large, or as its thumbnail where that is larger
@@ -20,20 +24,20 @@ INSIDE = 0.8  # share of a grid position that must lie in the tissue's box
 STRIP_PX = 48_000_000  # pixels read at a time where a slide has no small level
 
 
-def small_image(slide) -> Image.Image:
+def small_image(slide: AbstractSlide) -> Image.Image:
     """The image on which histolab looks for a slide's tissue: its thumbnail, or the slide at 1/32, the larger one.
 
     slide: openslide.OpenSlide. Memory stays bounded for slides without a pyramid, too.
     """
     width, height = slide.dimensions
-    size = tuple(int(s / 10 ** (int(np.ceil(np.log10(s))) - 3)) for s in (width, height))
-    if min(size[0] / width, size[1] / height) > 1 / SMALL:
-        return slide.get_thumbnail(size)
+    across, down = (int(s / 10 ** (int(np.ceil(np.log10(s))) - 3)) for s in (width, height))
+    if min(across / width, down / height) > 1 / SMALL:
+        return slide.get_thumbnail((across, down))
     level = slide.get_best_level_for_downsample(SMALL)
     return shrunk(slide, level, (width // SMALL, height // SMALL))
 
 
-def shrunk(slide, level: int, size: tuple[int, int], strip_px: int = STRIP_PX) -> Image.Image:
+def shrunk(slide: AbstractSlide, level: int, size: tuple[int, int], strip_px: int = STRIP_PX) -> Image.Image:
     """A whole level as RGB, resized to `size` (width, height) by Lanczos' filter, read in strips.
 
     Pillow resizes rows first and columns then, each rounded to 8 bits: doing the rows strip by strip is the same.
@@ -82,7 +86,7 @@ def grid(
     corners = []
     for axis in (0, 1):
         first, last = box[axis], box[axis + 2]
-        start, end = (int(_scaled(np.int64(v), small[axis], level[axis])) for v in (first, last + 1))
+        start, end = (int(_scaled(np.array(v, np.int64), small[axis], level[axis])) for v in (first, last + 1))
         corner = start + tile * np.arange(max(0, (end - start) // tile), dtype=np.int64)
         low, high = (_scaled(corner + add, level[axis], small[axis]) for add in (0, tile))
         seen = np.minimum(high, small[axis] - 1) - low + 1  # drawn with its last pixel
@@ -96,7 +100,7 @@ def grid(
 
 
 @lru_cache
-def _kernels():
+def _kernels() -> tuple[np.ndarray, np.ndarray]:
     disk = np.array([[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1] * 5, [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]], np.uint8)
     return disk, np.ones((20, 20), np.uint8)
 

@@ -105,7 +105,9 @@ def used_files(sheet: pd.DataFrame, kinds: list[str]) -> tuple[pd.DataFrame, lis
     return sheet[reasons == ""], list(zip(sheet["Case ID"][reasons != ""], reasons[reasons != ""], strict=True))
 
 
-def _first_per_patient(sheet: pd.DataFrame, reasons: pd.Series, order: list[str], again: str):
+def _first_per_patient(
+    sheet: pd.DataFrame, reasons: pd.Series, order: list[str], again: str
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     chosen = sheet[reasons == ""].sort_values(["Case ID", *order])
     repeated = chosen[chosen["Case ID"].duplicated()]
     excluded = list(zip(sheet["Case ID"][reasons != ""], reasons[reasons != ""], strict=True))
@@ -120,7 +122,7 @@ def choose_slides(sheet: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, st
     """
     sheet = sheet[sheet["Data Type"] == SLIDE]
 
-    def reason(row) -> str:
+    def reason(row: pd.Series) -> str:
         if row["code"] != PRIMARY:
             return f"slide: sample type {row['Sample Type']}, not a primary tumour"
         section = SECTION.match(row["File Name"])
@@ -141,7 +143,7 @@ def choose_expression(sheet: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
     """
     sheet = sheet[sheet["Data Type"] == EXPRESSION]
 
-    def reason(row) -> str:
+    def reason(row: pd.Series) -> str:
         if row["code"] != PRIMARY:
             return f"expression: sample type {row['Sample Type']}, not a primary tumour"
         return "" if COUNTS_FILE[kind].search(row["File Name"]) else f"expression: not a file of {kind} counts"

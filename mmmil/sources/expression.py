@@ -29,7 +29,7 @@ AGAIN = "compare its size and MD5 with the manifest and download it again"
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     """A plain, gzip or one-file zip file as bytes; ExpressionError where it is missing or cut."""
     if not path.is_file():
         raise ExpressionError(f"{path}: the file is not there; download it, or correct its name")
@@ -132,7 +132,7 @@ def read_htseq(path: Path) -> pd.DataFrame:
 
 
 # -- matrices ----------------------------------------------------------------------------------------------------
-def _header(handle: IO[bytes], path: Path) -> tuple[list[str], str]:
+def _header(handle: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[list[str], str]:
     try:
         first = handle.readline().decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:

@@ -4,11 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
 
+import mmmil
 from mmmil.book import pages, sections
+from mmmil.models.fusion import MultimodalMIL
 from tests import book_stubs
 
 
@@ -55,6 +58,23 @@ def test_opened_from_disk_it_asks_nothing_of_the_network(html):
     assert (mathjax / "tex-mml-chtml.js").is_file()
     assert list((mathjax / "output/chtml/fonts/woff-v2").glob("*.woff"))
     assert "_static/mathjax/tex-mml-chtml.js" in (html / "book/intro.html").read_text()
+
+
+def test_the_api_reference_is_reached_from_the_navigation_and_says_what_the_docstrings_say(html):
+    assert 'href="api.html"' in (html / "book/intro.html").read_text()
+    index = (html / "book/api.html").read_text()
+    for wing in (path.parent for path in Path(mmmil.__file__).parent.glob("*/__init__.py")):
+        assert f'href="api/{wing.name}.html"' in index, wing
+    page = (html / "book/api/models.html").read_text()
+    entry = html_text(page[page.index('id="mmmil.models.fusion.MultimodalMIL"') :])
+    signature, _, rest = entry.partition(MultimodalMIL.__doc__.split("\n")[0])
+    assert "class MultimodalMIL( fusion: str" in signature and "landmarks: int" in signature, signature[:500]
+    assert rest.startswith(" fusion: image (summary of the tiles)")
+    assert "mmmil.models.fusion.F" not in page and "torch.nn.functional" not in page  # nothing that is only imported
+
+
+def html_text(source: str) -> str:
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", source)))
 
 
 def test_references_are_resolved(html):
