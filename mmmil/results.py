@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmmil import params, record
 
@@ -43,7 +43,7 @@ def read_predictions(results: Path, columns: list[str]) -> pd.DataFrame | None:
     return _with(columns, record.read_parquet(path), path) if path.is_file() else None
 
 
-def read_benchmark(name: str, **reading) -> pd.DataFrame | None:
+def read_benchmark(name: str, **reading: Any) -> pd.DataFrame | None:
     """`benchmarks/results/<name>.csv`, or None where it was not measured here; reading: options of pandas.read_csv."""
     import pandas as pd
 

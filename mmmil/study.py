@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,11 @@ from mmmil.cohort import flow
 from mmmil.genes import expression
 from mmmil.params import Params
 from mmmil.slides import bag_files, bags, coordinates, tiling
+
+if TYPE_CHECKING:
+    from mmmil.genes.choice import Library
+    from mmmil.genes.encoder import GeneSetEncoder
+    from mmmil.genes.tokens import GeneTokens
 
 
 @dataclass
@@ -105,13 +111,13 @@ class Study:
     def expression(self) -> expression.Expression:
         return expression.load(self.cohort.patients, self.p)
 
-    def gene_tokens(self, fold: int, library: str):
-        """Gene tokens of a fold, fitted on its training patients: a genesets.GeneTokens."""
+    def gene_tokens(self, fold: int, library: Library) -> GeneTokens:
+        """Gene tokens of a fold, fitted on its training patients."""
         from mmmil.genes import tokens as gene_tokens
 
         return gene_tokens.tokens(self.p, self.expression, self.labels, self.folds, fold, library)
 
-    def gene_encoder_inputs(self, fold: int, tokens):
+    def gene_encoder_inputs(self, fold: int, tokens: GeneTokens) -> tuple[np.ndarray, GeneSetEncoder]:
         """Levels (patients, genes) of a fold's patients and the encoder half that makes `tokens` of them."""
         from mmmil.genes import tokens as gene_tokens
 

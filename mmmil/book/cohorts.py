@@ -121,7 +121,8 @@ def _planted(task: str, p: params.Params) -> list[list]:
     from mmmil.genes import choice, enrichment
     from mmmil.simulate import truth
 
-    genes, rows = read_results(task, "genes", ["library", "fold"]), []
+    genes = read_results(task, "genes", ["library", "fold"])
+    rows: list[list] = []
     if genes is None or "folder" not in genes or not truth.sets_file(p).is_file():
         return rows
     for row in genes[(genes["fold"] == -1) & (genes["library"] != "genes")].itertuples():

@@ -77,8 +77,9 @@ def status(tasks: Mapping[str, params.Params]) -> str:
 def failures(tasks: Mapping[str, params.Params]) -> str:
     """Trainings that failed, with the end of their logs: where every cell that says "failed" leads to."""
     text = "(failed-trainings)=\n## Failed trainings\n\n"
-    tables = {task: read_results(task, "failures", ["variant", "fold", "error", "log"]) for task in tasks}
-    tables = {task: table for task, table in tables.items() if table is not None and len(table)}
+    columns = ["variant", "fold", "error", "log"]
+    read = {task: read_results(task, "failures", columns) for task in tasks}
+    tables = {task: table for task, table in read.items() if table is not None and len(table)}
     if not tables:
         return text + "None.\n"
     text += "Their rows are missing from the record. `make book` tries them again.\n\n"

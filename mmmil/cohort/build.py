@@ -83,7 +83,7 @@ def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
     Columns class, in the paper, found, difference. None for classes that the paper does not have, and for a synthetic
     cohort: its numbers are never set beside the paper's.
     """
-    in_the_paper = paper.PATIENTS.get(tuple(p.class_names))
+    in_the_paper = paper.PATIENTS.get((p.class_names[0], p.class_names[1]))
     if in_the_paper is None or p.synthetic:
         return None
     counts = [int((cohort.labels == label).sum()) for label in (0, 1)]

@@ -28,7 +28,7 @@ def resample(label: np.ndarray, folds: np.ndarray, draws: int, seed: int) -> np.
     return weights
 
 
-def percentile_interval(drawn, confidence: float) -> tuple:
+def percentile_interval(drawn: np.ndarray, confidence: float) -> tuple:
     """(low, high) of drawn values (draws,), or of each column of (draws, m)."""
     tail = (1 - confidence) / 2
     return tuple(np.quantile(drawn, [tail, 1 - tail], axis=0))
@@ -83,14 +83,14 @@ def paired_bootstrap(
     return paired_difference(drawn["a"][metric], drawn["b"][metric], confidence, len(label))
 
 
-def paired_difference(a, b, confidence: float, n: int) -> Difference:
+def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float, n: int) -> Difference:
     """a less b, with its interval over the draws; a, b: one metric of `drawn_scores` (1 + draws,), n: patients.
 
     p is that of the percentile interval, twice the smaller share of draws on one side of zero, the observed
     difference counted as one more draw on it: never below 2 / (draws + 1).
     """
-    observed, *drawn = np.asarray(a) - np.asarray(b)
-    drawn = np.where(np.abs(drawn) < 1e-12, 0, drawn)
+    differences = np.asarray(a) - np.asarray(b)
+    observed, drawn = differences[0], np.where(np.abs(differences[1:]) < 1e-12, 0, differences[1:])
     low, high = percentile_interval(drawn, confidence)
     fewer = min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1
     return Difference(observed, low, high, min(1.0, 2 * fewer / (len(drawn) + 1)), n)

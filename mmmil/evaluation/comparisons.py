@@ -44,10 +44,10 @@ def pairs(tables: list[str] | None = None) -> list[tuple[str, str, str]]:
         rows = [v.name for v in variants.VARIANTS.values() if table.number in v.tables]
         for i, a in enumerate(table.proposed):
             all_pairs += [(table.number, a, b) for b in rows if b not in table.proposed[: i + 1]]
-    for a in (variants.variant(name) for models in paper.PROPOSED.values() for name in models):
-        for b in map(variants.variant, variants.BASELINES):
-            if (a.uses_slides and b.uses_slides) or (a.uses_genes and b.uses_genes):
-                all_pairs.append(("baseline", a.name, b.name))
+    for model in (variants.variant(name) for models in paper.PROPOSED.values() for name in models):
+        for baseline in map(variants.variant, variants.BASELINES):
+            if (model.uses_slides and baseline.uses_slides) or (model.uses_genes and baseline.uses_genes):
+                all_pairs.append(("baseline", model.name, baseline.name))
     return [pair for pair in all_pairs if tables is None or pair[0] in tables]
 
 

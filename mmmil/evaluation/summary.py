@@ -33,8 +33,9 @@ def estimate(value: float, low: float = math.nan, high: float = math.nan, signed
     """'0.812 [0.702, 0.922]', or the value alone where there is no interval, or a dash; signed: '+0.812 ...'."""
     if math.isnan(value):
         return "–"
-    value, low, high = (f"{number:{'+' if signed else ''}.3f}" for number in (value, low, high))
-    return value if "nan" in low + high else f"{value} [{low}, {high}]"
+    sign = "+" if signed else ""
+    interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{value:{sign}.3f}{interval}"
 
 
 class Cell(NamedTuple):
@@ -87,12 +88,12 @@ def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.
             patients = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
             label, prob = patients["label"].to_numpy(), patients["prob"].to_numpy()
             intervals = bootstrap_interval(label, prob, p.threshold, CONFIDENCE)
-        tables = variants.variant(name).tables or ("baseline",)
+        numbers = variants.variant(name).tables or ("baseline",)
         for metric in METRICS:
             mean, low, high = mean_interval(values[metric], CONFIDENCE)
             if intervals is not None:
                 low, high = intervals.loc[metric, ["low", "high"]]
-            for table in tables:
+            for table in numbers:
                 if table != "2":  # Table 2 counts parameters
                     rows.append((shown_table(table, split), name, metric, split, mean, low, high, len(values)))
     for name, split in lacking:

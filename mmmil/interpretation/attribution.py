@@ -71,7 +71,7 @@ class Tokens:
             return self.real.sum(1).cpu().numpy()
         return np.full(len(self.patients), self.genes.shape[1])
 
-    def run(self, which: Tensor, tiles: Tensor | None = None, sets: Tensor | None = None):
+    def run(self, which: Tensor, tiles: Tensor | None = None, sets: Tensor | None = None) -> tuple:
         """Logits (M, 2) and attention of patients `which` (M,) with the tokens that are True in tiles (M, N) or sets
         (M, S) only; None: all."""
         image, mask = (None, None) if self.image is None else (self.image[which], self.real[which])

@@ -8,6 +8,7 @@ out were never seen in training, so a curve speaks of its ranking only beside th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +53,7 @@ def curves(study: Study, name: str, over: str, orders: int = RANDOM_ORDERS) -> p
         "seed": study.p.seed,
     }
 
-    def make(folder) -> None:
+    def make(folder: Path) -> None:
         t = attribution.tokens(study, name, -1, over)
         _curves(t, over, orders, study.p.seed).to_parquet(folder / "curves.parquet", index=False)
 

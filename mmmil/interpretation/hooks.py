@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,10 +61,12 @@ def reading_rollout(aggregator: nn.Module) -> Iterator[Kept]:
     for source, encoder in by_source.items():
         below: list[Tensor] = []
 
-        def first(module, args, named, _, below=below):
+        def first(module: nn.Module, args: tuple, named: dict, _: Any, below: list[Tensor] = below) -> None:
             below[:] = [_matrix(module, args, named)]
 
-        def last(module, args, named, _, below=below, source=source):
+        def last(
+            module: nn.Module, args: tuple, named: dict, _: Any, below: list[Tensor] = below, source: str = source
+        ) -> None:
             _keep(kept, source, rollout([*below, _matrix(module, args, named)])[:, 0, 1:])
 
         hooks.append(encoder.layer1.attn.register_forward_hook(first, with_kwargs=True))

@@ -17,7 +17,7 @@ class Draws:
     turn: Tensor
     colour: Tensor
 
-    def __getitem__(self, which) -> Draws:
+    def __getitem__(self, which: slice) -> Draws:
         return Draws(self.turn[which], self.colour[which])
 
 

@@ -143,7 +143,15 @@ def compile_encoder(model: nn.Module, p: Params) -> None:
         model.tile_encoder.compile()
 
 
-def _loss(fabric, model, inputs, labels, batch, weights, draws) -> Tensor:
+def _loss(
+    fabric: Fabric,
+    model: nn.Module,
+    inputs: Inputs,
+    labels: Tensor,
+    batch: Tensor,
+    weights: Tensor,
+    draws: augmentation.Draws | None,
+) -> Tensor:
     """Weighted cross-entropy of a batch; over several processes the mean of what each returns is that of the batch.
 
     A model that reads labels (CLAM) gives the loss of its instances as well.
@@ -190,7 +198,9 @@ def _remedy(error: Exception, p: Params, batch: Tensor, inputs: Inputs) -> str |
     return None
 
 
-def _held_loss(fabric, model, inputs, labels, held, p) -> float:
+def _held_loss(
+    fabric: Fabric, model: nn.Module, inputs: Inputs, labels: Tensor, held: Sequence[int], p: Params
+) -> float:
     prob, _ = predict(fabric, model, inputs, held, p.batch_size)
     label = labels[list(held)].numpy()
     return float(-np.log(np.clip(np.where(label == 1, prob, 1 - prob), 1e-7, 1)).mean())
