@@ -32,10 +32,11 @@ def test_no_module_has_the_name_of_one_of_the_standard_library(folder):
 
 @pytest.mark.parametrize("init", INITS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_init_holds_no_code(init):
-    """The package's own holds its version, and that of plots lists the figures that notebooks call."""
+    """The package's own holds its version and has loaded modules noted; that of plots lists what notebooks call."""
     text = init.read_text()
     if init.parent == PACKAGE:
-        assert [type(node) for node in ast.parse(text).body] == [ast.Expr, ast.Assign] and "__version__" in text
+        assert [type(node) for node in ast.parse(text).body] == [ast.Expr, ast.ImportFrom, ast.Assign]
+        assert "__version__" in text and "import source_code as source_code" in text
     elif init.parent.name == "plots":
         assert {type(node) for node in ast.parse(text).body} == {ast.Expr, ast.ImportFrom}
     else:

@@ -2,7 +2,7 @@
 
 An aggregator turns the tokens of a patient into two logits. A class of a notebook's own, called with tiles, genes and
 mask, becomes a variant by being registered: it is trained by the same engine on the same folds, kept in the record
-under a key that holds its source, and shown in a table under its name beside the paper's.
+under a key that holds its source, and shown in a table under its name beside the paper's::
 
     @registry.register("mean_tokens", "mean of the tokens", backbone="reduced", genes="go")
     class MeanTokens(nn.Module):

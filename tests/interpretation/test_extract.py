@@ -223,7 +223,7 @@ def test_a_model_that_was_trained_on_another_device_is_still_read(small, monkeyp
     extract.extract(small, "go", heads="each")
     known = device.circumstances(small.p)
     folder = runs.run(small, "go", -1)
-    assert known.items() <= extract.record.run(folder)["facts"].items()
+    assert known.items() <= extract.record.run_json(folder)["facts"].items()
     monkeypatch.setattr(device, "circumstances", lambda p: known | {"device": "NVIDIA H100"})
     with pytest.warns(UserWarning, match="read on NVIDIA H100"):
         extract.extract(small, "go", heads="each")
@@ -252,7 +252,7 @@ def test_frozen_features_say_where_they_were_made_and_keep_precisions_apart(smal
 
     features.frozen_features(small, "resnet50d", -1)
     (first,) = made()
-    assert extract.record.run(first)["facts"] == device.circumstances(small.p)
+    assert extract.record.run_json(first)["facts"] == device.circumstances(small.p)
     monkeypatch.setattr(device, "precision_of", lambda p: "bf16-mixed")
     features.frozen_features(small, "resnet50d", -1)
     assert len(made()) == 2

@@ -205,7 +205,7 @@ def test_bags_are_as_before_but_for_their_colours(make_study, pixels):
             for name in old:
                 added = {"stain": "reinhard", "stain_reference": reference.key}
                 assert dict(new[name].attrs) == dict(old[name].attrs) | added
-        assert stain.record.run(path.parent)["facts"] == {"normalised": 6, "left_as_they_are": 0}
+        assert stain.record.run_json(path.parent)["facts"] == {"normalised": 6, "left_as_they_are": 0}
     before = {path: path.stat().st_mtime_ns for path in paths}
     assert {path: path.stat().st_mtime_ns for path in bags_of(study, 0)} == before  # found again
     assert not set(bags_of(study, 1)) & set(paths)  # another fold, another reference
@@ -239,5 +239,5 @@ def test_tiles_that_could_not_be_normalised_are_counted(make_study, pixels):
     white[2] = 244
     study = make_study(pixels | {"P5": white}, stain="macenko")
     path = bags_of(study, 0)[-1]
-    assert stain.record.run(path.parent)["facts"] == {"normalised": 5, "left_as_they_are": 1}
+    assert stain.record.run_json(path.parent)["facts"] == {"normalised": 5, "left_as_they_are": 1}
     np.testing.assert_array_equal(read(path)[2], white[2])
