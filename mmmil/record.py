@@ -131,7 +131,7 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "
     Raises ChangedCodeError, before and after the work, where that code is not what this process runs.
     """
     module = module or make.__module__
-    source_code.require_as_loaded(module)
+    source_code.require_as_loaded(module, make.__module__)
     inputs = with_code(inputs, module)
     folder = parent / digest(inputs)
     kept = _whole(folder)
@@ -144,7 +144,7 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "
         start = time.monotonic()
         _reset_peak_memory()
         facts = make(unfinished) or {}
-        source_code.require_as_loaded(module)  # hours may have passed
+        source_code.require_as_loaded(module, make.__module__)  # hours may have passed
         files = {str(p.relative_to(unfinished)): file_digest(p) for p in sorted(unfinished.rglob("*")) if p.is_file()}
         run = {
             "inputs": dict(inputs),

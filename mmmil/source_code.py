@@ -194,13 +194,13 @@ class _Finder:
 sys.meta_path.insert(0, _Finder())
 
 
-def require_as_loaded(*names: str) -> None:
-    """Raise ChangedCodeError where the code behind `names` is not, in memory, what it is in its files.
+def require_as_loaded(name: str, maker: str = "") -> None:
+    """Raise ChangedCodeError where the code that computes a result is not, in memory, what it is in its files.
 
-    names: modules that compute a result. That of a study is looked at for replaced objects, too: it hands out the
-    patients, tiles and genes that results are computed from.
+    name: the module that computes; maker: the one that calls it, where that is another. Replaced objects are looked
+    for in the maker and in a study, too, which hands out the patients, tiles and genes that are computed with.
     """
-    deciding = modules(*names)
+    deciding = modules(name)
     for module in deciding:
         was, path = _loaded.get(module), _file(module)
         now = path.read_text() if path is not None else ""
@@ -209,23 +209,31 @@ def require_as_loaded(*names: str) -> None:
                 f"{module} was edited after this process had loaded it, so what it computes is not what the file says "
                 "and is not kept: restart the kernel (or the job)"
             )
-    handed_in = modules(f"{PACKAGE}.study")
-    wings = {module.rpartition(".")[0] for module in deciding + handed_in}
-    for module in [*deciding, *handed_in, *sorted(wings)]:
-        if module in _loaded and (name := _replaced(module)):
+    beside = modules(f"{PACKAGE}.study", *[maker] * maker.startswith(f"{PACKAGE}."))
+    wings = {module.rpartition(".")[0] for module in deciding + beside}
+    for module in [*deciding, *beside, *sorted(wings)]:
+        if module in _loaded and (replaced := _replaced(module)):
             raise ChangedCodeError(
-                f"{module}.{name} was replaced in this process, so what it computes is not the package's and is not "
-                f"kept: restart the kernel, or register a class under a name of its own ({PACKAGE}.models.registry)"
+                f"{module}.{replaced} was replaced in this process, so what it computes is not the package's and is "
+                f"not kept: restart the kernel, or register a class under a name of its own ({PACKAGE}.models.registry)"
             )
+
+
+def _outdated(value: Any, module: str) -> bool:
+    """Whether a name that `module` imports is of another module that was loaded again since then."""
+    if not isinstance(value, type | types.FunctionType) or "." in value.__qualname__:
+        return False
+    source = value.__module__
+    return source != module and source in _loaded and vars(sys.modules[source]).get(value.__name__) is not value
 
 
 def _replaced(module: str) -> str:
     """The first name of a module that is no longer what it was, or that was put into it; '' where there is none."""
     was, now = _loaded[module], vars(sys.modules[module])
     for name in {**was.names, **now}:
-        if name.startswith("__") or now.get(name) is was.names.get(name, sys.modules.get(f"{module}.{name}")):
-            continue
-        return name
+        value, expected = now.get(name), was.names.get(name, sys.modules.get(f"{module}.{name}"))
+        if not name.startswith("__") and (value is not expected or _outdated(value, module)):
+            return name
     for name, content in was.tables.items():
         if _content(now[name]) != content:
             return name

@@ -137,6 +137,21 @@ def test_editing_a_module_that_a_kernel_has_loaded_keeps_nothing(copied):
     assert len(list((folder / "kept").iterdir())) == 3
 
 
+def test_a_module_that_was_edited_and_loaded_again_leaves_old_code_behind(copied):
+    """`importlib.reload` gives the module's new code to whoever asks it, not to those that have imported from it."""
+    folder, run = copied
+    script = EDITING + """
+import importlib
+from mmmil.sources import tables
+file = pathlib.Path(tables.__file__)
+file.write_text(file.read_text() + "LIMIT = 3")
+importlib.reload(tables)
+keep(1)
+"""
+    assert "CohortError was replaced" in run(script, fails=True)
+    assert not (folder / "kept").exists()
+
+
 def test_code_that_is_edited_while_a_result_is_made_keeps_nothing(copied):
     folder, run = copied
     script = EDITING + 'keep(1, lambda folder: file.write_text(text + "LIMIT = 3") and None)'
@@ -155,6 +170,7 @@ REPLACED = {
     "number": ("clam.BAG_WEIGHT = 0.1", "mmmil.models.clam.BAG_WEIGHT"),
     "table": ("backbone.FROZEN['other'] = 0", "mmmil.models.backbone.FROZEN"),
     "library": ("fit.np = Mine", "mmmil.training.fit.np"),
+    "maker": ("runs.variant = Mine", "mmmil.training.runs.variant"),
     "study": ("study.Study.bags = Mine", "mmmil.study.Study.bags"),
 }
 
@@ -164,10 +180,11 @@ def test_replacing_an_object_of_the_package_keeps_nothing(tmp_path):
 import pathlib
 from mmmil import record, source_code, study, training
 from mmmil.models import backbone, clam, fusion
-from mmmil.training import build, fit, train
+from mmmil.training import build, fit, runs, train
 class Mine: pass
 
 make = lambda folder: (folder / "x").write_text("x") and None
+make.__module__ = runs.__name__
 keep = lambda n: record.cached(pathlib.Path("kept"), {{"n": n}}, make, train.__name__)
 keep(0)
 for n, replacing in enumerate({[replacing for replacing, _ in REPLACED.values()]!r}):
