@@ -199,7 +199,8 @@ def _text(value: Any) -> str:
 
 def _html(table: pd.DataFrame, name: str) -> str:
     """A table of settings: every text whole and wrapped, left-aligned wherever the page is opened."""
-    cells = {"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: normal"}
+    look = "text-align: left; vertical-align: top; white-space: normal; padding: 0 1em 0.3em 0"
+    cells = {"selector": "th, td", "props": look}
     style = table.reset_index().style.hide(axis="index").format(_text, escape="html").set_table_styles([cells])
     return style.to_html(table_uuid=f"settings_{name}")
 
