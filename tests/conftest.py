@@ -25,3 +25,8 @@ def code_replaced(monkeypatch):
     The record would refuse to keep what is computed then (tests/test_source_code.py).
     """
     monkeypatch.setattr(source_code, "require_as_loaded", lambda *_: None)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first: where two processes share the tests, the other one does the rest meanwhile."""
+    items.sort(key=lambda item: "test_extending" not in item.nodeid)
