@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mmmil import source_code, variants
 from mmmil.params import Params
@@ -48,12 +48,17 @@ def register(
     padded). It returns logits (B, 2), and beside them, if it likes, attention: a mapping name -> (B, H, N or S).
     A notebook may register its class again: the old one is forgotten, its results stay in the record.
 
-    Raises RegistryError for a name that the package has given, and for a class that reads nothing.
+    Raises RegistryError for a name that the package has given to a model or to a way of joining tokens, for a class
+    that reads nothing, and for a backbone or gene tokens that there are not.
     """
     if not name.isidentifier():
         raise RegistryError(f"{name!r} is no name for a model: use letters, digits and '_'")
-    if name in variants.VARIANTS:
-        raise RegistryError(f"{name} is a model of the paper's tables: register the class under another name")
+    if name in variants.VARIANTS or name in {v.fusion for v in variants.VARIANTS.values()}:
+        # A way of joining is asked for by its name: under it, the class would take the place of the paper's own.
+        raise RegistryError(f"{name} is a name of the paper's models: register the class under another one")
+    for setting, value, known in (("backbone", backbone, Backbone), ("genes", genes, GeneTokens)):
+        if value not in get_args(known):
+            raise RegistryError(f"{name}: {setting} {value!r} is not one of {', '.join(filter(None, get_args(known)))}")
     if not backbone and not genes:
         raise RegistryError(f"{name} reads nothing: say which backbone, which genes, or both")
 

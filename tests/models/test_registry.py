@@ -146,8 +146,12 @@ def test_it_is_made_with_the_sizes_that_it_names(s):
 
 
 def test_what_cannot_be_registered_is_said():
-    with pytest.raises(registry.RegistryError, match="model of the paper's tables"):
-        registry.register("dual_go", genes="go")
+    for taken in ("dual_go", "dual", "logistic", "image"):  # of a model, and of ways of joining that models ask for
+        with pytest.raises(registry.RegistryError, match="name of the paper's models"):
+            registry.register(taken, genes="go")
+    for wrong in ({"genes": "GO"}, {"genes": "all"}, {"backbone": "Reduced"}, {"backbone": "mobilenet", "genes": "go"}):
+        with pytest.raises(registry.RegistryError, match="is not one of"):
+            registry.register("mine", **wrong)
     with pytest.raises(registry.RegistryError, match="reads nothing"):
         registry.register("mine")
     with pytest.raises(registry.RegistryError, match="is no name"):
