@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import linecache
 import sys
+import sysconfig
 import textwrap
 import types
 from collections.abc import Iterable, Iterator
@@ -249,8 +250,9 @@ def _replaced(module: str) -> str:
 def own_digest(*things: Any) -> str:
     """Hash of classes and functions that are no part of the package, and of all that they name beside them.
 
-    What they name in their own module or notebook counts in turn: classes and functions by their source, plain values
-    by what they are; of the package, the code of the modules named. Raises ChangedCodeError where there is no source.
+    What they name in their own notebook, or in files that are no installed library, counts in turn: classes and
+    functions by their source, modules by their file, plain values by what they are; of the package, the code of the
+    modules named. Raises ChangedCodeError where there is no source.
     """
     parts: dict[str, Any] = {}
     for thing in things:
@@ -274,12 +276,23 @@ def _collect(thing: Any, parts: dict[str, Any]) -> None:
         if isinstance(value, types.ModuleType):
             if value.__name__.startswith(f"{PACKAGE}."):
                 parts[value.__name__] = digest(*_of_module(value.__name__))
+            elif file := _own_file(value.__name__):
+                parts[value.__name__] = code_digest(Path(file).read_text())
         elif isinstance(value, PLAIN):
             parts[f"{thing.__module__}.{used}"] = repr(value)
         elif isinstance(value, type | types.FunctionType) and (
-            value.__module__ == thing.__module__ or value.__module__.partition(".")[0] == PACKAGE
+            value.__module__ == thing.__module__
+            or value.__module__.partition(".")[0] == PACKAGE
+            or _own_file(value.__module__)
         ):
             _collect(value, parts)
+
+
+def _own_file(module: str) -> str:
+    """The file of a loaded module that is no part of Python nor of an installed library; '' for any other."""
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return "" if file.startswith(tuple(installed)) else file
 
 
 def _of_module(module: str) -> list[str]:

@@ -269,6 +269,17 @@ def test_the_code_of_a_cell_is_its_class_and_all_that_it_names(tmp_path):
     assert len({plain, *(cell(tmp_path, text) for text in changed)}) == 5
 
 
+def test_a_file_of_the_readers_own_that_a_cell_imports_is_part_of_its_code(tmp_path):
+    beside = tmp_path / "mine.py"
+    digests = []
+    for imported, used in (("from mine import half", "half"), ("import mine", "mine.half")):
+        text = f"{imported}\nclass Mine:\n    def forward(self, tiles, genes, mask):\n        return {used}(tiles)\n"
+        for body in ("x / 2", "x / 2  # a comment", "x / 3"):
+            beside.write_text(f"def half(x):\n    return {body}\n")
+            digests.append(cell(tmp_path, text))
+    assert digests[0] == digests[1] != digests[2] and digests[3] == digests[4] != digests[5]
+
+
 def test_a_class_that_was_changed_after_its_definition_is_refused():
     class Mine:
         def forward(self):
