@@ -137,14 +137,21 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         """
         return check({**self.model_dump(), **values})
 
-    def missing_files(self) -> list[tuple[str, Path]]:
-        """(parameter, path) of every input file that is not there."""
-        named = [("cohort_table", self.cohort_table), ("mpp_table", self.mpp_table)]
-        named += [(f, name) for f in ("sample_sheets", "manifests", "clinical") for name in getattr(self, f)]
+    def input_files(self) -> list[tuple[str, str]]:
+        """(parameter, name as it stands there) of every table, matrix and gene-set file that this task reads."""
+        named = [(f, name) for f in ("sample_sheets", "manifests", "clinical") for name in getattr(self, f)]
+        named += [("cohort_table", self.cohort_table)]
+        if self.has_slides:
+            named += [("mpp_table", self.mpp_table)]
         if self.has_genes:
             named += [("expression_matrix", name) for name in self.expression_matrix]
             named += [("gene_table", self.gene_table), ("go_gmt", self.go_gmt), ("kegg_gmt", self.kegg_gmt)]
-        return [(field, self.path(name)) for field, name in named if name and not self.path(name).is_file()]
+        return [(field, name) for field, name in named if name]
+
+    def missing_files(self) -> list[tuple[str, Path]]:
+        """(parameter, path) of every input file that is not there."""
+        paths = [(field, self.path(name)) for field, name in self.input_files()]
+        return [(field, path) for field, path in paths if not path.is_file()]
 
     def require_files(self) -> Params:
         """Return self, or raise ParameterError naming every input file that is not there and what to do."""

@@ -16,7 +16,7 @@ import pandas as pd
 
 from mmmil import record
 from mmmil.cohort import build as cohorts
-from mmmil.cohort import flow
+from mmmil.cohort import flow, inventory
 from mmmil.genes import expression
 from mmmil.params import Params
 from mmmil.slides import bag_files, bags, coordinates, tiling
@@ -128,6 +128,7 @@ def load(p: Params, workers: int = 1) -> Study:
     """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest."""
     p.require_files()
     cohort = cohorts.build(p)
+    inventory.look(cohort, p)
     tiles = None
     if p.has_slides:
         tiles = bags.tile_cohort(cohort.patients, p, workers)

@@ -1,7 +1,11 @@
 """What each step of the batch reads and depends on: the Python behind the rules of the Snakefile.
 
 A step's dependencies are one string that Snakemake compares with last time's: the values of the stages it depends on,
-and a hash of the code behind them. One changed value re-runs the steps that depend on it.
+a hash of the code behind them, and the content of the files that it reads, by the inventory. One changed value or one
+replaced file re-runs the steps that depend on it. What the file system says of times decides about results only.
+
+Which patients stay is known when the slides are tiled, and the slides of a synthetic cohort when it is made: a run is
+planned anew after each (`stages`), so that the steps behind depend on who and what is there, not on its time.
 """
 
 from __future__ import annotations
@@ -16,11 +20,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the package, whichever one is installed
 
+import pandas as pd
 from snakemake.io import ancient
 
 from mmmil import paper, params, record, source_code
 from mmmil import variants as variant_table
 from mmmil.book import pages
+from mmmil.cohort import build as cohorts
+from mmmil.cohort import inventory
 from mmmil.params import ParameterError, Params
 from mmmil.simulate import cohort as synthetic
 from mmmil.training import receipts
@@ -91,31 +98,21 @@ class Steps:
         return f"results/{self.p.task}/{name}"
 
     @property
-    def cohort_files(self) -> list[str]:
-        """What the cohort is read from: the synthetic one's certificate, or the user's tables."""
-        p = self.p
-        if p.synthetic:
-            return [f"{_relative(p.data)}/truth/cohort.json"]
-        tables = [p.cohort_table, *p.sample_sheets, *p.manifests, *p.clinical, p.mpp_table]
-        tables += p.expression_matrix if p.label_rule == "matrix" or not tables else []
-        return [str(p.path(name)) for name in tables if name]
-
-    @property
-    def gene_files(self) -> list[str]:
-        p = self.p
-        tables = [] if p.synthetic else [*p.expression_matrix, p.gene_table, p.go_gmt, p.kegg_gmt]
-        return [str(p.path(name)) for name in tables if name]
+    def certificate(self) -> list[str]:
+        """What says that a synthetic cohort is whole; its files' content is in the inventory."""
+        return [ancient(f"{_relative(self.p.data)}/truth/cohort.json")] if self.p.synthetic else []
 
     @property
     def patients(self) -> list[str]:
-        """Who is in: patients with too few tiles leave, so this comes after tiles, but other tiles change nothing."""
-        return self.cohort_files + ([ancient(self.result("tiles.csv"))] if self.p.has_slides else [])
+        """Who is in: patients with too few tiles leave, so this comes after tiles; `who` says who they are."""
+        return self.certificate + self.prepared("tiles")
 
     def prepared(self, *steps: str) -> list[str]:
         """Tables of some of the steps tiles, genes, quality and leakage, where the task has their modality."""
         has = {"tiles": self.p.has_slides, "quality": self.p.has_slides}
         has |= {"genes": self.p.has_genes, "leakage": self.p.has_genes}
-        return [self.result(f"{step}.csv") for step in has if step in steps and has[step]]
+        made = [self.result(f"{step}.csv") for step in has if step in steps and has[step]]
+        return [ancient(name) if name.endswith("/tiles.csv") else name for name in made]  # its content counts
 
     def variant_inputs(self, name: str) -> list[str]:
         v = variant_table.variant(name)
@@ -129,7 +126,7 @@ class Steps:
     def page_inputs(self, notebook: str) -> list[str]:
         section = paper.SECTIONS[notebook]
         files = self.patients if "patients" in section.reads and "tiles" not in section.reads else []
-        files = files + self.prepared(*section.reads)
+        files = [*files, *self.prepared(*section.reads)]
         files += [self.result("attention.csv")] if "attention" in section.reads and self.attended else []
         files += [self.result("metrics.csv")] if "record" in section.reads else []
         return files + self.receipts(self.models_of(section))
@@ -169,37 +166,59 @@ class Steps:
     def variant_depends(self, name: str) -> str:
         v = variant_table.variant(name)
         stages = ["cohort", *["tiles"] * v.uses_slides, *["genes"] * v.uses_genes, "model", "training"]
-        return self._digest(stages, stages, asdict(v), self.weights_files if v.uses_slides else [])
-
-    @property
-    def weights_files(self) -> list[tuple[str, int, int]]:
-        """Size and time of every file of weights: a training depends on their content, and looks itself."""
-        p = self.p
-        files = sorted(p.path(p.weights_dir).glob("*")) if p.weights_dir else []
-        return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        slides = [self.content("tiles.csv"), self.files(inventory.WEIGHTS)] if v.uses_slides else []
+        return self._digest(stages, stages, asdict(v), self.who, slides)
 
     # -- dependencies --------------------------------------------------------------------------------------------
     @property
     def simulated(self) -> str:
         return record.digest(synthetic.inputs(self.p))
 
+    @cached_property
+    def inventory(self) -> pd.DataFrame:
+        return inventory.read(self.p)
+
+    def files(self, settings: Iterable[str]) -> str:
+        """The content of all files that some settings name, by the inventory."""
+        return inventory.digest(self.inventory, settings)
+
+    def content(self, name: str) -> str:
+        """The content of a table of results that an earlier stage of the run has made; '' before that."""
+        path = self.p.results / name
+        return record.file_digest(path) if path.is_file() else ""
+
+    @property
+    def asked(self) -> str:
+        """The tables that say who is asked for; patients with too few tiles are among them."""
+        matrices = ["expression_matrix"] if self.p.expression_matrix else []
+        return self.files([*inventory.WHO, *matrices])
+
+    @property
+    def who(self) -> str:
+        """The patients that stay, with label and fold."""
+        return self.content("cohort.csv") if self.p.has_slides else self.asked
+
     def depends(self, step: str) -> str:
-        """What a step of STEPS depends on: its stages, their code, and single values beside them."""
+        """What a step of STEPS depends on: its stages, their code, the files it reads, single values beside them."""
         p = self.p
         beside = {
-            "genes": [p.enough_tiles],
-            "leakage": [p.enough_tiles, p.null_repeats],
-            "features": [p.weights, self.weights_files],
+            "tiles": [self.asked, self.files(inventory.SLIDES)],
+            "quality": [self.content("tiles.csv"), self.files(inventory.SLIDES)],
+            "genes": [p.enough_tiles, self.who, self.files(inventory.GENES)],
+            "leakage": [p.enough_tiles, self.who, self.files(inventory.GENES), p.null_repeats],
+            "features": [p.weights, self.content("tiles.csv"), self.files(inventory.WEIGHTS)],
             "record": [[asdict(table) for table in paper.TABLES.values()], paper.PROPOSED],
             "attention": [paper.PROPOSED],
         }
-        return self._digest(*STEPS[step], *beside.get(step, []))
+        return self._digest(*STEPS[step], *beside[step])
 
     def page_depends(self, notebook: str) -> str:
         """What a page depends on: the code is that of the modules which the notebook imports."""
         p, section = self.p, paper.SECTIONS[notebook]
         code = source_code.digest(*imports(Path("notebooks") / f"{notebook}.ipynb"))
         beside = [p.enough_tiles, p.title, paper.PROPOSED]
+        beside += [self.inventory[inventory.CONTENT].to_numpy().tolist()] if "patients" in section.reads else []
+        beside += [self.who, self.content("tiles.csv")] if {"patients", "tiles"} & set(section.reads) else []
         return record.digest([p.stage(*section.stages), code, beside, [asdict(table) for table in section.scores]])
 
     def _digest(self, stages: list[str], code: list[str], *beside) -> str:
@@ -240,6 +259,23 @@ def _require_possible(section: paper.Section, p: Params) -> None:
 
 
 # -- of all tasks ------------------------------------------------------------------------------------------------
+def missing_cohorts(steps: Mapping[str, Steps]) -> list[str]:
+    """Certificates of the synthetic cohorts that are not there as the parameters want them, to be made first."""
+    wanted = [task for task in steps.values() if task.p.synthetic and not synthetic.is_made(task.p)]
+    return [path for task in wanted for path in task.certificate]
+
+
+def take_inventory(steps: Mapping[str, Steps]) -> None:
+    """Write the inventory of every task. Raises CohortError for files that are missing, or there under two names."""
+    for task in steps.values():
+        inventory.update(cohorts.build(task.p), task.p)
+
+
+def tiles(steps: Mapping[str, Steps]) -> dict[str, str]:
+    """Table of tiles -> what it depends on, of every task that has slides: who stays is known after these."""
+    return {task.result("tiles.csv"): task.depends("tiles") for task in steps.values() if task.p.has_slides}
+
+
 def all_pages(steps: Mapping[str, Steps]) -> list[str]:
     """This run's pages, and those of other tasks that earlier runs left (real input joins the book this way)."""
     planned = [page for task in steps.values() for page in task.pages]

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +28,10 @@ import plan  # noqa: E402
 
 from mmmil import paper, params, record  # noqa: E402
 from mmmil.training import receipts  # noqa: E402
+
+
+# What the tables of tiles depended on when Snakemake last found them made.
+TILED = ROOT / ".snakemake" / "tiled.json"
 
 
 class RunError(RuntimeError):
@@ -88,7 +94,7 @@ def gpus() -> int:
     return len([device for device in Path("/dev").glob("nvidia*") if device.name[6:].isdigit()])
 
 
-def command(tasks: list[str], overlay: str, cores: int, profile: str, more: list[str]) -> list[str]:
+def command(tasks: list[str], overlay: str, cores: int, profile: str, more: Iterable[str] = ()) -> list[str]:
     """The Snakemake command line; on a cluster every model is a job of its own."""
     config = [f"tasks={','.join(tasks)}"] + ([f"overlay={overlay}"] if overlay else [])
     config += ["trainings_per_job=1"] if profile == "slurm" else []
@@ -98,6 +104,30 @@ def command(tasks: list[str], overlay: str, cores: int, profile: str, more: list
         *([] if profile == "slurm" else ["--resources", f"gpu={gpus() or cores}"]),
         *("--config", *config, "--rerun-incomplete", "--nolock", *more),
     ]
+
+
+def snakemake(call: list[str], lock: int) -> int:
+    """Run Snakemake; its exit status."""
+    return subprocess.run(call, stdin=lock, env=environment()).returncode
+
+
+def prepare(steps: dict[str, plan.Steps], call: list[str], lock: int) -> None:
+    """Everything that the last call of Snakemake plans with: synthetic cohorts, the inventory, who has enough tiles.
+
+    What is there already is not asked of Snakemake again. Slides that cannot be tiled fail here and, since nothing
+    else is held up by it, in the last call once more. Raises RunError where a synthetic cohort cannot be made, and
+    CohortError for files that the inventory misses.
+    """
+    missing = plan.missing_cohorts(steps)
+    if missing and (status := snakemake([*call, "--force", *missing], lock)):
+        raise RunError(f"a synthetic cohort could not be made (Snakemake's status {status})")
+    plan.take_inventory(steps)
+    steps = plan.load(steps, next(iter(steps.values())).p.overlay)
+    known = json.loads(TILED.read_text()) if TILED.is_file() else {}
+    wanted = plan.tiles(steps)
+    stale = [table for table, depends in wanted.items() if known.get(table) != depends or not Path(table).is_file()]
+    if stale and not snakemake([*call, *stale], lock):
+        record.write_atomically(TILED, lambda path: path.write_text(json.dumps(known | wanted, indent=1)))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,21 +140,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("more", nargs="*", help="after --: passed to Snakemake")
     given = parser.parse_args(arguments)
     os.chdir(ROOT)
+    dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
+    call = command(given.tasks, given.overlay, given.cores, given.profile)
     try:
-        tasks = [steps.p for steps in plan.load(given.tasks, given.overlay).values()]
+        steps = plan.load(given.tasks, given.overlay)
+        tasks = [task.p for task in steps.values()]
         for p in tasks:
             if not p.synthetic:
                 p.require_files()
         lock = take_lock(ROOT / ".snakemake" / "run.lock")
-    except (params.ParameterError, RunError) as error:
+        if not dry:
+            for p in tasks:
+                receipts.forget_failures(p)  # Snakemake then makes them again
+            prepare(steps, call, lock)
+        status = snakemake([*call, *given.more], lock)
+    except (ValueError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    dry = {"-n", "--dry-run", "--dryrun"} & set(given.more)
-    for p in [] if dry else tasks:
-        receipts.forget_failures(p)  # Snakemake then makes them again
-    call = command(given.tasks, given.overlay, given.cores, given.profile, given.more)
-    try:
-        status = subprocess.run(call, stdin=lock, env=environment()).returncode
     except KeyboardInterrupt:
         return 130
     failed = [] if dry else [line for p in tasks for line in receipts.failed(p)]

@@ -162,6 +162,17 @@ def _check(p: Params) -> None:
         )
 
 
+def is_made(p: Params) -> bool:
+    """Whether the synthetic cohort that these parameters describe is there, with all its files."""
+    names = _files(patients(p))
+    return _hash(p.data) == record.digest(inputs(p)) and all((p.data / name).is_file() for name in names)
+
+
+def _files(table: pd.DataFrame) -> list[str]:
+    of_patients = [name for row in table.itertuples() for name in files(row)]
+    return [*TABLES, *(f"truth/{name}" for name in TRUTH), *of_patients]
+
+
 def make(p: Params, workers: int | None = None) -> Path:
     """Make the synthetic cohort of a task in `p.data` and return that folder.
 
@@ -173,10 +184,9 @@ def make(p: Params, workers: int | None = None) -> Path:
     cohort_inputs = inputs(p)
     key = record.digest(cohort_inputs)
     table = patients(p)
-    wanted = [*TABLES, *(f"truth/{name}" for name in TRUTH), *(f for r in table.itertuples() for f in files(r))]
-    there = _hash(p.data) if p.data.exists() else None
-    if there == key and all((p.data / name).is_file() for name in wanted):
+    if is_made(p):
         return p.data
+    there = _hash(p.data)
     source_code.require_as_loaded(__name__)
     genome(p)  # fails now rather than in every worker
 

@@ -16,6 +16,7 @@ import numpy as np
 from mmmil import record
 from mmmil.slides import files as slide_files
 from mmmil.slides.files import Geometry, SlideError
+from mmmil.sources.slide_files import coordinates_of
 
 if TYPE_CHECKING:
     from openslide import AbstractSlide
@@ -87,9 +88,8 @@ def find(folder: Path, slide_id: str) -> Path:
 
     Raises SlideError where there is neither.
     """
-    for name in (f"{slide_id}_patches.h5", f"{slide_id}.h5"):
-        if (folder / name).is_file():
-            return folder / name
+    for path in coordinates_of(folder, slide_id):
+        return path
     raise SlideError(
         f"{folder}: has no coordinates of slide {slide_id} ({slide_id}_patches.h5 or {slide_id}.h5); "
         "make them with TRIDENT or CLAM, or leave coords_dir empty"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from collections.abc import Iterator
@@ -13,6 +12,9 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+from mmmil import record
+from mmmil.sources.slide_files import parts_of
 
 if TYPE_CHECKING:
     from openslide import AbstractSlide
@@ -26,15 +28,11 @@ class SlideError(ValueError):
 
 
 # -- files -------------------------------------------------------------------------------------------------------
-def slide_fingerprint(path: Path, samples: int = 16, block: int = 65536) -> dict:
-    """Size and hash of evenly spaced blocks: a slide of gigabytes is recognised without reading all of it."""
+def slide_fingerprint(path: Path) -> dict:
+    """A slide's name, size and content, and the content of the files that belong to it (`record.fingerprint`)."""
     size = require_file(path).stat().st_size
-    hasher = hashlib.sha256()
-    with path.open("rb") as handle:
-        for offset in np.linspace(0, max(size - block, 0), samples, dtype=int):
-            handle.seek(int(offset))
-            hasher.update(handle.read(block))
-    return {"name": path.name, "bytes": size, "blocks": hasher.hexdigest()[:16]}
+    parts = [[part.name, record.fingerprint(part)] for part in parts_of(path)]
+    return {"name": path.name, "bytes": size, "content": record.fingerprint(path), "parts": parts}
 
 
 def require_file(path: Path) -> Path:

@@ -1,0 +1,130 @@
+"""The inventory: every file that a study reads, as it is named, with its state, its content and whose it is.
+
+Made once before a run; a job asks the file system for sizes and times, and reads a file for its fingerprint only where
+these are not what the inventory says. Replaced, missing and doubled files are seen here, before any work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from mmmil import record
+from mmmil.cohort.build import Cohort
+from mmmil.params import Params
+from mmmil.sources.slide_files import coordinates_of, parts_of
+from mmmil.sources.tables import fail, is_file
+
+FILE = "inventory.parquet"
+COLUMNS = ["setting", "patient_id", "path", "bytes", "time", "changed", "fingerprint"]
+CONTENT = ["setting", "patient_id", "path", "fingerprint"]  # what results depend on: not the times
+# What a file is read for: who is in the study, the pixels of slides, the tokens of genes, the start of a network.
+WHO = ["cohort_table", "sample_sheets", "clinical", "manifests"]
+SLIDES = ["mpp_table", "slide_path", "coords_dir"]
+GENES = ["gene_table", "go_gmt", "kegg_gmt", "expression_path", "expression_matrix"]
+WEIGHTS = ["weights_dir"]
+
+
+def named(cohort: Cohort, p: Params) -> Iterator[tuple[str, str, Path]]:
+    """(setting or column that names it, patient or '', path) of every file that the study reads."""
+    for field, name in p.input_files():
+        yield field, "", p.path(name)
+    matrices = {str(path) for _, path in _matrices(p)}
+    for patient, row in cohort.patients.iterrows():
+        if row["slide_path"]:
+            slide = Path(row["slide_path"])
+            for path in [slide, *parts_of(slide)]:
+                yield "slide_path", str(patient), path
+            if p.coords_dir:
+                for path in coordinates_of(p.path(p.coords_dir), slide.stem)[:1]:
+                    yield "coords_dir", str(patient), path
+        if row["expression_path"] and row["expression_path"] not in matrices:
+            yield "expression_path", str(patient), Path(row["expression_path"])
+    if p.weights_dir:
+        for path in sorted(p.path(p.weights_dir).glob("*")):
+            if path.is_file():
+                yield "weights_dir", "", path
+
+
+def _matrices(p: Params) -> list[tuple[str, Path]]:
+    return [(name, p.path(name)) for name in p.expression_matrix]
+
+
+def look(cohort: Cohort, p: Params) -> pd.DataFrame:
+    """The inventory as it is now: one row per file and patient, columns COLUMNS (times in ns).
+
+    Fingerprints of files that have not changed since the last inventory are taken from it, and are known to
+    `record.fingerprint` from here on. Raises CohortError where files are missing or two patients have the same one.
+    """
+    rows = list(named(cohort, p))
+    fail([f"{field}{_of(patient)}: {path} is not there; download it or correct it"
+          for field, patient, path in rows if not is_file(path)])  # fmt: skip
+    states = {path: record.state(path) for _, _, path in rows}
+    for state, fingerprint in _known(read(p)).items():
+        record.remember(state, fingerprint)
+    fingerprints = _fingerprints(states)
+    table = pd.DataFrame(
+        [(field, patient, *states[path], fingerprints[path]) for field, patient, path in rows], columns=COLUMNS
+    )
+    _require_unlike(table)
+    return table
+
+
+def _of(patient: str) -> str:
+    return f", patient {patient}" if patient else ""
+
+
+def _known(table: pd.DataFrame) -> dict[tuple[str, int, int, int], str]:
+    states = table[["path", "bytes", "time", "changed"]].itertuples(index=False, name=None)
+    return dict(zip(states, table["fingerprint"], strict=True))
+
+
+def _fingerprints(states: dict[Path, tuple[str, int, int, int]]) -> dict[Path, str]:
+    """The fingerprint of every path; several are read at a time, since most of it is waiting for the disk."""
+    with ThreadPoolExecutor(8) as pool:
+        done = tqdm(
+            pool.map(record.fingerprint, states), desc="inventory", total=len(states), unit="file",
+            delay=2, mininterval=2,
+        )  # fmt: skip
+        fingerprints = dict(zip(states, done, strict=True))
+    for path, fingerprint in fingerprints.items():
+        record.remember(states[path], fingerprint)
+    return fingerprints
+
+
+def _require_unlike(table: pd.DataFrame) -> None:
+    """Raise CohortError where a slide or a counts file of two patients has the same content: one of them is not its."""
+    of_patients = table[table["setting"].isin(["slide_path", "expression_path"])]
+    faults = []
+    for _, same in of_patients.groupby(["setting", "fingerprint"], sort=False):
+        of_each = list(same.drop_duplicates("patient_id").itertuples())
+        if len(of_each) > 1:
+            first, second = of_each[:2]
+            faults.append(
+                f"{second.path}, patient {second.patient_id}: {second.setting}: the content is that of {first.path}, "
+                f"patient {first.patient_id}; one of them is a copy under a wrong name: download both again"
+            )
+    fail(faults)
+
+
+def read(p: Params) -> pd.DataFrame:
+    """The inventory that the last run wrote; without rows where there is none."""
+    path = p.results / FILE
+    return record.read_parquet(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+
+
+def update(cohort: Cohort, p: Params) -> pd.DataFrame:
+    """Look, and write `inventory.parquet` where it differs from what is there."""
+    table = look(cohort, p)
+    if not read(p).equals(table):
+        record.write_atomically(p.results / FILE, lambda path: table.to_parquet(path, index=False))
+    return table
+
+
+def digest(table: pd.DataFrame, settings: Iterable[str]) -> str:
+    """What results depend on that are made of the files of some settings."""
+    return record.digest(table.loc[table["setting"].isin(list(settings)), CONTENT].to_numpy().tolist())

@@ -1,0 +1,23 @@
+"""Files that belong to a slide: those in which its pixels lie, and those of its coordinates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def parts_of(slide: Path) -> list[Path]:
+    """Files beside a slide in which its pixels lie: a MIRAX slide's folder of its name, a DICOM file's series.
+
+    A slide of one file has none.
+    """
+    suffix = slide.suffix.lower()
+    if suffix == ".mrxs":
+        return sorted(path for path in slide.with_suffix("").glob("*") if path.is_file())
+    if suffix == ".dcm":
+        return sorted(path for path in slide.parent.glob(f"*{slide.suffix}") if path != slide)
+    return []
+
+
+def coordinates_of(folder: Path, slide: str) -> list[Path]:
+    """Files of a slide's coordinates in `coords_dir`: TRIDENT's `<slide>_patches.h5` before CLAM's `<slide>.h5`."""
+    return [path for path in (folder / f"{slide}_patches.h5", folder / f"{slide}.h5") if path.is_file()]
