@@ -26,9 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]  # this copy of the package, 
 
 import plan  # noqa: E402
 
-from mmmil import paper, params, record  # noqa: E402
+from mmmil import paper, record  # noqa: E402
 from mmmil.training import receipts  # noqa: E402
-
 
 # What the tables of tiles depended on when Snakemake last found them made.
 TILED = ROOT / ".snakemake" / "tiled.json"
