@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 
 from mmmil import paper, params, source_code, variants
+from mmmil.cohort import inventory
 from mmmil.params import ParameterError
 from tests import book_stubs
 
@@ -73,15 +75,16 @@ def test_every_training_is_in_one_job_with_others_of_the_same_inputs(steps, plan
     assert lgg.variant_inputs("go") == ["results/lgg/genes.csv"]
 
 
+def state(task):
+    """What every step, training (`v:` and the variant) and page of a task depends on."""
+    made = {step: task.depends(step) for step in ("tiles", "quality", "genes", "leakage", "features", "record")}
+    made |= {"attention": task.depends("attention"), "simulated": task.simulated}
+    made |= {f"v:{name}": task.variant_depends(name) for name in ("wsi", "go", "dual_go", "baseline_genes")}
+    return made | {section.number: task.page_depends(section.notebook) for section in task.sections}
+
+
 def changed(steps, **changes):
-    """Steps, trainings (`v:` and the variant) and pages of the demo that a changed value runs again."""
-
-    def state(task):
-        made = {step: task.depends(step) for step in ("tiles", "quality", "genes", "leakage", "features", "record")}
-        made |= {"attention": task.depends("attention"), "simulated": task.simulated}
-        made |= {f"v:{name}": task.variant_depends(name) for name in ("wsi", "go", "dual_go", "baseline_genes")}
-        return made | {section.number: task.page_depends(section.notebook) for section in task.sections}
-
+    """Steps, trainings and pages of the demo that a changed value runs again."""
     before, after = state(steps()), state(steps(**changes))
     return {name for name in before if before[name] != after[name]}
 
@@ -113,12 +116,45 @@ def test_the_papers_map_is_part_of_what_shows_it(steps, monkeypatch):
     assert [step for step, value in before.items() if steps().depends(step) != value] == ["record", "attention"]
 
 
-def test_the_weights_that_a_folder_holds_count(steps, tmp_path):
-    given = {"weights_dir": str(tmp_path)}
-    before = steps(**given).depends("features"), steps(**given).variant_depends("wsi"), steps(**given).depends("tiles")
-    (tmp_path / "resnet50d.safetensors").write_text("weights")
-    after = steps(**given).depends("features"), steps(**given).variant_depends("wsi"), steps(**given).depends("tiles")
-    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
+@pytest.mark.parametrize(
+    ("setting", "runs_again"),
+    [
+        ("slide_path", {"tiles", "quality", "01", "02"}),
+        ("expression_path", {"genes", "leakage", "01", "02"}),
+        ("weights_dir", {"features", "v:wsi", "v:dual_go", "01", "02"}),
+        ("clinical", {"tiles", "01", "02"}),
+    ],
+)
+def test_a_replaced_file_reruns_what_reads_it(steps, tmp_path, setting, runs_again):
+    """Files of an inventory, one of them with other content. What depends on tiles follows their table."""
+    place = {"results_dir": str(tmp_path)}
+    settings = ["slide_path", "expression_path", "weights_dir", "clinical"]
+    rows = [(name, "P", f"/{name}", 1, 1, 1, "as it was") for name in settings]
+    table = pd.DataFrame(rows, columns=inventory.COLUMNS)
+    table.to_parquet(tmp_path / inventory.FILE)
+    before = state(steps(**place))
+    table["time"] = 2
+    table.to_parquet(tmp_path / inventory.FILE)
+    assert state(steps(**place)) == before
+    table.loc[table["setting"] == setting, "fingerprint"] = "replaced"
+    table.to_parquet(tmp_path / inventory.FILE)
+    after = state(steps(**place))
+    assert {name for name in before if before[name] != after[name]} == runs_again
+
+
+@pytest.mark.parametrize(
+    ("name", "runs_again"),
+    [
+        ("tiles.csv", {"quality", "features", "v:wsi", "v:dual_go", "01", "02", "07"}),
+        ("cohort.csv", {"genes", "leakage", "v:wsi", "v:go", "v:dual_go", "v:baseline_genes", "01", "02", "07"}),
+    ],
+)
+def test_other_tiles_and_other_patients_rerun_what_reads_them(steps, tmp_path, name, runs_again):
+    place = {"results_dir": str(tmp_path)}
+    before = state(steps(**place))
+    (tmp_path / name).write_text("another")
+    after = state(steps(**place))
+    assert {name for name in before if before[name] != after[name]} == runs_again
 
 
 def test_a_step_depends_on_the_modules_that_its_command_calls(plan):

@@ -1,0 +1,153 @@
+"""The inventory: every file of a study with its content; what is replaced, missing or there twice is seen."""
+
+import os
+import shutil
+
+import pandas as pd
+import pytest
+
+from mmmil import params, record
+from mmmil.cohort import build as cohorts
+from mmmil.cohort import inventory
+from mmmil.cohort.build import CohortError
+from mmmil.sources.slide_files import parts_of
+
+N = 12
+
+
+@pytest.fixture
+def p(tmp_path):
+    """Parameters of a cohort whose files hold a few bytes each: an inventory opens none of them."""
+    data = tmp_path / "data"
+    for folder in ("slides", "counts", "coords", "weights"):
+        (data / folder).mkdir(parents=True)
+    rows = []
+    for i in range(N):
+        for name in (f"slides/{i}.svs", f"counts/{i}.tsv", f"coords/{i}_patches.h5"):
+            (data / name).write_text(f"{name} as it came")
+        rows.append((f"P{i:02d}", i % 2, f"slides/{i}.svs", f"counts/{i}.tsv"))
+    table = pd.DataFrame(rows, columns=["patient_id", "label", "slide_path", "expression_path"])
+    table.to_csv(data / "cohort.csv", index=False)
+    for name in ("go.gmt", "kegg.gmt", "mpp.csv", "weights/resnet50d.safetensors"):
+        (data / name).write_text(name)
+    values = {"task": "t", "class_names": ["a", "b"], "n_folds": 3, "cohort_table": "cohort.csv"}
+    values |= {"mpp_table": "mpp.csv", "coords_dir": "coords", "weights_dir": "weights"}
+    return params.check({**values, "data_dir": str(data), "results_dir": str(tmp_path / "results")})
+
+
+def update(p):
+    return inventory.update(cohorts.build(p), p)
+
+
+def digests(table):
+    sides = {"who": inventory.WHO, "slides": inventory.SLIDES, "genes": inventory.GENES, "weights": inventory.WEIGHTS}
+    return {side: inventory.digest(table, settings) for side, settings in sides.items()}
+
+
+def changed(p, before):
+    after = digests(update(p))
+    return {side for side in after if after[side] != before[side]}
+
+
+def test_every_file_that_is_read_is_there_with_its_patient(p):
+    table = update(p)
+    assert list(table.columns) == inventory.COLUMNS and inventory.read(p).equals(table)
+    counts = table["setting"].value_counts().to_dict()
+    assert counts == {
+        **dict.fromkeys(["slide_path", "expression_path", "coords_dir"], N),
+        **dict.fromkeys(["cohort_table", "mpp_table", "go_gmt", "kegg_gmt", "weights_dir"], 1),
+    }
+    slide = table[table["path"] == str(p.data / "slides/3.svs")].iloc[0]
+    assert (slide["patient_id"], slide["setting"], slide["bytes"]) == (
+        "P03",
+        "slide_path",
+        len("slides/3.svs as it came"),
+    )
+    assert slide["fingerprint"] == record.file_digest(p.data / "slides/3.svs")
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("slides/3.svs", "slides"),
+        ("coords/3_patches.h5", "slides"),
+        ("mpp.csv", "slides"),
+        ("counts/3.tsv", "genes"),
+        ("kegg.gmt", "genes"),
+        ("weights/resnet50d.safetensors", "weights"),
+    ],
+)
+def test_a_replaced_file_is_seen_and_concerns_its_side_alone(p, name, side):
+    before = digests(update(p))
+    path = p.data / name
+    stat = path.stat()
+    path.write_text(path.read_text()[::-1])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as `cp -p` leaves it: the same size and time
+    assert changed(p, before) == {side}
+
+
+def test_a_file_of_another_time_or_a_link_to_the_same_content_is_the_same(p):
+    before = digests(update(p))
+    os.utime(p.data / "slides/3.svs")
+    shutil.move(p.data / "counts/3.tsv", p.data / "store")
+    (p.data / "counts/3.tsv").symlink_to(p.data / "store")
+    assert changed(p, before) == set()
+
+
+def test_a_missing_file_is_named(p):
+    update(p)
+    (p.data / "coords/3_patches.h5").unlink()
+    assert changed(p, digests(inventory.read(p))) == {"slides"}  # tiling says what is missing
+    (p.data / "slides/3.svs").unlink()
+    with pytest.raises(CohortError, match=r"patient P03: slide_path: .*3\.svs is not there"):
+        update(p)
+
+
+@pytest.mark.parametrize(("folder", "column"), [("slides/{}.svs", "slide_path"), ("counts/{}.tsv", "expression_path")])
+def test_two_patients_with_the_same_content_are_an_error_that_names_both(p, folder, column):
+    shutil.copy(p.data / folder.format(3), p.data / folder.format(7))
+    with pytest.raises(CohortError, match=rf"patient P07: {column}: the content is that of .*3\.\w+, patient P03"):
+        update(p)
+    assert not inventory.read(p).size  # nothing is written
+
+
+def test_only_changed_files_are_read_again(p, monkeypatch):
+    update(p)
+    record._file_digest.cache_clear()
+    record._REMEMBERED.clear()  # as in the process of a job
+    (p.data / "counts/3.tsv").write_text("another")
+    read = []
+    digest = record._file_digest
+    monkeypatch.setattr(record, "_file_digest", lambda path, *state: read.append(path) or digest(path, *state))
+    cohort = cohorts.build(p)
+    read.clear()  # of the split that is found again
+    inventory.look(cohort, p)
+    assert read == [str(p.data / "counts/3.tsv")]
+    record.file_digest(p.data / "counts/5.tsv")  # what a job asks for then is known
+    assert len(read) == 1
+
+
+def test_a_large_file_is_known_by_its_size_and_spaced_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "WHOLE", 1000)
+    monkeypatch.setattr(record, "BLOCK", 10)
+    path = tmp_path / "large.svs"
+    path.write_bytes(bytes(range(256)) * 10)
+    first = record.fingerprint(path)
+    assert first.startswith("2560-") and record.file_digest(path) != first
+    for offset in (0, 2559):  # both ends are looked at
+        data = bytearray(bytes(range(256)) * 10)
+        data[offset] ^= 1
+        path.write_bytes(data)
+        assert record.fingerprint(path) != first
+    record.remember(record.state(path), first)
+    assert record.fingerprint(path) == first and "-" not in record.file_digest(path)  # no digest of the whole file
+
+
+def test_the_parts_of_a_slide_belong_to_it(tmp_path):
+    slide = tmp_path / "a.mrxs"
+    (tmp_path / "a").mkdir()
+    parts = [tmp_path / "a" / name for name in ("Data0000.dat", "Slidedat.ini")]
+    for path in [slide, *parts, tmp_path / "b.dcm", tmp_path / "c.dcm"]:
+        path.write_text("x")
+    assert parts_of(slide) == parts and parts_of(tmp_path / "a.svs") == []
+    assert parts_of(tmp_path / "b.dcm") == [tmp_path / "c.dcm"]
