@@ -27,6 +27,20 @@ def simulate(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     print(synthetic.make(p, workers))
 
 
+@app.command(name="check")
+def look_at_data(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
+    """Look at a task's files before anything is fitted: counts, findings and errors, each with file, row and remedy.
+
+    Ends with status 1 where something would stop a run.
+    """
+    from mmmil import check
+
+    seen = check.look(params.load(task, overlay), workers)
+    print(seen)
+    if seen.errors:
+        raise typer.Exit(1)
+
+
 @app.command()
 def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     """Build the cohort, tile its slides and split the patients: cohort.csv, tiles.csv, splits/."""

@@ -1,0 +1,99 @@
+"""A look at a study's data before anything is fitted: what is there, what contradicts itself, what was left out.
+
+`mmmil.sources.findings` has the rule of what is an error and what is a finding. No slide is tiled and no model is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from mmmil.cohort import build as cohorts
+from mmmil.cohort import findings as cohort_findings
+from mmmil.cohort import flow, inventory
+from mmmil.genes import findings as gene_findings
+from mmmil.params import Params
+from mmmil.slides import findings as slide_findings
+from mmmil.sources import findings
+from mmmil.sources.findings import Finding
+
+
+@dataclass
+class Look:
+    """What a look found. counts: {what: number or words}; errors: messages that stop a run; findings: those that do
+    not; excluded: what was left out, columns step, reason, n.
+    """
+
+    counts: dict[str, Any] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    excluded: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The findings, columns check, file, place, text, remedy."""
+        return findings.table(self.findings)
+
+    def __str__(self) -> str:
+        lines = [f"{what}: {value}" for what, value in self.counts.items()]
+        lines += [f"left out, {row.step}: {row.n} x {row.reason}" for row in self.excluded.itertuples()]
+        for finding in self.findings:
+            where = ", ".join(part for part in (finding.file, finding.place) if part)
+            lines += ["", f"finding ({finding.check}): {where + ': ' if where else ''}{finding.text}; {finding.remedy}"]
+        for error in self.errors:
+            lines += ["", f"error: {error}"]
+        errors, found = (f"{len(what)} {name}{'s' * (len(what) != 1)}" for what, name in
+                         ((self.errors, "error"), (self.findings, "finding")))  # fmt: skip
+        return "\n".join([*lines, "", f"{errors}, {found}"])
+
+    def attempt(self, step: Callable[[], Any]) -> Any:
+        """What a step of the look gives; None where the data are wrong, which is noted."""
+        try:
+            return step()
+        except (ValueError, RuntimeError) as error:
+            self.errors.append(str(error))
+            return None
+
+
+def look(p: Params, workers: int = 1) -> Look:
+    """Look at everything that a task reads; errors are gathered, so that one call names all that can be named.
+
+    What needs a step that failed is not looked at: without a cohort there are no slides to open.
+    """
+    seen = Look()
+    seen.attempt(p.require_files)
+    cohort = None if seen.errors else seen.attempt(lambda: cohorts.build(p))
+    if cohort is None:
+        return seen
+    _count_patients(seen, cohort, p)
+    files = seen.attempt(lambda: inventory.look(cohort, p))
+    if files is not None:
+        sizes = files.drop_duplicates("path")
+        seen.counts["files"] = f"{len(sizes):,}, {sizes['bytes'].sum() / 1e9:,.2f} GB"
+    seen.findings += seen.attempt(lambda: cohort_findings.find(cohort, p)) or []
+    if p.has_slides:
+        seen.counts |= seen.attempt(lambda: slide_findings.counts(cohort.patients, p)) or {}
+        seen.findings += seen.attempt(lambda: slide_findings.find(cohort.patients, p, workers)) or []
+    if p.has_genes:
+        seen.counts |= seen.attempt(lambda: gene_findings.counts(cohort.patients, p)) or {}
+        if len(cohort) and not seen.errors:
+            seen.findings += seen.attempt(lambda: gene_findings.find(cohort.patients, p)) or []
+    return seen
+
+
+def _count_patients(seen: Look, cohort: cohorts.Cohort, p: Params) -> None:
+    seen.counts["patients"] = len(cohort)
+    for label, name in enumerate(cohort.class_names):
+        if (cohort.labels >= 0).all():
+            seen.counts[f"patients of {name}"] = int((cohort.labels == label).sum())
+    sites = cohort.patients["site"].replace("", None).nunique()
+    seen.counts["sites"] = sites or "not known"
+    reasons = [
+        {"step": step, "reason": reason, "n": n}
+        for step in cohort.flow["step"]
+        for reason, n in flow.reasons(cohort.excluded, step).items()
+    ]
+    seen.excluded = pd.DataFrame(reasons, columns=["step", "reason", "n"])
