@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from mmmil.params import Params
-from mmmil.sources.barcodes import PRIMARY, SAMPLE
-from mmmil.sources.tables import CohortError, fail, read_table, repeated_column
+from mmmil.sources import barcodes, diagnoses
+from mmmil.sources.tables import MISSING, CohortError, distinct, fail, folded, read_table, repeated_column
 
-MISSING = {
-    *("", "empty", "--", "'--", "na", "n/a", "nan", "none", "unknown", "not reported", "not available"),
-    *("[not available]", "[not evaluated]", "[not applicable]", "[unknown]"),
-}
 # Of several names the first wins whose column says anything: the GDC's export (old and new), BCR's and the TCGA-CDR's
 # tables, Xena's matrix, TCGAbiolinks' subtypes.
 PATIENT_COLUMNS = [
@@ -23,6 +22,7 @@ PATIENT_COLUMNS = [
 # A table with a row per sample names it here: normal tissue and metastases must not decide a patient's label.
 SAMPLE_COLUMNS = ["sampleID", "sample_submitter_id", "samples.submitter_id", "bcr_sample_barcode", "sample"]
 OTHER_SAMPLE = "only sample type "
+DIAGNOSIS_FIELDS = {"grade"}  # said of each diagnosis of a case, not of the case
 COLUMNS = {
     "grade": ["tumor_grade", "diagnoses.tumor_grade", "neoplasm_histologic_grade", "histological_grade", "Grade"],
     "project": ["project_id", "project.project_id", "cases.project.project_id"],
@@ -55,11 +55,44 @@ NOT_A_CASE = re.compile(r"_(demographic|diagnosis|treatment|exposure|family_hist
 
 
 def classes(p: Params) -> dict[str, int]:
-    """{value of the label rule: class}."""
-    both = {value for value in p.class_values[0] if value in p.class_values[1]} if p.class_values else ()
-    if both:
-        raise CohortError(f"class_values: {', '.join(sorted(both))} cannot mean both classes; name it once")
-    return {value: i for i, values in enumerate(p.class_values) for value in values}
+    """{value of the label rule: class}; `class_of` looks a value up in it."""
+    meant: dict[str, int] = {}
+    of_folded: dict[str, int] = {}
+    for i, values in enumerate(p.class_values):
+        for value in values:
+            key = value if p.label_rule == "matrix" else folded(value)  # there the values are files' names
+            if of_folded.setdefault(key, i) != i:
+                raise CohortError(f"class_values: {value} cannot mean both classes; name it once")
+            meant[value] = i
+    return meant
+
+
+def class_of(value: str, meant: Mapping[str, int]) -> int | None:
+    """The class that a value means, None for neither; case and blanks around say nothing."""
+    return meant.get(value, {folded(name): i for name, i in meant.items()}.get(folded(value)))
+
+
+def require_values(p: Params, values: Mapping[str, str]) -> None:
+    """CohortError where no patient has any of a class's values, though the label rule reads others.
+
+    values: {patient: what the label rule reads}. Names the values that are there and the nearest.
+    """
+    there = Counter(value for value in values.values() if not is_missing(value))
+    meant = classes(p)
+    others = [value for value in there if class_of(value, meant) is None]
+    faults = []
+    for name, wanted in zip(p.class_names, p.class_values, strict=bool(p.class_values)):
+        if not others or any(class_of(value, dict.fromkeys(wanted, 0)) == 0 for value in there):
+            continue
+        by_folded = {folded(value): value for value in others}
+        near = [difflib.get_close_matches(folded(value), by_folded, n=1, cutoff=0.4) for value in wanted]
+        hint = ", ".join(dict.fromkeys(f"'{by_folded[n]}'" for names in near for n in names))
+        faults.append(
+            f"class_values: no patient has {' or '.join(map(repr, wanted))}, which should mean {name}; label_rule "
+            f"'{p.label_rule}' reads {', '.join(f'{value!r} ({n})' for value, n in there.most_common(10))}: "
+            f"{f'write {hint}, if that is meant' if hint else 'write one of these'}"
+        )
+    fail(faults)
 
 
 def described(p: Params) -> str:
@@ -79,8 +112,9 @@ def described(p: Params) -> str:
     column, them = (f"column {names}", "it") if len(fields) == 1 else (f"columns {names}", "them")
     tables = ", ".join(p.clinical) or "the clinical tables"
     both = f"A patient whom both claim {CONTESTED[p.contested]}. " if p.label_rule == "pam50_or_ihc" else ""
+    diagnosis = ", and of the primary diagnosis" if DIAGNOSIS_FIELDS & set(fields) else ""
     return (
-        f"{words}{means} ({column} of {tables}, or what other tables call {them}; rows of primary tumours only). {both}"
+        f"{words}{means} ({column} of {tables}, or what other tables call {them}; rows of primary tumours only{diagnosis}). {both}"
         "Who is in neither class, or has contradictory rows, is left out and counted."
     )
 
@@ -104,7 +138,7 @@ def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") ->
                 before = values.get(field, "")
                 if is_missing(before):
                     values[field] = value or before
-                elif not is_missing(value) and value != before:
+                elif not is_missing(value) and folded(value) != folded(before):
                     both = f"{field} is '{value}' here and '{before}' in another table"
                     faults.append(f"{path}: patient {patient}: {both}; correct one, or name one table in `clinical`")
     for field in fields:
@@ -116,7 +150,7 @@ def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") ->
 
 def is_missing(value: str) -> bool:
     """Whether a cell says that nothing is known of the patient's tumour."""
-    return value.lower() in MISSING or value.startswith(OTHER_SAMPLE)
+    return folded(value) in MISSING or value.startswith(OTHER_SAMPLE) or value == diagnoses.NO_PRIMARY
 
 
 def _lacking(where: str | Path, rule: str, wanted: list[str]) -> CohortError:
@@ -142,21 +176,55 @@ def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
     columns = {field: column for field, column in columns.items() if column is not None}
     if not columns:
         raise _lacking(path, rule, [name for field in fields for name in COLUMNS[field]])
-    sample = _column(path, table, SAMPLE_COLUMNS)
-    codes = pd.Series("", index=table.index) if sample is None else sample.str.extract(SAMPLE.pattern)[1].fillna("")
+    codes = _sample_codes(path, table, patient)
+    patient = barcodes.identifiers(patient, path)
     rows = pd.DataFrame(columns)
-    primary = codes.isin(["", PRIMARY])
+    primary = codes.isin(["", barcodes.PRIMARY])
+    of_others = ~_of_primary(path, table, patient)
+    for field in DIAGNOSIS_FIELDS & set(columns):
+        rows.loc[of_others, field] = diagnoses.NO_PRIMARY
     merged = rows[primary].groupby(patient[primary]).agg(_merge)
     other_codes = codes[~primary & ~patient.isin(merged.index)].groupby(patient).min()
     without_primary = pd.DataFrame(dict.fromkeys(columns, OTHER_SAMPLE + other_codes), index=other_codes.index)
     return pd.concat([merged, without_primary])
 
 
+def _sample_codes(path: Path, table: pd.DataFrame, patient: pd.Series) -> pd.Series:
+    """The code of each row's sample, '' where none is stated; CohortError for a sample of another patient."""
+    sample = _column(path, table, SAMPLE_COLUMNS)
+    codes, faults = [], []
+    for line, name in (patient if sample is None else sample).items():
+        try:
+            barcode = barcodes.parse(name, f"{path}, line {line}, sample")
+            of = barcodes.parse(patient[line], f"{path}, line {line}, {patient.name}")
+        except CohortError as error:
+            faults.append(str(error))
+            continue
+        codes.append(barcode.code if barcode else "")
+        if barcode and of and barcode.patient != of.patient:
+            faults.append(f"{path}, line {line}: the sample {name} is not of the patient {of.patient}; correct the line")
+    fail(faults)
+    return pd.Series(codes, index=table.index, dtype=object)
+
+
+def _of_primary(path: Path, table: pd.DataFrame, patient: pd.Series) -> pd.Series:
+    """Whether each row is of the diagnosis that decides its patient's label."""
+    stated = [
+        _column(path, table, [name, f"diagnoses.{name}"]) for name in (diagnoses.PRIMARY_FLAG, diagnoses.CLASSIFICATION)
+    ]
+    flags, kinds = (pd.Series("", index=table.index) if column is None else column for column in stated)
+    deciding = pd.Series(False, index=table.index)
+    for lines in patient.groupby(patient).groups.values():
+        deciding[lines] = diagnoses.of_primary(zip(flags[lines], kinds[lines], strict=True))
+    return deciding
+
+
 def _columns(path: Path, table: pd.DataFrame, names: list[str]) -> list[pd.Series]:
-    """The columns of some names that a table has, in the order of the names."""
+    """The columns of some names that a table has, whatever their case, in the order of the names."""
     there = []
+    plain = table.columns.str.casefold()
     for name in names:
-        matches = [table.iloc[:, i] for i in (table.columns == name).nonzero()[0]]
+        matches = [table.iloc[:, i] for i in (plain == name.casefold()).nonzero()[0]]
         if name == "submitter_id" and len(matches) > 1:
             matches = [c for c in matches if not c.map(is_missing).all() and not c.map(NOT_A_CASE.search).any()]
         if len(matches) > 1:
@@ -173,8 +241,11 @@ def _column(path: Path, table: pd.DataFrame, names: list[str]) -> pd.Series | No
 
 def _merge(values: pd.Series) -> str:
     """One value per patient: exports repeat a patient per treatment or sample; contradictions stay visible."""
-    known = sorted({value for value in values if not is_missing(value)})
-    return " / ".join(known) if known else max(values) or "empty"
+    known = distinct(value for value in values if not is_missing(value))
+    if known:
+        return " / ".join(known)
+    unknown = set(values) - {diagnoses.NO_PRIMARY}  # the primary's own, where there is one
+    return max(unknown or {diagnoses.NO_PRIMARY}) or "empty"
 
 
 def _value(rule: str, values: dict[str, str], contested: str) -> str:
