@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,7 @@ import pandas as pd
 from mmmil.params import Params
 from mmmil.sources.findings import Finding
 from mmmil.sources.manifests import read_manifest, unfinished
-from mmmil.sources.tables import fail, is_file
+from mmmil.sources.tables import absolute, fail, is_file
 
 
 def place(p: Params, folder: str, row: pd.Series) -> Path:
@@ -18,7 +17,7 @@ def place(p: Params, folder: str, row: pd.Series) -> Path:
 
     A link keeps its own name, by which manifests and tables of slides know it.
     """
-    flat = Path(os.path.abspath(p.data / folder / row["File Name"]))
+    flat = absolute(p.data / folder / row["File Name"])
     nested = flat.parent / row["File ID"] / row["File Name"]
     return nested if not is_file(flat) and (is_file(nested) or unfinished(nested)) else flat
 
@@ -32,7 +31,7 @@ def stated_sizes(p: Params) -> dict[str, int]:
         for name, size in zip(table["filename"], table["size"], strict=True):
             if sizes.setdefault(name, int(size)) != size:
                 faults.append(
-                    f"{path}: {name} has {size:,} bytes, by another manifest {sizes[name]:,}; name the newer manifest alone"
+                    f"{path}: {name} has {size:,} bytes, by another manifest {sizes[name]:,}; name the newer one alone"
                 )
     fail(faults)
     return sizes
@@ -71,7 +70,7 @@ def _fault(path: Path, stated: int | None) -> str:
         if part:
             return f"is only there as {part.name}: download not finished; start it again, it goes on from there"
         if path.is_symlink():
-            return f"is a link to {os.readlink(path)}, which is not there; fetch that file, or mount its disk"
+            return f"is a link to {path.readlink()}, which is not there; fetch that file, or mount its disk"
         return "is not there; download it or correct it"
     size = path.stat().st_size
     if size == 0:

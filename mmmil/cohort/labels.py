@@ -12,6 +12,8 @@ import pandas as pd
 
 from mmmil.params import Params
 from mmmil.sources import barcodes, diagnoses
+from mmmil.sources.barcodes import Barcode
+from mmmil.sources.findings import Finding
 from mmmil.sources.tables import MISSING, CohortError, distinct, fail, folded, read_table, repeated_column
 
 # Of several names the first wins whose column says anything: the GDC's export (old and new), BCR's and the TCGA-CDR's
@@ -95,6 +97,27 @@ def require_values(p: Params, values: Mapping[str, str]) -> None:
     fail(faults)
 
 
+def near_findings(p: Params, values: Mapping[str, str]) -> list[Finding]:
+    """Values of neither class that are spelled nearly as one of class_values, and class values that nobody has.
+
+    values: {patient: what the label rule reads}.
+    """
+    if p.label_rule == "matrix":
+        return []
+    meant = classes(p)
+    there = Counter(value for value in values.values() if not is_missing(value))
+    others = [value for value in there if class_of(value, meant) is None]
+    found = []
+    for value, near in barcodes.nearly_the_same(others, meant):
+        text = f"{there[value]:,} patients have '{value}', which is neither class; class_values has '{near}'"
+        found.append(Finding("class value nearly met", text, f"add '{value}' to class_values if it is the same"))
+    for value in meant:
+        if not any(class_of(other, {value: 0}) == 0 for other in there):
+            text = f"no patient has '{value}'; there are {', '.join(f'{v} ({n})' for v, n in there.most_common(10))}"
+            found.append(Finding("class value that nobody has", text, "correct class_values if it is a slip"))
+    return found
+
+
 def described(p: Params) -> str:
     """The label rule of these parameters in plain sentences: which column, which values, what of conflicts."""
     if p.label_rule == "table":
@@ -114,7 +137,8 @@ def described(p: Params) -> str:
     both = f"A patient whom both claim {CONTESTED[p.contested]}. " if p.label_rule == "pam50_or_ihc" else ""
     diagnosis = ", and of the primary diagnosis" if DIAGNOSIS_FIELDS & set(fields) else ""
     return (
-        f"{words}{means} ({column} of {tables}, or what other tables call {them}; rows of primary tumours only{diagnosis}). {both}"
+        f"{words}{means} ({column} of {tables}, or what other tables call {them}; rows of primary tumours only"
+        f"{diagnosis}). {both}"
         "Who is in neither class, or has contradictory rows, is left out and counted."
     )
 
@@ -166,18 +190,17 @@ def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
     id_columns = _columns(path, table, PATIENT_COLUMNS)
     if not id_columns:
         raise _lacking(path, rule, PATIENT_COLUMNS)
-    patient = id_columns[0]
-    for column in id_columns[1:]:  # Xena's and the GDC's joined tables leave one of them empty here and there
-        patient = patient.where(~patient.map(is_missing), column)
-    if patient.map(is_missing).any():
-        line, names = patient.index[patient.map(is_missing)][0], ", ".join(column.name for column in id_columns)
+    patients = _barcodes(path, table, id_columns)
+    unnamed = patients.map(str) == ""
+    if unnamed.any():
+        line, names = patients.index[unnamed][0], ", ".join(column.name for column in id_columns)
         raise CohortError(f"{path}, line {line}: the patient ({names}) is empty; fill it in or delete the line")
+    patient = patients.map(lambda read: read.patient if isinstance(read, Barcode) else read)
     columns = {field: _column(path, table, COLUMNS[field]) for field in fields}
     columns = {field: column for field, column in columns.items() if column is not None}
     if not columns:
         raise _lacking(path, rule, [name for field in fields for name in COLUMNS[field]])
-    codes = _sample_codes(path, table, patient)
-    patient = barcodes.identifiers(patient, path)
+    codes = _sample_codes(path, table, patients)
     rows = pd.DataFrame(columns)
     primary = codes.isin(["", barcodes.PRIMARY])
     of_others = ~_of_primary(path, table, patient)
@@ -189,22 +212,42 @@ def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
     return pd.concat([merged, without_primary])
 
 
-def _sample_codes(path: Path, table: pd.DataFrame, patient: pd.Series) -> pd.Series:
-    """The code of each row's sample, '' where none is stated; CohortError for a sample of another patient."""
-    sample = _column(path, table, SAMPLE_COLUMNS)
-    codes, faults = [], []
-    for line, name in (patient if sample is None else sample).items():
-        try:
-            barcode = barcodes.parse(name, f"{path}, line {line}, sample")
-            of = barcodes.parse(patient[line], f"{path}, line {line}, {patient.name}")
-        except CohortError as error:
-            faults.append(str(error))
-            continue
-        codes.append(barcode.code if barcode else "")
-        if barcode and of and barcode.patient != of.patient:
-            faults.append(f"{path}, line {line}: the sample {name} is not of the patient {of.patient}; correct the line")
+def _barcodes(path: Path, table: pd.DataFrame, columns: list[pd.Series]) -> pd.Series:
+    """What each row says in the first of some columns that can be read: a barcode, else the name as it stands, or ''.
+
+    Tables with several such columns leave one of them empty here and there, or damaged (R took the end of A1NA for a
+    missing value). Raises CohortError for a row in which none can be read, and where two name different patients.
+    """
+    read, faults = [], []
+    for line in table.index:
+        cells = {column.name: column[line] for column in columns if not is_missing(column[line])}
+        there: list[Barcode] = []
+        unreadable = []
+        for name, cell in cells.items():
+            try:
+                barcode = barcodes.parse(cell, f"{path}, line {line}, {name}")
+                there += [barcode] if barcode else []
+            except CohortError as error:
+                unreadable.append(str(error))
+        if len({barcode.patient for barcode in there}) > 1:
+            faults.append(f"{path}, line {line}: names {' and '.join(map(str, there))}; correct or delete the line")
+        faults += unreadable[:1] if not there else []
+        read.append(there[0] if there else next(iter(cells.values()), ""))
     fail(faults)
-    return pd.Series(codes, index=table.index, dtype=object)
+    return pd.Series(read, index=table.index, dtype=object)
+
+
+def _sample_codes(path: Path, table: pd.DataFrame, patients: pd.Series) -> pd.Series:
+    """The code of each row's sample, '' where none is stated; CohortError for a sample of another patient."""
+    columns = _columns(path, table, SAMPLE_COLUMNS)
+    samples = _barcodes(path, table, columns) if columns else patients
+    faults = [
+        f"{path}, line {line}: the sample {sample} is not of the patient {patient.patient}; correct the line"
+        for line, patient, sample in zip(table.index, patients, samples, strict=True)
+        if isinstance(patient, Barcode) and isinstance(sample, Barcode) and patient.patient != sample.patient
+    ]
+    fail(faults)
+    return samples.map(lambda sample: sample.code if isinstance(sample, Barcode) else "")
 
 
 def _of_primary(path: Path, table: pd.DataFrame, patient: pd.Series) -> pd.Series:

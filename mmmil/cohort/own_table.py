@@ -11,7 +11,7 @@ import pandas as pd
 from mmmil.cohort import labels as label_rules
 from mmmil.params import Params
 from mmmil.sources import barcodes
-from mmmil.sources.tables import CohortError, fail, folded, read_table
+from mmmil.sources.tables import CohortError, absolute, fail, folded, read_table
 
 COLUMNS = ["patient_id", "label", "site", "slide_id", "slide_path", "expression_path"]
 ONCE = {
@@ -53,8 +53,9 @@ def read(p: Params) -> pd.DataFrame:
     patients["label"] = [label_rules.class_of(label, names) for label in table["label"]] if "label" in table else -1
     used = {"slide_path": p.has_slides, "expression_path": p.has_genes and not p.expression_matrix}
     for name, needed in used.items():
-        # A link keeps its name: mpp_table, manifests and the name's section go by it.
-        patients[name] = [os.path.abspath(p.data / value) if value and needed else "" for value in patients[name]]
+        patients[name] = [str(absolute(p.data / value)) if value and needed else "" for value in patients[name]]
+    first: dict[tuple[str, ...], str] = {}  # a site in two spellings would lie in two folds
+    patients["site"] = [first.setdefault(barcodes.near_key(site), site) for site in patients["site"]]
     stems = [Path(value).stem for value in patients["slide_path"]]
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
     for name, fault in ONCE.items():
@@ -70,8 +71,8 @@ def read(p: Params) -> pd.DataFrame:
         if name in (".", "..") or "/" in name or "\\" in name
     ]
     faults += [
-        f"{path}: patient_id '{one}' and '{other}' differ in their spelling only; if they are one patient keep one row, "
-        "else give them names that differ"
+        f"{path}: patient_id '{one}' and '{other}' differ in their spelling only; if they are one patient keep one "
+        "row, else give them names that differ"
         for one, other in barcodes.spelled_twice(name for name in patients["patient_id"] if not barcodes.site_of(name))
     ]
     fail(faults)
@@ -79,15 +80,13 @@ def read(p: Params) -> pd.DataFrame:
 
 
 def _patients(path: Path, names: pd.Series) -> pd.Series:
-    """The patients of the table's barcodes; CohortError for a sample that is no primary tumour, whose file may be the
-    patient's tumour or not.
-    """
+    """The patients of the table's barcodes; CohortError for a sample that is no primary tumour."""
     patients = barcodes.identifiers(names, path)
     read = {line: barcodes.parse(name) for line, name in names.items()}
     fail(
         [
-            f"{path}, line {line}, patient {barcode.patient}: patient_id '{names[line]}' is sample type {barcode.code}, not "
-            f"a primary tumour; delete the row, or write {barcode.patient} if its files are the right ones"
+            f"{path}, line {line}, patient {barcode.patient}: patient_id '{names[line]}' is sample type {barcode.code}, "
+            f"not a primary tumour; delete the row, or write {barcode.patient} if its files are the right ones"
             for line, barcode in read.items()
             if barcode and barcode.code not in ("", barcodes.PRIMARY)
         ]
@@ -103,7 +102,9 @@ def _require_columns(p: Params, path: Path, table: pd.DataFrame) -> None:
         needed["label"] = "add it"
         if not p.expression_matrix:
             needed["expression_path"] = "add it, or set inputs: slides" if p.has_slides else "add it"
-    faults = [f"{path}: the column '{name}' is missing; {remedy}" for name, remedy in needed.items() if name not in table]
+    faults = [
+        f"{path}: the column '{name}' is missing; {remedy}" for name, remedy in needed.items() if name not in table
+    ]
     for name in sorted(set(table.columns) - set(COLUMNS)):
         near = difflib.get_close_matches(folded(name).replace(" ", "_"), COLUMNS, n=1, cutoff=0.8)
         if near and near[0] not in table:

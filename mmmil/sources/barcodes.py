@@ -42,7 +42,9 @@ STEM = f"TCGA(?P<mark>{BETWEEN})(?P<site>{SITE}){BETWEEN}(?P<participant>{PARTIC
 PORTION = f"{BETWEEN}(?P<portion>[0-9]{{2}})(?P<analyte>[A-Z]?)"
 PLATE = f"{BETWEEN}(?P<plate>[A-Z0-9]{{4}})(?:{BETWEEN}(?P<center>[0-9]{{2}}))?"
 SAMPLE = f"(?P<sample_mark>{BETWEEN})(?P<code>[0-9]{{2}})(?P<vial>[A-Z]?)(?:{PORTION}(?:{PLATE})?)?"
-REPEATED = "(?:[._](?:[1-9][0-9]{0,2}|[XY]))*"  # pandas' and R's numbers of a name that was there before; .x, .y of a merge
+REPEATED = (
+    "(?:[._](?:[1-9][0-9]{0,2}|[XY]))*"  # pandas' and R's numbers of a name that was there before; .x, .y of a merge
+)
 BARCODE = re.compile(f"{STEM}(?:{SAMPLE})?{REPEATED}", re.IGNORECASE | re.ASCII)
 SECTION = re.compile(
     f"{STEM}{BETWEEN}(?P<code>[0-9]{{2}})(?P<vial>[A-Z]?){BETWEEN}[0-9]{{2}}{BETWEEN}(?P<kind>[A-Z]{{2}})"
@@ -97,8 +99,8 @@ def parse(text: str, where: str = "") -> Barcode | None:
             return Barcode(patient, code, *(part[name] for name in ("vial", "portion", "analyte", "plate", "center")))
     if match or _meant_as_barcode(plain):
         raise CohortError(
-            f"{where + ': ' if where else ''}'{text}' is nearly a TCGA barcode but cannot be read as one; correct it to "
-            "the form TCGA-44-1000 (patient), TCGA-44-1000-01A (sample) or TCGA-44-1000-01A-11R-1858-07 (aliquot)"
+            f"{where + ': ' if where else ''}'{text}' is nearly a TCGA barcode but cannot be read as one; correct it "
+            "to the form TCGA-44-1000 (patient), TCGA-44-1000-01A (sample) or TCGA-44-1000-01A-11R-1858-07 (aliquot)"
         )
     return None
 
@@ -148,7 +150,7 @@ def site_of(patient_id: str) -> str:
 
 
 def slide_section(name: str) -> tuple[Barcode, str, str] | None:
-    """Sample, kind of section (DX, TS, BS, MS) and its number, by a slide's file name; None if it is no slide barcode."""
+    """Sample, kind of section (DX, TS, BS, MS) and its number, by a slide's file name; None for another name."""
     match = SECTION.match(name.translate(PLAIN).strip())
     if not match:
         return None
@@ -266,7 +268,17 @@ def aliquot_findings(chosen: Mapping[str, Aliquot], excluded: Iterable[tuple[str
 ANNOTATION = {
     *("chr", "chrom", "chromosome", "seqname", "start", "end", "strand", "length", "genelength", "width", "gccontent"),
     *("gene", "geneid", "genename", "genesymbol", "genetype", "genebiotype", "biotype", "symbol", "hugosymbol", "hgnc"),
-    *("hgncsymbol", "hgncid", "entrez", "entrezid", "entrezgeneid", "entrezgene", "ensembl", "ensemblid", "ensemblgene"),
+    *(
+        "hgncsymbol",
+        "hgncid",
+        "entrez",
+        "entrezid",
+        "entrezgeneid",
+        "entrezgene",
+        "ensembl",
+        "ensemblid",
+        "ensemblgene",
+    ),
     *("ensemblgeneid", "refseq", "transcriptid", "description", "genedescription", "cytoband", "band", "locus"),
     *("attributes", "feature", "featuretype", "source", "position", "startposition", "endposition", "alias", "note"),
     *("chromosomename", "probe", "probeid", "id", "name", "sample", "total", "sum", "mean", "median", "rowsum"),
@@ -479,7 +491,7 @@ def choose_slides(sheet: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, st
 
 
 def choose_expression(sheet: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """One counts file of `kind` ('star' or 'htseq') per patient by `one_aliquot_each`, (patient, reason) of the others."""
+    """One counts file of `kind` ('star' or 'htseq') per patient by `one_aliquot_each`, (patient, reason) of the rest."""
     sheet = sheet[sheet["Data Type"] == EXPRESSION]
     excluded, aliquots, line_of = [], [], {}
     for line, row in sheet.iterrows():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -123,6 +124,11 @@ def _require_header(path: Path, line: int, header: list[str], sep: str, repeated
 def repeated_column(path: Path, name: str, line: int = 1) -> CohortError:
     """The error for a column of which a table has two, so that it cannot be said which one is meant."""
     return CohortError(f"{path}, line {line}: the column '{name}' stands there twice; rename or delete one of them")
+
+
+def absolute(path: Path) -> Path:
+    """A path from the root, without '..'; a link keeps its own name, by which tables and manifests know the file."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow the link
 
 
 def is_file(path: Path) -> bool:
