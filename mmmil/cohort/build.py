@@ -68,9 +68,12 @@ def build(p: Params) -> Cohort:
     patients = _complete(patients, p, source, tally)
     excluded, steps = tally.tables()
     if patients.empty:
-        reasons = "\n".join(f"  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items())
+        reasons = [f"  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items()]
+        reasons += [f"  {note.text}" for note in notes if note.check == label_rules.NOBODY_HAS]
         raise CohortError(
-            f"task '{p.task}': no patient is left from {source}; left out:\n{reasons or '  nothing: no rows'}\n"
+            f"task '{p.task}': no patient is left from {source}; left out:\n"
+            + ("\n".join(reasons) or "  nothing: no rows")
+            + "\n"
             "name sheets of diagnostic slides and primary tumours, or correct label_rule and class_values"
         )
     cohort_files.require(patients, p, source)
@@ -148,8 +151,7 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     either = sorted(slides.keys() | files.keys())
     values = _label_values(p, either, files, projects, notes)
     classes = label_rules.classes(p)
-    label_rules.require_values(p, values)
-    notes += label_rules.near_findings(p, values)
+    notes += label_rules.value_findings(p, values)
     labels = {i: label for i in either if (label := label_rules.class_of(values[i], classes)) is not None}
     ids = list(labels)
     unlabelled = [(i, f"label: {p.label_rule} is '{values[i]}'") for i in either if i not in labels]
@@ -215,7 +217,7 @@ def _label_values(
         names = {str(absolute(p.path(name))): name for name in p.expression_matrix}
         return {i: names.get(str(files.get(i, "")), "no matrix") for i in ids}
     if p.label_rule == "project" and projects:
-        return {i: projects.get(i, "not in the sample sheets") for i in ids}
+        return {i: projects.get(i, f"{label_rules.NOT_IN}sample sheets") for i in ids}
     if not p.clinical:
         raise CohortError(f"label_rule '{p.label_rule}' reads a clinical table; name it in `clinical`")
     tables = ", ".join(p.clinical)
@@ -231,7 +233,7 @@ def _label_values(
         text = f"{len(unmatched):,} of {len(values):,} patients have no file in the cohort, as {unmatched[0]}"
         remedy = "nothing to do if the table is of a whole project; else look at how its patients are written"
         notes.append(Finding("clinical rows without a patient", text, remedy, tables))
-    return {i: values.get(i, "not in the clinical tables") for i in ids}
+    return {i: values.get(i, f"{label_rules.NOT_IN}clinical tables") for i in ids}
 
 
 # -- checks ------------------------------------------------------------------------------------------------------

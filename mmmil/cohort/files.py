@@ -69,7 +69,7 @@ def _fault(path: Path, stated: int | None) -> str:
         part = unfinished(path)
         if part:
             return f"is only there as {part.name}: download not finished; start it again, it goes on from there"
-        if path.is_symlink():
+        if _is_link(path):
             return f"is a link to {path.readlink()}, which is not there; fetch that file, or mount its disk"
         return "is not there; download it or correct it"
     size = path.stat().st_size
@@ -80,6 +80,13 @@ def _fault(path: Path, stated: int | None) -> str:
     if stated is not None and size > stated:
         return f"is too large: {size:,} bytes where the manifest states {stated:,}; download it again"
     return ""
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def manifest_findings(patients: pd.DataFrame, p: Params) -> list[Finding]:

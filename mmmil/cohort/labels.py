@@ -24,6 +24,8 @@ PATIENT_COLUMNS = [
 # A table with a row per sample names it here: normal tissue and metastases must not decide a patient's label.
 SAMPLE_COLUMNS = ["sampleID", "sample_submitter_id", "samples.submitter_id", "bcr_sample_barcode", "sample"]
 OTHER_SAMPLE = "only sample type "
+NOBODY_HAS = "class value that nobody has"
+NOT_IN = "not in the "  # the clinical tables, or the sample sheets
 DIAGNOSIS_FIELDS = {"grade"}  # said of each diagnosis of a case, not of the case
 COLUMNS = {
     "grade": ["tumor_grade", "diagnoses.tumor_grade", "neoplasm_histologic_grade", "histological_grade", "Grade"],
@@ -74,47 +76,33 @@ def class_of(value: str, meant: Mapping[str, int]) -> int | None:
     return meant.get(value, {folded(name): i for name, i in meant.items()}.get(folded(value)))
 
 
-def require_values(p: Params, values: Mapping[str, str]) -> None:
-    """CohortError where no patient has any of a class's values, though the label rule reads others.
+def value_findings(p: Params, values: Mapping[str, str]) -> list[Finding]:
+    """Class values that nobody has, and values of neither class that are spelled nearly as one of class_values.
 
-    values: {patient: what the label rule reads}. Names the values that are there and the nearest.
-    """
-    there = Counter(value for value in values.values() if not is_missing(value))
-    meant = classes(p)
-    others = [value for value in there if class_of(value, meant) is None]
-    faults = []
-    for name, wanted in zip(p.class_names, p.class_values, strict=bool(p.class_values)):
-        if not others or any(class_of(value, dict.fromkeys(wanted, 0)) == 0 for value in there):
-            continue
-        by_folded = {folded(value): value for value in others}
-        near = [difflib.get_close_matches(folded(value), by_folded, n=1, cutoff=0.4) for value in wanted]
-        hint = ", ".join(dict.fromkeys(f"'{by_folded[n]}'" for names in near for n in names))
-        faults.append(
-            f"class_values: no patient has {' or '.join(map(repr, wanted))}, which should mean {name}; label_rule "
-            f"'{p.label_rule}' reads {', '.join(f'{value!r} ({n})' for value, n in there.most_common(10))}: "
-            f"{f'write {hint}, if that is meant' if hint else 'write one of these'}"
-        )
-    fail(faults)
-
-
-def near_findings(p: Params, values: Mapping[str, str]) -> list[Finding]:
-    """Values of neither class that are spelled nearly as one of class_values, and class values that nobody has.
-
-    values: {patient: what the label rule reads}.
+    values: {patient: what the label rule reads}. Raises CohortError where nobody has any value of the one class.
     """
     if p.label_rule == "matrix":
         return []
     meant = classes(p)
     there = Counter(value for value in values.values() if not is_missing(value))
     others = [value for value in there if class_of(value, meant) is None]
-    found = []
-    for value, near in barcodes.nearly_the_same(others, meant):
-        text = f"{there[value]:,} patients have '{value}', which is neither class; class_values has '{near}'"
-        found.append(Finding("class value nearly met", text, f"add '{value}' to class_values if it is the same"))
+    listed = ", ".join(f"'{value}' ({n})" for value, n in there.most_common(10)) or "nothing"
+    found: list[Finding] = []
+    nobody: dict[str, Finding] = {}
     for value in meant:
         if not any(class_of(other, {value: 0}) == 0 for other in there):
-            text = f"no patient has '{value}'; there are {', '.join(f'{v} ({n})' for v, n in there.most_common(10))}"
-            found.append(Finding("class value that nobody has", text, "correct class_values if it is a slip"))
+            near = difflib.get_close_matches(folded(value), [folded(other) for other in others], n=1, cutoff=0.4)
+            hint = "".join(f", the nearest is '{other}'" for other in others if folded(other) in near)
+            text = f"no patient has '{value}'; label_rule '{p.label_rule}' reads {listed}{hint}"
+            nobody[value] = Finding(NOBODY_HAS, text, "correct class_values if it is a slip")
+    empty = [i for i, wanted in enumerate(p.class_values) if all(value in nobody for value in wanted)]
+    if len(empty) == 1 and others:  # of both, nobody is left, and that is told with all the reasons
+        name, wanted = p.class_names[empty[0]], p.class_values[empty[0]]
+        fail([f"class_values, {name}: {nobody[value].text}; {nobody[value].remedy}" for value in wanted])
+    found += nobody.values()
+    for value, spelling in barcodes.nearly_the_same(others, meant):
+        text = f"{there[value]:,} patients have '{value}', which is neither class; class_values has '{spelling}'"
+        found.append(Finding("class value nearly met", text, f"add '{value}' to class_values if it is the same"))
     return found
 
 
@@ -174,7 +162,7 @@ def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") ->
 
 def is_missing(value: str) -> bool:
     """Whether a cell says that nothing is known of the patient's tumour."""
-    return folded(value) in MISSING or value.startswith(OTHER_SAMPLE) or value == diagnoses.NO_PRIMARY
+    return folded(value) in MISSING or value.startswith((OTHER_SAMPLE, NOT_IN)) or value == diagnoses.NO_PRIMARY
 
 
 def _lacking(where: str | Path, rule: str, wanted: list[str]) -> CohortError:

@@ -85,7 +85,7 @@ def _patients(path: Path, names: pd.Series) -> pd.Series:
     read = {line: barcodes.parse(name) for line, name in names.items()}
     fail(
         [
-            f"{path}, line {line}, patient {barcode.patient}: patient_id '{names[line]}' is sample type {barcode.code}, "
+            f"{path}, line {line}, patient {barcode.patient}: '{names[line]}' is sample type {barcode.code}, "
             f"not a primary tumour; delete the row, or write {barcode.patient} if its files are the right ones"
             for line, barcode in read.items()
             if barcode and barcode.code not in ("", barcodes.PRIMARY)

@@ -37,7 +37,7 @@ BETWEEN = "(?: *[-._] *| +)"
 # A participant is four digits, or a letter and three more: a letter among digits is a slip (O for 0, I for 1), and so
 # it is in a site unless there are sites of that name (O1, O2, O8, O9).
 SITE = "(?![0-9][OI]|I[0-9]|O[03-7])[A-Z0-9]{2}"
-PARTICIPANT = "(?:[0-9]{4}|(?![OIL][0-9]{3})[A-Z][A-Z0-9]{3})"
+PARTICIPANT = "(?:[0-9]{4}|(?![OIL][0-9OIL]{3})[A-Z][A-Z0-9]{3})"
 STEM = f"TCGA(?P<mark>{BETWEEN})(?P<site>{SITE}){BETWEEN}(?P<participant>{PARTICIPANT})"
 PORTION = f"{BETWEEN}(?P<portion>[0-9]{{2}})(?P<analyte>[A-Z]?)"
 PLATE = f"{BETWEEN}(?P<plate>[A-Z0-9]{{4}})(?:{BETWEEN}(?P<center>[0-9]{{2}}))?"
@@ -54,7 +54,7 @@ SECTION = re.compile(
 # What is meant as a barcode, read as generously as can be: it starts with TCGA, a whole one stands inside it, or the
 # first of three fields is TCGA with letters exchanged, left out, doubled or taken for others that look like them.
 LIKE_LATIN = str.maketrans("АСТЕОІΑΤΟΙ", "ACTEOIATOI")
-INSIDE = re.compile(r"TCGA[^A-Z0-9]{0,3}[A-Z0-9]{2}[^A-Z0-9]{1,3}[A-Z0-9]{4}(?![A-Z0-9])")
+INSIDE = re.compile(r"TCGA[^A-Z0-9]+[A-Z0-9]{2}[^A-Z0-9]+[A-Z0-9]{4}|(?<![A-Z])TCGA[A-Z0-9]{6}")
 THREE_FIELDS = re.compile(r"[^A-Z0-9]*([A-Z0-9]{3,5})[^A-Z0-9]{1,3}[A-Z0-9]{2}[^A-Z0-9]{1,3}[A-Z0-9]{4}(?![A-Z0-9])")
 SLIPS = {"TCG", "TCA", "TGA", "CGA"}
 
@@ -194,14 +194,13 @@ UNTOLD = "expression: another of the same sample, and no aliquot barcode tells t
 @dataclass(frozen=True)
 class Aliquot:
     """RNA of a patient, in a matrix's column or a file: its name, its barcode as far as it is known, and whether the
-    sample sheet says that it was fixed in formalin (FFPE); kind: the sample's type in words.
+    sample sheet says that it was fixed in formalin (FFPE).
     """
 
     patient: str
     name: str
     barcode: Barcode | None
     ffpe: bool = False
-    kind: str = ""
 
 
 def one_aliquot_each(aliquots: Iterable[Aliquot]) -> tuple[dict[str, Aliquot], list[tuple[str, str]]]:
@@ -216,7 +215,7 @@ def one_aliquot_each(aliquots: Iterable[Aliquot]) -> tuple[dict[str, Aliquot], l
     for aliquot in aliquots:
         code = aliquot.barcode.code if aliquot.barcode else ""
         if code not in ("", PRIMARY):
-            excluded.append((aliquot.patient, f"expression: sample type {aliquot.kind or code}, not a primary tumour"))
+            excluded.append((aliquot.patient, f"expression: sample type {code}, not a primary tumour"))
         else:
             of_patient.setdefault(aliquot.patient, []).append(aliquot)
     chosen = {}
@@ -449,10 +448,14 @@ def used_files(sheet: pd.DataFrame, kinds: list[str]) -> tuple[pd.DataFrame, lis
 
 
 def _unusable(row: pd.Series) -> str:
-    """Why it cannot be said of which one sample a row's file is, or ''."""
+    """Why a row's file is of no one primary tumour, or ''."""
     if "," in row["Case ID"] or "," in row["Sample ID"]:
         return f"of several {'patients' if ',' in row['Case ID'] else 'samples'}"
-    return row["contradiction"] or ("" if row["code"] else "its sample is no TCGA barcode")
+    if not row["code"]:
+        return "its sample is no TCGA barcode"
+    if row["code"] != PRIMARY:
+        return f"sample type {row['Sample Type']}, not a primary tumour"
+    return row["contradiction"]
 
 
 def choose_slides(sheet: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
@@ -466,9 +469,7 @@ def choose_slides(sheet: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, st
     for line, row in sheet.iterrows():
         section = slide_section(row["File Name"])
         reason = _unusable(row)
-        if not reason and row["code"] != PRIMARY:
-            reason = f"sample type {row['Sample Type']}, not a primary tumour"
-        elif not reason and not section:
+        if not reason and not section:
             reason = "its file name is no TCGA slide barcode"
         elif not reason and section and section[1] != "DX":
             reason = f"frozen section ({section[1]}), not a diagnostic slide (DX)"
@@ -483,20 +484,21 @@ def choose_slides(sheet: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, st
         _, lowest = chosen.setdefault(patient, (line, number))
         if chosen[patient][0] == line:
             continue
-        reason = f"slide: another DX{lowest} of the patient is used, the first by name"
+        reason = f"another DX{lowest} of the patient is used"
         if number != lowest:
-            reason = f"slide: diagnostic slide DX{number}, the patient's lowest (DX{lowest}) is used"
-        excluded.append((patient, reason))
+            reason = "diagnostic slide other than DX1"
+            reason += "" if lowest == "1" else ", the patient has no DX1 and the lowest number is used"
+        excluded.append((patient, f"slide: {reason}"))
     return sheet.loc[[line for line, _ in chosen.values()]].set_index("Case ID"), excluded
 
 
 def choose_expression(sheet: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """One counts file of `kind` ('star' or 'htseq') per patient by `one_aliquot_each`, (patient, reason) of the rest."""
+    """One counts file of `kind` ('star' or 'htseq') per patient by `one_aliquot_each`, (patient, reason) of others."""
     sheet = sheet[sheet["Data Type"] == EXPRESSION]
     excluded, aliquots, line_of = [], [], {}
     for line, row in sheet.iterrows():
         reason = _unusable(row)
-        if not reason and row["code"] == PRIMARY and not COUNTS_FILE[kind].search(row["File Name"]):
+        if not reason and not COUNTS_FILE[kind].search(row["File Name"]):
             reason = f"not a file of {kind} counts"
         if reason:
             excluded.append((row["Case ID"], f"expression: {reason}"))
@@ -511,4 +513,4 @@ def choose_expression(sheet: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
 def row_aliquot(row: pd.Series, patient: str = "") -> Aliquot:
     """The aliquot that a sheet's row is; `patient`: where `Case ID` is the index."""
     barcode = parse(row["aliquot"] or row["Sample ID"])
-    return Aliquot(patient or row["Case ID"], row["File Name"], barcode, bool(row["ffpe"]), row["Sample Type"])
+    return Aliquot(patient or row["Case ID"], row["File Name"], barcode, bool(row["ffpe"]))
