@@ -110,13 +110,13 @@ def manifest_findings(patients: pd.DataFrame, p: Params) -> list[Finding]:
 
 
 def stray_findings(p: Params, named: set[str]) -> list[Finding]:
-    """Files in slides/ and expression/ that no table names.
+    """Files in slides/ and expression/ that no table names, where the cohort reads files of that kind.
 
     named: file names that the sheets or the table name, used or left out. What tools leave beside a download
     (`annotations.txt`, logs, unfinished files) does not count.
     """
     found = []
-    for folder in ("slides", "expression"):
+    for folder in ["slides"] * p.has_slides + ["expression"] * (p.has_genes and not p.expression_matrix):
         paths = [path for depth in ("*", "*/*") for path in (p.data / folder).glob(depth)]
         strays = sorted(
             str(path.relative_to(p.data))

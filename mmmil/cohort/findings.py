@@ -45,7 +45,7 @@ def _later_slides(cohort: Cohort, p: Params) -> list[Finding]:
 def _named(cohort: Cohort, p: Params) -> set[str]:
     """Names of the files that the cohort uses or that its sample sheets and manifests list."""
     names = {Path(path).name for path in cohort_files.used_names(cohort.patients)}
-    names |= set(cohort_files.stated_sizes(p)) | {Path(name).name for name in p.expression_matrix}
+    names |= set(cohort_files.stated_sizes(p))
     if not p.cohort_table and p.sample_sheets:
         names |= set(barcodes.read_sample_sheets([p.path(name) for name in p.sample_sheets])["File Name"])
     if p.cohort_table:  # those of patients who are left out, too
