@@ -6,7 +6,7 @@ What every stage and notebook starts from. Everything slow behind it is computed
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,4 +169,4 @@ def write(study: Study) -> None:
 def without(cohort: cohorts.Cohort, reasons: pd.Series) -> cohorts.Cohort:
     """The cohort less the patients of too few tiles (index of `reasons`), who are added to its excluded ones."""
     excluded, steps = flow.with_step((cohort.excluded, cohort.flow), "tiles", len(cohort), reasons)
-    return cohorts.Cohort(cohort.patients.drop(reasons.index), excluded, cohort.class_names, steps)
+    return replace(cohort, patients=cohort.patients.drop(reasons.index), excluded=excluded, flow=steps)

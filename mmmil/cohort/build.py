@@ -22,7 +22,8 @@ from mmmil.cohort.split import fold_patients, split, write_splits
 from mmmil.params import Params
 from mmmil.sources import barcodes
 from mmmil.sources import expression as expression_files
-from mmmil.sources.tables import CohortError, fail
+from mmmil.sources.findings import Finding
+from mmmil.sources.tables import CohortError, absolute, distinct, fail
 
 __all__ = ["Cohort", "CohortError", "beside_paper", "build", "fold_patients", "folds_of", "split", "write_splits"]
 
@@ -33,13 +34,15 @@ class Cohort:
     slide_path, expression_path (absolute; '' for a modality the cohort lacks; with expression_matrix the matrix).
 
     excluded: patient_id, reason and step, one row per patient or file that is left out; class_names: of class 0 and
-    1; flow: one row per step with unit (files, columns, patients), entered, excluded, left (see mmmil.cohort.flow).
+    1; flow: one row per step with unit (files, columns, patients), entered, excluded, left (see mmmil.cohort.flow);
+    notes: what building it found worth a look (mmmil.cohort.findings has it all).
     """
 
     patients: pd.DataFrame
     excluded: pd.DataFrame
     class_names: list[str]
     flow: pd.DataFrame = field(default_factory=no_steps)
+    notes: list[Finding] = field(default_factory=list)
 
     @property
     def labels(self) -> pd.Series:
@@ -57,16 +60,20 @@ def build(p: Params) -> Cohort:
     Raises CohortError for contradictions, missing files, classes too small to be split, and an empty cohort.
     """
     tally = Tally()
+    notes: list[Finding] = []
     if p.cohort_table:
-        patients, source = _from_table(p, tally), str(p.path(p.cohort_table))
+        patients, source = _from_table(p, tally, notes), str(p.path(p.cohort_table))
     else:
-        patients, source = _from_gdc(p, tally), "the sample sheets and matrices"
+        patients, source = _from_gdc(p, tally, notes), "the sample sheets and matrices"
     patients = _complete(patients, p, source, tally)
     excluded, steps = tally.tables()
     if patients.empty:
-        reasons = "\n".join(f"  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items())
+        reasons = [f"  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items()]
+        reasons += [f"  {note.text}" for note in notes if note.check == label_rules.NOBODY_HAS]
         raise CohortError(
-            f"task '{p.task}': no patient is left from {source}; left out:\n{reasons or '  nothing: no rows'}\n"
+            f"task '{p.task}': no patient is left from {source}; left out:\n"
+            + ("\n".join(reasons) or "  nothing: no rows")
+            + "\n"
             "name sheets of diagnostic slides and primary tumours, or correct label_rule and class_values"
         )
     cohort_files.require(patients, p, source)
@@ -74,7 +81,7 @@ def build(p: Params) -> Cohort:
     patients.index.name = "patient_id"
     if not (patients["label"] < 0).all():
         _require_classes(patients, p, excluded)
-    return Cohort(patients, excluded, list(p.class_names), steps)
+    return Cohort(patients, excluded, list(p.class_names), steps, notes)
 
 
 def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
@@ -92,10 +99,10 @@ def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
 
 
 # -- from an own table -------------------------------------------------------------------------------------------
-def _from_table(p: Params, tally: Tally) -> pd.DataFrame:
+def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     patients = own_table.read(p)
     if p.has_genes and p.expression_matrix:
-        matrices = _matrix_patients(p, tally, keep=set(patients.index))
+        matrices = _matrix_patients(p, tally, notes, keep=set(patients.index))
         patients["expression_path"] = [matrices.get(patient, "") for patient in patients.index]
     tally.step("table", "patients", len(patients), len(patients), [])  # a row that cannot be used is an error
     return _with_sites(patients)
@@ -110,10 +117,13 @@ def _with_sites(patients: pd.DataFrame) -> pd.DataFrame:
 
 
 # -- from GDC files ----------------------------------------------------------------------------------------------
-def _from_gdc(p: Params, tally: Tally) -> pd.DataFrame:
+def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     from_sheets = p.has_slides or not p.expression_matrix
     if from_sheets and not p.sample_sheets:
-        raise CohortError(f"task '{p.task}': name a cohort_table, or the GDC's sample_sheets")
+        alone = f" (inputs is '{p.inputs}'); for a cohort of the matrices alone set inputs: genes"
+        raise CohortError(
+            f"task '{p.task}': name a cohort_table, or the GDC's sample_sheets{alone if p.expression_matrix else ''}"
+        )
     if p.label_rule == "table":
         rules = ", ".join([*label_rules.RULES, "matrix"])
         raise CohortError(f"task '{p.task}': label_rule 'table' needs a cohort_table; or use one of {rules}")
@@ -122,7 +132,7 @@ def _from_gdc(p: Params, tally: Tally) -> pd.DataFrame:
     projects: dict[str, str] = {}
     if from_sheets:
         rows = barcodes.read_sample_sheets([p.path(name) for name in p.sample_sheets])
-        projects = dict(zip(rows["Case ID"], rows["Project ID"], strict=True))
+        projects = rows.groupby("Case ID")["Project ID"].agg(lambda names: " / ".join(distinct(names))).to_dict()
         expected = [barcodes.SLIDE] * p.has_slides + [barcodes.EXPRESSION] * (p.has_genes and not p.expression_matrix)
         sheet, left_out = barcodes.used_files(rows, expected)
         tally.step("file", "files", len(rows), len(sheet), left_out)
@@ -132,18 +142,22 @@ def _from_gdc(p: Params, tally: Tally) -> pd.DataFrame:
             slides = {patient: cohort_files.place(p, "slides", row) for patient, row in chosen.iterrows()}
         if barcodes.EXPRESSION in expected:
             chosen, left_out = barcodes.choose_expression(sheet, p.expression_kind)
+            aliquots = {patient: barcodes.row_aliquot(row, patient) for patient, row in chosen.iterrows()}
+            notes += barcodes.aliquot_findings(aliquots, left_out, ", ".join(p.sample_sheets))
             tally.step("expression", "files", (sheet["Data Type"] == barcodes.EXPRESSION).sum(), len(chosen), left_out)
             files = {patient: cohort_files.place(p, "expression", row) for patient, row in chosen.iterrows()}
     if p.has_genes and p.expression_matrix:
-        files = _matrix_patients(p, tally)
+        files = _matrix_patients(p, tally, notes)
     either = sorted(slides.keys() | files.keys())
-    values = _label_values(p, either, files, projects)
+    values = _label_values(p, either, files, projects, notes)
     classes = label_rules.classes(p)
-    ids = [i for i in either if values[i] in classes]
-    unlabelled = [(i, f"label: {p.label_rule} is '{values[i]}'") for i in either if values[i] not in classes]
+    notes += label_rules.value_findings(p, values)
+    labels = {i: label for i in either if (label := label_rules.class_of(values[i], classes)) is not None}
+    ids = list(labels)
+    unlabelled = [(i, f"label: {p.label_rule} is '{values[i]}'") for i in either if i not in labels]
     tally.step("label", "patients", len(either), len(ids), unlabelled)
     patients = pd.DataFrame(index=pd.Index(ids, name="patient_id", dtype=object))
-    patients["label"] = [classes[values[i]] for i in ids]
+    patients["label"] = list(labels.values())
     patients["site"] = ""
     patients["slide_path"] = [str(slides.get(i, "")) for i in ids]
     patients["slide_id"] = [Path(value).stem if value else "" for value in patients["slide_path"]]
@@ -151,42 +165,75 @@ def _from_gdc(p: Params, tally: Tally) -> pd.DataFrame:
     return _with_sites(patients)
 
 
-def _matrix_patients(p: Params, tally: Tally, keep: set[str] | None = None) -> dict[str, str]:
-    """{patient: matrix that holds the patient's column}; `keep`: only columns of these patients count."""
+def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[str] | None = None) -> dict[str, str]:
+    """{patient: matrix that holds the patient's column}; `keep`: the patients of an own table, the others are left out.
+
+    Raises CohortError for a patient in two matrices, and where a column differs from a patient of the table, or of
+    another matrix, in its spelling only.
+    """
     matrix_of: dict[str, str] = {}
     faults, left_out, entered = [], [], 0
     for name in p.expression_matrix:
-        path = p.path(name).resolve()
-        names = expression_files.matrix_columns(path)
-        names = [name for name in names if keep is None or barcodes.patient_of(name) in keep]
-        entered += len(names)
-        columns, more = barcodes.primary_columns(names)
+        path = str(absolute(p.path(name)))
+        aliquots = barcodes.column_aliquots(expression_files.matrix_columns(Path(path)), path)
+        entered += len(aliquots)
+        if keep is not None:
+            there = {aliquot.patient for aliquot in aliquots}
+            faults += [
+                f"{p.path(p.cohort_table)}, patient {patient}: is '{column}' in {path}; write both alike"
+                for patient, column in barcodes.nearly_the_same(keep, there)
+                if column not in keep
+            ]
+            strangers = [aliquot for aliquot in aliquots if aliquot.patient not in keep]
+            left_out += [(aliquot.patient, "expression: the patient is not in the own table") for aliquot in strangers]
+            aliquots = [aliquot for aliquot in aliquots if aliquot.patient in keep]
+        chosen, more = barcodes.one_aliquot_each(aliquots)
+        notes += barcodes.aliquot_findings(chosen, more, name)
         left_out += more
-        for patient in columns:
+        faults += [
+            f"{path}, patient {patient}: is '{other}' in {matrix_of[other]}; write both alike, or delete one"
+            for patient, other in barcodes.nearly_the_same(chosen, matrix_of)
+        ]
+        for patient in chosen:
             if patient in matrix_of:
                 faults.append(f"{path}, patient {patient}: is in {matrix_of[patient]}, too; delete one of the columns")
-            matrix_of[patient] = str(path)
+            matrix_of[patient] = path
     fail(faults)
     tally.step("expression", "columns", entered, len(matrix_of), left_out)
     return matrix_of
 
 
 def _label_values(
-    p: Params, ids: list[str], files: Mapping[str, Path | str], projects: dict[str, str]
+    p: Params, ids: list[str], files: Mapping[str, Path | str], projects: dict[str, str], notes: list[Finding]
 ) -> dict[str, str]:
     """{patient: what the label rule reads}."""
     if p.label_rule == "matrix":
         named_files = sorted(value for values in p.class_values for value in values)
         if named_files != sorted(p.expression_matrix) or not p.has_genes:
-            raise CohortError("label_rule 'matrix': class_values must name every file of expression_matrix, once")
-        names = {str(p.path(name).resolve()): name for name in p.expression_matrix}
+            alone = "" if p.has_genes else f" and inputs is '{p.inputs}'; set inputs: genes"
+            raise CohortError(
+                f"label_rule 'matrix': class_values must name every file of expression_matrix, once{alone}"
+            )
+        names = {str(absolute(p.path(name))): name for name in p.expression_matrix}
         return {i: names.get(str(files.get(i, "")), "no matrix") for i in ids}
     if p.label_rule == "project" and projects:
-        return {i: projects.get(i, "not in the sample sheets") for i in ids}
+        return {i: projects.get(i, f"{label_rules.NOT_IN}sample sheets") for i in ids}
     if not p.clinical:
         raise CohortError(f"label_rule '{p.label_rule}' reads a clinical table; name it in `clinical`")
+    tables = ", ".join(p.clinical)
     values = label_rules.clinical_values(p.label_rule, [p.path(name) for name in p.clinical], p.contested)
-    return {i: values.get(i, "not in the clinical tables") for i in ids}
+    fail(
+        [
+            f"{tables}, patient {other}: is '{i}' in the matrices or sample sheets; write both alike"
+            for i, other in barcodes.nearly_the_same(ids, values)
+        ]
+    )
+    unmatched = sorted(values.keys() - set(ids))
+    if unmatched:
+        text = f"{len(unmatched):,} of {len(values):,} patients have no file in the cohort, as {unmatched[0]}"
+        remedy = "nothing to do if the table is of a whole project; else look at how its patients are written"
+        notes.append(Finding("clinical rows without a patient", text, remedy, tables))
+    return {i: values.get(i, f"{label_rules.NOT_IN}clinical tables") for i in ids}
 
 
 # -- checks ------------------------------------------------------------------------------------------------------
@@ -195,8 +242,18 @@ def _complete(patients: pd.DataFrame, p: Params, source: str, tally: Tally) -> p
     needed = [("slide_path", "slide")] * p.has_slides + [("expression_path", "expression")] * p.has_genes
     lacking = [(i, field, modality) for field, modality in needed for i in patients.index[patients[field] == ""]]
     if p.incomplete == "error":
+        other = {"slide_path": "genes", "expression_path": "slides"}
+        none = {field: len(needed) > 1 and (patients[field] == "").all() for field, _ in needed}
+        whole = {
+            field: f", or set inputs: {other[field]}, since no patient has one" if none[field] else "" for field in none
+        }
         remedy = "add it, or set incomplete: exclude"
-        fail([f"{source}, patient {i}: {field}: has no {modality}; {remedy}" for i, field, modality in lacking])
+        fail(
+            [
+                f"{source}, patient {i}: {field}: has no {modality}; {remedy}{whole[field]}"
+                for i, field, modality in lacking
+            ]
+        )
     reasons: dict[str, str] = {}
     for i, _, modality in lacking:
         reasons[i] = f"{reasons[i]}, no {modality}" if i in reasons else f"incomplete: no {modality}"

@@ -7,39 +7,60 @@ from pathlib import Path
 import pandas as pd
 
 from mmmil.params import Params
-from mmmil.sources.manifests import unfinished
-from mmmil.sources.tables import fail, is_file
+from mmmil.sources.findings import Finding
+from mmmil.sources.manifests import read_manifest, unfinished
+from mmmil.sources.tables import absolute, fail, is_file
 
 
 def place(p: Params, folder: str, row: pd.Series) -> Path:
-    """Where a file of the sheet lies: <folder>/<File Name>, or <folder>/<File ID>/<File Name> as gdc-client puts it."""
-    flat = (p.data / folder / row["File Name"]).resolve()
+    """Where a file of the sheet lies: <folder>/<File Name>, or <folder>/<File ID>/<File Name> as gdc-client puts it.
+
+    A link keeps its own name, by which manifests and tables of slides know it.
+    """
+    flat = absolute(p.data / folder / row["File Name"])
     nested = flat.parent / row["File ID"] / row["File Name"]
     return nested if not is_file(flat) and (is_file(nested) or unfinished(nested)) else flat
 
 
 def stated_sizes(p: Params) -> dict[str, int]:
-    """{file name: bytes} by the `manifests`; names of GDC files are unique."""
-    if not p.manifests:
-        return {}
-    from mmmil.sources.manifests import read_manifest
+    """{file name: bytes} by the `manifests`; CohortError where two of them state different sizes of a file."""
+    sizes: dict[str, int] = {}
+    faults = []
+    for path in map(p.path, p.manifests):
+        table = read_manifest(path)
+        for name, size in zip(table["filename"], table["size"], strict=True):
+            if sizes.setdefault(name, int(size)) != size:
+                faults.append(
+                    f"{path}: {name} has {size:,} bytes, by another manifest {sizes[name]:,}; name the newer one alone"
+                )
+    fail(faults)
+    return sizes
 
-    tables = [read_manifest(p.path(name)) for name in p.manifests]
-    return {name: int(size) for table in tables for name, size in zip(table["filename"], table["size"], strict=True)}
+
+def used_names(patients: pd.DataFrame) -> pd.Series:
+    """Paths of a cohort's slides and expression files, the index the patient."""
+    paths = pd.concat([patients["slide_path"], patients["expression_path"]])
+    return paths[paths != ""]
 
 
 def require(patients: pd.DataFrame, p: Params, source: str) -> None:
     """Raise CohortError naming every slide or expression file that is missing, empty or not of the stated size.
 
-    patients: a cohort's table; source: what named the files. A file that no manifest names is taken as it is.
+    patients: a cohort's table; source: what named the files. A file that no manifest names is taken as it is, unless
+    one names it with other capitals: then the two names contradict each other.
     """
     sizes = stated_sizes(p)
+    by_folded = {name.casefold(): name for name in sizes}
     faults = []
     for field in ("slide_path", "expression_path"):
-        for patient, name in patients[field][patients[field] != ""].items():
-            fault = _fault(Path(name), sizes.get(Path(name).name))
+        for patient, path in patients[field][patients[field] != ""].items():
+            name = Path(path).name
+            fault = _fault(Path(path), sizes.get(name))
+            near = by_folded.get(name.casefold(), name)
+            if not fault and name not in sizes and near != name:
+                fault = f"is {near} in the manifest; rename the file"
             if fault:
-                faults.append(f"{source}, patient {patient}: {field}: {name} {fault}")
+                faults.append(f"{source}, patient {patient}: {field}: {path} {fault}")
     fail(faults)
 
 
@@ -48,6 +69,8 @@ def _fault(path: Path, stated: int | None) -> str:
         part = unfinished(path)
         if part:
             return f"is only there as {part.name}: download not finished; start it again, it goes on from there"
+        if _is_link(path):
+            return f"is a link to {path.readlink()}, which is not there; fetch that file, or mount its disk"
         return "is not there; download it or correct it"
     size = path.stat().st_size
     if size == 0:
@@ -57,3 +80,55 @@ def _fault(path: Path, stated: int | None) -> str:
     if stated is not None and size > stated:
         return f"is too large: {size:,} bytes where the manifest states {stated:,}; download it again"
     return ""
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def manifest_findings(patients: pd.DataFrame, p: Params) -> list[Finding]:
+    """Rows of the manifests whose file the cohort does not use, and used files that no manifest names, counted."""
+    if not p.manifests:
+        return []
+    sizes, names = stated_sizes(p), {Path(path).name for path in used_names(patients)}
+    if p.expression_matrix:
+        names -= {Path(name).name for name in p.expression_matrix}
+    unused, unstated = sorted(set(sizes) - names), sorted(names - set(sizes))
+    file = ", ".join(p.manifests)
+    found = []
+    if unused:
+        text = f"{len(unused):,} of {len(sizes):,} files are not used by the cohort, as {unused[0]}"
+        found.append(Finding("manifest rows not used", text, "see the flow for the reasons they were left out", file))
+    if unstated:
+        text = f"{len(unstated):,} of {len(names):,} files of the cohort are in no manifest, as {unstated[0]}"
+        remedy = "name the manifest of their download, without which a file that was cut short is not seen"
+        found.append(Finding("files without a stated size", text, remedy, file))
+    return found
+
+
+def stray_findings(p: Params, named: set[str]) -> list[Finding]:
+    """Files in slides/ and expression/ that no table names, where the cohort reads files of that kind.
+
+    named: file names that the sheets or the table name, used or left out. What tools leave beside a download
+    (`annotations.txt`, logs, unfinished files) does not count.
+    """
+    found = []
+    for folder in ["slides"] * p.has_slides + ["expression"] * (p.has_genes and not p.expression_matrix):
+        paths = [path for depth in ("*", "*/*") for path in (p.data / folder).glob(depth)]
+        strays = sorted(
+            str(path.relative_to(p.data))
+            for path in paths
+            if is_file(path)
+            and path.name not in named
+            and not path.name.startswith((".", "annotations.txt", "MANIFEST"))
+            and path.parent.name != "logs"
+            and path.suffix not in (".part", ".partial", ".parcel")
+        )
+        if strays:
+            text = f"{len(strays):,} files lie there that no table names, as {strays[0]}"
+            remedy = "if they belong to the cohort, name them in its sample sheet or table; else remove them"
+            found.append(Finding("files that no table names", text, remedy, str(p.data / folder)))
+    return found

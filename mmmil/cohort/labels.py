@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from mmmil.params import Params
-from mmmil.sources.barcodes import PRIMARY, SAMPLE
-from mmmil.sources.tables import CohortError, fail, read_table, repeated_column
+from mmmil.sources import barcodes, diagnoses
+from mmmil.sources.barcodes import Barcode
+from mmmil.sources.findings import Finding
+from mmmil.sources.tables import MISSING, CohortError, distinct, fail, folded, read_table, repeated_column
 
-MISSING = {
-    *("", "empty", "--", "'--", "na", "n/a", "nan", "none", "unknown", "not reported", "not available"),
-    *("[not available]", "[not evaluated]", "[not applicable]", "[unknown]"),
-}
 # Of several names the first wins whose column says anything: the GDC's export (old and new), BCR's and the TCGA-CDR's
 # tables, Xena's matrix, TCGAbiolinks' subtypes.
 PATIENT_COLUMNS = [
@@ -23,6 +24,9 @@ PATIENT_COLUMNS = [
 # A table with a row per sample names it here: normal tissue and metastases must not decide a patient's label.
 SAMPLE_COLUMNS = ["sampleID", "sample_submitter_id", "samples.submitter_id", "bcr_sample_barcode", "sample"]
 OTHER_SAMPLE = "only sample type "
+NOBODY_HAS = "class value that nobody has"
+NOT_IN = "not in the "  # the clinical tables, or the sample sheets
+DIAGNOSIS_FIELDS = {"grade"}  # said of each diagnosis of a case, not of the case
 COLUMNS = {
     "grade": ["tumor_grade", "diagnoses.tumor_grade", "neoplasm_histologic_grade", "histological_grade", "Grade"],
     "project": ["project_id", "project.project_id", "cases.project.project_id"],
@@ -55,11 +59,51 @@ NOT_A_CASE = re.compile(r"_(demographic|diagnosis|treatment|exposure|family_hist
 
 
 def classes(p: Params) -> dict[str, int]:
-    """{value of the label rule: class}."""
-    both = {value for value in p.class_values[0] if value in p.class_values[1]} if p.class_values else ()
-    if both:
-        raise CohortError(f"class_values: {', '.join(sorted(both))} cannot mean both classes; name it once")
-    return {value: i for i, values in enumerate(p.class_values) for value in values}
+    """{value of the label rule: class}; `class_of` looks a value up in it."""
+    meant: dict[str, int] = {}
+    of_folded: dict[str, int] = {}
+    for i, values in enumerate(p.class_values):
+        for value in values:
+            key = value if p.label_rule == "matrix" else folded(value)  # there the values are files' names
+            if of_folded.setdefault(key, i) != i:
+                raise CohortError(f"class_values: {value} cannot mean both classes; name it once")
+            meant[value] = i
+    return meant
+
+
+def class_of(value: str, meant: Mapping[str, int]) -> int | None:
+    """The class that a value means, None for neither; case and blanks around say nothing."""
+    return meant.get(value, {folded(name): i for name, i in meant.items()}.get(folded(value)))
+
+
+def value_findings(p: Params, values: Mapping[str, str]) -> list[Finding]:
+    """Class values that nobody has, and values of neither class that are spelled nearly as one of class_values.
+
+    values: {patient: what the label rule reads}. Raises CohortError where nobody has any value of the one class.
+    """
+    if p.label_rule == "matrix":
+        return []
+    meant = classes(p)
+    there = Counter(value for value in values.values() if not is_missing(value))
+    others = [value for value in there if class_of(value, meant) is None]
+    listed = ", ".join(f"'{value}' ({n})" for value, n in there.most_common(10)) or "nothing"
+    found: list[Finding] = []
+    nobody: dict[str, Finding] = {}
+    for value in meant:
+        if not any(class_of(other, {value: 0}) == 0 for other in there):
+            near = difflib.get_close_matches(folded(value), [folded(other) for other in others], n=1, cutoff=0.4)
+            hint = "".join(f", the nearest is '{other}'" for other in others if folded(other) in near)
+            text = f"no patient has '{value}'; label_rule '{p.label_rule}' reads {listed}{hint}"
+            nobody[value] = Finding(NOBODY_HAS, text, "correct class_values if it is a slip")
+    empty = [i for i, wanted in enumerate(p.class_values) if all(value in nobody for value in wanted)]
+    if len(empty) == 1 and others:  # of both, nobody is left, and that is told with all the reasons
+        name, wanted = p.class_names[empty[0]], p.class_values[empty[0]]
+        fail([f"class_values, {name}: {nobody[value].text}; {nobody[value].remedy}" for value in wanted])
+    found += nobody.values()
+    for value, spelling in barcodes.nearly_the_same(others, meant):
+        text = f"{there[value]:,} patients have '{value}', which is neither class; class_values has '{spelling}'"
+        found.append(Finding("class value nearly met", text, f"add '{value}' to class_values if it is the same"))
+    return found
 
 
 def described(p: Params) -> str:
@@ -79,8 +123,10 @@ def described(p: Params) -> str:
     column, them = (f"column {names}", "it") if len(fields) == 1 else (f"columns {names}", "them")
     tables = ", ".join(p.clinical) or "the clinical tables"
     both = f"A patient whom both claim {CONTESTED[p.contested]}. " if p.label_rule == "pam50_or_ihc" else ""
+    diagnosis = ", and of the primary diagnosis" if DIAGNOSIS_FIELDS & set(fields) else ""
     return (
-        f"{words}{means} ({column} of {tables}, or what other tables call {them}; rows of primary tumours only). {both}"
+        f"{words}{means} ({column} of {tables}, or what other tables call {them}; rows of primary tumours only"
+        f"{diagnosis}). {both}"
         "Who is in neither class, or has contradictory rows, is left out and counted."
     )
 
@@ -104,7 +150,7 @@ def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") ->
                 before = values.get(field, "")
                 if is_missing(before):
                     values[field] = value or before
-                elif not is_missing(value) and value != before:
+                elif not is_missing(value) and folded(value) != folded(before):
                     both = f"{field} is '{value}' here and '{before}' in another table"
                     faults.append(f"{path}: patient {patient}: {both}; correct one, or name one table in `clinical`")
     for field in fields:
@@ -116,7 +162,7 @@ def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") ->
 
 def is_missing(value: str) -> bool:
     """Whether a cell says that nothing is known of the patient's tumour."""
-    return value.lower() in MISSING or value.startswith(OTHER_SAMPLE)
+    return folded(value) in MISSING or value.startswith((OTHER_SAMPLE, NOT_IN)) or value == diagnoses.NO_PRIMARY
 
 
 def _lacking(where: str | Path, rule: str, wanted: list[str]) -> CohortError:
@@ -132,31 +178,84 @@ def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
     id_columns = _columns(path, table, PATIENT_COLUMNS)
     if not id_columns:
         raise _lacking(path, rule, PATIENT_COLUMNS)
-    patient = id_columns[0]
-    for column in id_columns[1:]:  # Xena's and the GDC's joined tables leave one of them empty here and there
-        patient = patient.where(~patient.map(is_missing), column)
-    if patient.map(is_missing).any():
-        line, names = patient.index[patient.map(is_missing)][0], ", ".join(column.name for column in id_columns)
+    patients = _barcodes(path, table, id_columns)
+    unnamed = patients.map(str) == ""
+    if unnamed.any():
+        line, names = patients.index[unnamed][0], ", ".join(column.name for column in id_columns)
         raise CohortError(f"{path}, line {line}: the patient ({names}) is empty; fill it in or delete the line")
+    patient = patients.map(lambda read: read.patient if isinstance(read, Barcode) else read)
     columns = {field: _column(path, table, COLUMNS[field]) for field in fields}
     columns = {field: column for field, column in columns.items() if column is not None}
     if not columns:
         raise _lacking(path, rule, [name for field in fields for name in COLUMNS[field]])
-    sample = _column(path, table, SAMPLE_COLUMNS)
-    codes = pd.Series("", index=table.index) if sample is None else sample.str.extract(SAMPLE.pattern)[1].fillna("")
+    codes = _sample_codes(path, table, patients)
     rows = pd.DataFrame(columns)
-    primary = codes.isin(["", PRIMARY])
+    primary = codes.isin(["", barcodes.PRIMARY])
+    of_others = ~_of_primary(path, table, patient)
+    for field in DIAGNOSIS_FIELDS & set(columns):
+        rows.loc[of_others, field] = diagnoses.NO_PRIMARY
     merged = rows[primary].groupby(patient[primary]).agg(_merge)
     other_codes = codes[~primary & ~patient.isin(merged.index)].groupby(patient).min()
     without_primary = pd.DataFrame(dict.fromkeys(columns, OTHER_SAMPLE + other_codes), index=other_codes.index)
     return pd.concat([merged, without_primary])
 
 
+def _barcodes(path: Path, table: pd.DataFrame, columns: list[pd.Series]) -> pd.Series:
+    """What each row says in the first of some columns that can be read: a barcode, else the name as it stands, or ''.
+
+    Tables with several such columns leave one of them empty here and there, or damaged (R took the end of A1NA for a
+    missing value). Raises CohortError for a row in which none can be read, and where two name different patients.
+    """
+    read, faults = [], []
+    for line in table.index:
+        cells = {column.name: column[line] for column in columns if not is_missing(column[line])}
+        there: list[Barcode] = []
+        unreadable = []
+        for name, cell in cells.items():
+            try:
+                barcode = barcodes.parse(cell, f"{path}, line {line}, {name}")
+                there += [barcode] if barcode else []
+            except CohortError as error:
+                unreadable.append(str(error))
+        if len({barcode.patient for barcode in there}) > 1:
+            faults.append(f"{path}, line {line}: names {' and '.join(map(str, there))}; correct or delete the line")
+        faults += unreadable[:1] if not there else []
+        read.append(there[0] if there else next(iter(cells.values()), ""))
+    fail(faults)
+    return pd.Series(read, index=table.index, dtype=object)
+
+
+def _sample_codes(path: Path, table: pd.DataFrame, patients: pd.Series) -> pd.Series:
+    """The code of each row's sample, '' where none is stated; CohortError for a sample of another patient."""
+    columns = _columns(path, table, SAMPLE_COLUMNS)
+    samples = _barcodes(path, table, columns) if columns else patients
+    faults = [
+        f"{path}, line {line}: the sample {sample} is not of the patient {patient.patient}; correct the line"
+        for line, patient, sample in zip(table.index, patients, samples, strict=True)
+        if isinstance(patient, Barcode) and isinstance(sample, Barcode) and patient.patient != sample.patient
+    ]
+    fail(faults)
+    return samples.map(lambda sample: sample.code if isinstance(sample, Barcode) else "")
+
+
+def _of_primary(path: Path, table: pd.DataFrame, patient: pd.Series) -> pd.Series:
+    """Whether each row is of the diagnosis that decides its patient's label."""
+    stated = [
+        _column(path, table, [name, f"diagnoses.{name}"]) for name in (diagnoses.PRIMARY_FLAG, diagnoses.CLASSIFICATION)
+    ]
+    flags, kinds = (pd.Series("", index=table.index) if column is None else column for column in stated)
+    deciding = pd.Series(False, index=table.index)
+    for lines in patient.groupby(patient).groups.values():
+        deciding[lines] = diagnoses.of_primary(zip(flags[lines], kinds[lines], strict=True))
+    return deciding
+
+
 def _columns(path: Path, table: pd.DataFrame, names: list[str]) -> list[pd.Series]:
-    """The columns of some names that a table has, in the order of the names."""
+    """The columns of some names that a table has, whatever their case, in the order of the names."""
     there = []
+    plain = table.columns.str.casefold()
     for name in names:
-        matches = [table.iloc[:, i] for i in (table.columns == name).nonzero()[0]]
+        matches = [table.iloc[:, i] for i in (plain == name.casefold()).nonzero()[0]]
         if name == "submitter_id" and len(matches) > 1:
             matches = [c for c in matches if not c.map(is_missing).all() and not c.map(NOT_A_CASE.search).any()]
         if len(matches) > 1:
@@ -173,8 +272,11 @@ def _column(path: Path, table: pd.DataFrame, names: list[str]) -> pd.Series | No
 
 def _merge(values: pd.Series) -> str:
     """One value per patient: exports repeat a patient per treatment or sample; contradictions stay visible."""
-    known = sorted({value for value in values if not is_missing(value)})
-    return " / ".join(known) if known else max(values) or "empty"
+    known = distinct(value for value in values if not is_missing(value))
+    if known:
+        return " / ".join(known)
+    unknown = set(values) - {diagnoses.NO_PRIMARY}  # the primary's own, where there is one
+    return max(unknown or {diagnoses.NO_PRIMARY}) or "empty"
 
 
 def _value(rule: str, values: dict[str, str], contested: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 import pandas as pd
 
 from mmmil.cohort import labels as label_rules
 from mmmil.params import Params
-from mmmil.sources.tables import CohortError, fail, read_table
+from mmmil.sources import barcodes
+from mmmil.sources.tables import CohortError, absolute, fail, folded, read_table
 
 COLUMNS = ["patient_id", "label", "site", "slide_id", "slide_path", "expression_path"]
 ONCE = {
@@ -23,8 +25,9 @@ ONCE = {
 def read(p: Params) -> pd.DataFrame:
     """The patients of `cohort_table`: index patient_id, the other COLUMNS; files as absolute paths, '' where unused.
 
-    The label is 0, 1, a class's name or one of its class_values; -1 where slides only have no such column. Raises
-    CohortError with every fault: file, line, patient, field, remedy.
+    The label is 0, 1, a class's name or one of its class_values, in any case; -1 where slides only have no such
+    column. A TCGA barcode in any spelling is its patient. Raises CohortError with every fault: file, line, patient,
+    field, remedy.
     """
     path = p.path(p.cohort_table)
     if p.label_rule != "table":
@@ -34,6 +37,7 @@ def read(p: Params) -> pd.DataFrame:
     table = read_table(path)
     _require_columns(p, path, table)
     names = {"0": 0, "1": 1} | label_rules.classes(p) | {name: i for i, name in enumerate(p.class_names)}
+    table["patient_id"] = _patients(path, table["patient_id"])
     where = {line: f"{path}, line {line}, patient {name or '?'}" for line, name in table["patient_id"].items()}
     faults = [
         f"{where[line]}: patient_id is empty; fill it in or delete the row"
@@ -43,17 +47,20 @@ def read(p: Params) -> pd.DataFrame:
         faults += [
             f"{where[line]}: label '{label}' is none of {', '.join(names)}; correct it or delete the row"
             for line, label in table["label"].items()
-            if label not in names
+            if label_rules.class_of(label, names) is None
         ]
     patients = pd.DataFrame({name: table.get(name, "") for name in COLUMNS}, index=table.index)
-    patients["label"] = table["label"].map(names) if "label" in table else -1
+    patients["label"] = [label_rules.class_of(label, names) for label in table["label"]] if "label" in table else -1
     used = {"slide_path": p.has_slides, "expression_path": p.has_genes and not p.expression_matrix}
     for name, needed in used.items():
-        patients[name] = [str((p.data / value).resolve()) if value and needed else "" for value in patients[name]]
+        patients[name] = [str(absolute(p.data / value)) if value and needed else "" for value in patients[name]]
+    first: dict[tuple[str, ...], str] = {}  # a site in two spellings would lie in two folds
+    patients["site"] = [first.setdefault(barcodes.near_key(site), site) for site in patients["site"]]
     stems = [Path(value).stem for value in patients["slide_path"]]
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
     for name, fault in ONCE.items():
-        again = patients[name].duplicated() & (patients[name] != "")
+        of_file = patients[name].map(os.path.realpath) if name in used else patients[name]  # two links to one file
+        again = of_file.duplicated() & (patients[name] != "")
         written = table[name] if name in table else patients[name]
         faults += [
             f"{where[line]}: {name} '{written[line] or patients[name][line]}' {fault}" for line in table.index[again]
@@ -63,18 +70,43 @@ def read(p: Params) -> pd.DataFrame:
         for line, name in patients["slide_id"].items()
         if name in (".", "..") or "/" in name or "\\" in name
     ]
+    faults += [
+        f"{path}: patient_id '{one}' and '{other}' differ in their spelling only; if they are one patient keep one "
+        "row, else give them names that differ"
+        for one, other in barcodes.spelled_twice(name for name in patients["patient_id"] if not barcodes.site_of(name))
+    ]
     fail(faults)
     return patients.set_index("patient_id")
 
 
+def _patients(path: Path, names: pd.Series) -> pd.Series:
+    """The patients of the table's barcodes; CohortError for a sample that is no primary tumour."""
+    patients = barcodes.identifiers(names, path)
+    read = {line: barcodes.parse(name) for line, name in names.items()}
+    fail(
+        [
+            f"{path}, line {line}, patient {barcode.patient}: '{names[line]}' is sample type {barcode.code}, "
+            f"not a primary tumour; delete the row, or write {barcode.patient} if its files are the right ones"
+            for line, barcode in read.items()
+            if barcode and barcode.code not in ("", barcodes.PRIMARY)
+        ]
+    )
+    return patients
+
+
 def _require_columns(p: Params, path: Path, table: pd.DataFrame) -> None:
-    needed = ["patient_id"]
-    needed += ["slide_path"] if p.has_slides else []
-    needed += ["label"] if p.has_genes else []
-    needed += ["expression_path"] if p.has_genes and not p.expression_matrix else []
-    faults = [f"{path}: the column '{name}' is missing; add it" for name in needed if name not in table]
+    needed = {"patient_id": "add it"}
+    if p.has_slides:
+        needed["slide_path"] = "add it, or set inputs: genes for a cohort without slides" if p.has_genes else "add it"
+    if p.has_genes:
+        needed["label"] = "add it"
+        if not p.expression_matrix:
+            needed["expression_path"] = "add it, or set inputs: slides" if p.has_slides else "add it"
+    faults = [
+        f"{path}: the column '{name}' is missing; {remedy}" for name, remedy in needed.items() if name not in table
+    ]
     for name in sorted(set(table.columns) - set(COLUMNS)):
-        near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(folded(name).replace(" ", "_"), COLUMNS, n=1, cutoff=0.8)
         if near and near[0] not in table:
             faults.append(f"{path}: the column '{name}' is unknown; rename it to '{near[0]}'")
     fail(faults)

@@ -44,7 +44,7 @@ def patients(p: Params) -> pd.DataFrame:
     odd = random.choice(np.flatnonzero((label == 0) & np.isin(shows, ["both", "none"])), 2, replace=False)
     pen = random.permutation(np.setdiff1d(np.arange(n), odd))[: max(2, round(PEN_SHARE * n))]
 
-    patient_id = [f"TCGA-{s}-{np.base_repr(i + 1, 36).zfill(4)}" for i, s in enumerate(site)]
+    patient_id = [f"TCGA-{s}-{i + 1:04d}" for i, s in enumerate(site)]
     index = np.arange(n)
     return pd.DataFrame(
         {

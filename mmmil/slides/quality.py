@@ -73,7 +73,7 @@ def _blur(bag_path: Path | str | None) -> dict:
 
 
 def _frozen(name: str) -> dict:
-    section = barcodes.SECTION.match(name)
+    section = barcodes.slide_section(name)
     value = float(section[1] in FROZEN) if section else float("nan")
     note = f"TCGA section {section[1]}{section[2]}" if section else "the name is no TCGA barcode: nothing is claimed"
     return _finding("frozen section", value, "1: yes", 0.0, value > 0, note)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 SHOWN = 20  # faults spelled out in one error; the rest is counted
+# What a cell says of which nothing is known.
+MISSING = {
+    *("", "empty", "--", "'--", "na", "n/a", "nan", "none", "unknown", "not reported", "not available"),
+    *("[not available]", "[not evaluated]", "[not applicable]", "[unknown]"),
+}
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what such text starts with
 
 
 class CohortError(ValueError):
@@ -23,6 +31,19 @@ def fail(faults: list[str]) -> None:
     if faults:
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         raise CohortError("the cohort cannot be used:\n" + "\n".join(f"  {f}" for f in faults[:SHOWN] + more))
+
+
+def folded(text: str) -> str:
+    """Text as it is compared: without case, blanks around it, and of several blanks one."""
+    return " ".join(text.casefold().split())
+
+
+def distinct(values: Iterable[str]) -> list[str]:
+    """The values, sorted; of those that differ in case or blanks only (`G2`, `g2 `) the first."""
+    first: dict[str, str] = {}
+    for value in sorted(set(values)):
+        first.setdefault(folded(value), value.strip())
+    return list(first.values())
 
 
 def read_table(path: Path, repeated: bool = False) -> pd.DataFrame:
@@ -80,7 +101,8 @@ def _text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
-        raise CohortError(f"{path}, line {line}: byte 0x{byte:02x} is no UTF-8 text; {remedy}") from None
+        other = " but UTF-16, as Excel's 'Unicode Text' is" if data.startswith(UTF_16) else ""
+        raise CohortError(f"{path}, line {line}: byte 0x{byte:02x} is no UTF-8 text{other}; {remedy}") from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise CohortError(f"{path}, line {line}: holds a NUL byte, so it is no table; {remedy}")
@@ -102,6 +124,11 @@ def _require_header(path: Path, line: int, header: list[str], sep: str, repeated
 def repeated_column(path: Path, name: str, line: int = 1) -> CohortError:
     """The error for a column of which a table has two, so that it cannot be said which one is meant."""
     return CohortError(f"{path}, line {line}: the column '{name}' stands there twice; rename or delete one of them")
+
+
+def absolute(path: Path) -> Path:
+    """A path from the root, without '..'; a link keeps its own name, by which tables and manifests know the file."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow the link
 
 
 def is_file(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Who is in the study: an own table, GDC files and matrices; every exclusion counted, every contradiction an error."""
 
 import csv
+import gzip
 import io
 import os
 import zipfile
@@ -158,8 +159,9 @@ def test_own_table_with_a_matrix(own, tmp_path):
     more = {"expression_matrix": ["m.tsv"], "expression_kind": "counts", "incomplete": "exclude"}
     made = cohorts.build(own(lambda t: t.drop(columns="expression_path"), **more))
     left_out = [f"TCGA-AB-{2 * N - 1:04d}", "incomplete: no expression", "incomplete"]
-    assert made.excluded.to_numpy().tolist() == [left_out]
-    counted(made, {"expression": (2 * N - 1, 2 * N - 1), "table": (2 * N, 2 * N), "incomplete": (2 * N, 2 * N - 1)})
+    stranger = ["TCGA-ZZ-9999", "expression: the patient is not in the own table", "expression"]
+    assert made.excluded.to_numpy().tolist() == [stranger, left_out]
+    counted(made, {"expression": (2 * N, 2 * N - 1), "table": (2 * N, 2 * N), "incomplete": (2 * N, 2 * N - 1)})
     assert set(made.patients["expression_path"]) == {str((tmp_path / "m.tsv").resolve())}
 
 
@@ -293,7 +295,8 @@ def test_gdc_rules_leave_out_and_count(download):
         "slide: another DX1 of the patient is used": 1,
         "slide: frozen section (TS), not a diagnostic slide (DX)": 1,
         "slide: sample type Solid Tissue Normal, not a primary tumour": 1,
-        "expression: another sample or aliquot of the patient is used": 2,
+        "expression: vial B (often FFPE), the patient's vial A is used": 1,
+        barcodes.UNTOLD: 1,
         "expression: sample type Solid Tissue Normal, not a primary tumour": 1,
         "expression: not a file of star counts": 1,
         "file: data type Masked Somatic Mutation is not used": 1,
@@ -475,8 +478,8 @@ def test_label_by_matrix(tmp_path):
     made = cohorts.build(p)
     assert made.labels["TCGA-AA-0000"] == 1 and made.labels["TCGA-BB-0000"] == 0 and len(made) == 2 * N
     assert reasons(made) == {
-        "expression: sample type 11, not a primary tumour (01)": 2,
-        "expression: another aliquot of the patient is used": 2,
+        "expression: sample type 11, not a primary tumour": 2,
+        "expression: another aliquot of the sample is used": 2,
     }
     counted(made, {"expression": (2 * N + 4, 2 * N), "label": (2 * N, 2 * N), "incomplete": (2 * N, 2 * N)})
     with pytest.raises(CohortError, match="class_values must name every file"):
@@ -486,10 +489,168 @@ def test_label_by_matrix(tmp_path):
         cohorts.build(p)
 
 
-def test_the_last_aliquot_barcode_is_used():
-    names = ["TCGA-44-2656-01A-02R-A278-07", "TCGA-44-2656-01B-06R-A277-07", "TCGA-44-2656-01A-02R-0946-07", "own1"]
-    chosen, excluded = barcodes.primary_columns(names)
-    assert chosen == {"TCGA-44-2656": "TCGA-44-2656-01B-06R-A277-07", "own1": "own1"} and len(excluded) == 2
+MATRICES = {"expression_matrix": ["a.tsv", "b.tsv"], "expression_kind": "counts", "inputs": "genes"}
+BY_MATRIX = {**MATRICES, "label_rule": "matrix", "class_values": [["a.tsv"], ["b.tsv"]]}
+
+
+def matrices(tmp_path, spelled=str, more=(), site="44"):
+    """Two matrices of N patients each, whose names went through `spelled`: tumour and normal tissue, some twice."""
+    for name, start in (("a.tsv", 1000), ("b.tsv", 2000)):
+        columns = [f"TCGA-{site}-{start + i}-01A-11R-1858-07" for i in range(N)]
+        columns += [column.replace("01A", "11A") for column in columns]
+        columns += [column.replace("1858", "A278") for column in columns[:4]]
+        (tmp_path / name).write_text("\t".join(["gene", *more, *map(spelled, columns)]) + "\nG\t1\n")
+
+
+@pytest.mark.parametrize("mark", ["-", ".", "_", " "])
+@pytest.mark.parametrize("case", [str, str.lower])
+def test_case_1_matrices_whose_header_went_through_r(tmp_path, mark, case):
+    matrices(tmp_path, lambda name: case(name).replace("-", mark))
+    made = cohorts.build(check(tmp_path, **BY_MATRIX))
+    assert made.labels.to_dict() == {
+        f"TCGA-44-{start + i}": start // 1000 - 1 for start in (1000, 2000) for i in range(N)
+    }
+    assert set(made.patients["site"]) == {"44"}
+    assert reasons(made) == {
+        "expression: sample type 11, not a primary tumour": 2 * N,
+        "expression: another aliquot of the sample is used": 8,
+    }
+
+
+def test_case_4_an_annotation_in_a_matrix_is_no_patient(tmp_path):
+    matrices(tmp_path, more=["Length"])
+    with pytest.raises(CohortError, match=r"a\.tsv: the column 'Length' is no TCGA barcode.*delete the column"):
+        cohorts.build(check(tmp_path, **BY_MATRIX))
+
+
+def test_a_cohort_of_matrices_alone_is_told_to_say_so(tmp_path):
+    matrices(tmp_path)
+    with pytest.raises(CohortError, match=r"inputs is 'both'\); for a cohort of the matrices alone set inputs: genes"):
+        cohorts.build(check(tmp_path, **{**BY_MATRIX, "inputs": "both"}))
+
+
+@pytest.mark.real
+def test_case_1_real_matrices_with_rs_names(real_data, tmp_path):
+    p = params.load("real_nsclc").require_files()
+    for name, source in zip(("a.tsv", "b.tsv"), p.expression_matrix, strict=True):
+        with gzip.open(p.path(source), "rt") as file:
+            (tmp_path / name).write_text(file.readline().replace("-", ".").lower() + file.readline())
+    as_they_are, with_dots = cohorts.build(p), cohorts.build(check(tmp_path, **BY_MATRIX))
+    columns = ["label", "site"]
+    pd.testing.assert_frame_equal(with_dots.patients[columns], as_they_are.patients[columns])
+    assert reasons(with_dots) == reasons(as_they_are)
+
+
+# -- names that nearly match -------------------------------------------------------------------------------------
+def test_an_own_table_and_a_matrix_may_spell_barcodes_differently(own, tmp_path):
+    names = [f"tcga.{'ab' if i % 2 else 'cd'}.{i:04d}.01a" for i in range(2 * N)]
+    (tmp_path / "m.tsv").write_text("\t".join(["gene", *names]) + "\n")
+    more = {"expression_matrix": ["m.tsv"], "expression_kind": "counts"}
+    made = cohorts.build(own(lambda t: t.assign(patient_id=t["patient_id"].str.replace("-", "_") + " "), **more))
+    assert len(made) == 2 * N and made.excluded.empty and made.patients.index[0] == "TCGA-AB-0001"
+
+
+@pytest.mark.parametrize("spell", [str.lower, lambda i: i.replace("P0", "P"), lambda i: i.replace("P", "P-")])
+def test_own_names_that_differ_in_spelling_only_are_an_error_that_names_both(own, tmp_path, spell):
+    ids = [f"P{i:02d}" for i in range(2 * N)]
+    (tmp_path / "m.tsv").write_text("\t".join(["gene", *map(spell, ids)]) + "\n")
+    p = own(
+        lambda t: t.assign(patient_id=ids), expression_matrix=["m.tsv"], expression_kind="counts", incomplete="exclude"
+    )
+    with pytest.raises(
+        CohortError, match=rf"cohort\.csv, patient P03: is '{spell('P03')}' in .*m\.tsv; write both alike"
+    ):
+        cohorts.build(p)
+
+
+def test_own_names_in_two_spellings_or_of_normal_tissue(own):
+    with pytest.raises(CohortError, match=r"'P1' and 'p01' differ in their spelling only"):
+        cohorts.build(own(lambda t: set_cell("patient_id", "p01")(set_cell("patient_id", "P1", 1)(t))))
+    assert len(cohorts.build(own(set_cell("patient_id", "tcga.ab.0003.01A")))) == 2 * N
+    with pytest.raises(CohortError, match=r"patient TCGA-CD-0000: patient_id .* more than once"):
+        cohorts.build(own(set_cell("patient_id", "tcga.cd.0000.01A")))
+    with pytest.raises(CohortError, match=r"line 5, .*'TCGA-AB-0003-11A' is sample type 11, not a primary tumour"):
+        cohorts.build(own(set_cell("patient_id", "TCGA-AB-0003-11A")))
+    with pytest.raises(CohortError, match=r"cohort\.csv, line 5, patient_id: 'TCGA-AB-OOO3' is nearly a TCGA barcode"):
+        cohorts.build(own(set_cell("patient_id", "TCGA-AB-OOO3")))
+
+
+def test_clinical_names_that_differ_in_spelling_only(tmp_path):
+    (tmp_path / "m.tsv").write_text("\t".join(["gene", *(f"P{i}" for i in range(2 * N))]) + "\n")
+    rows = "".join(f"p{i:02d}\tG{2 + i % 2}\n" for i in range(2 * N))
+    (tmp_path / "c.tsv").write_text("patient\ttumor_grade\n" + rows)
+    rule = {"label_rule": "grade", "clinical": ["c.tsv"], "class_values": [["G2"], ["G3"]]}
+    p = check(tmp_path, **{**MATRICES, "expression_matrix": ["m.tsv"]}, **rule)
+    with pytest.raises(
+        CohortError, match=r"c\.tsv, patient p03: is 'P3' in the matrices or sample sheets; write both alike"
+    ):
+        cohorts.build(p)
+
+
+def test_sites_in_two_spellings_are_one_site(own):
+    made = cohorts.build(own(lambda t: t.assign(site=["MSK", "msk ", "Msk"] + ["other"] * (2 * N - 3))))
+    assert set(made.patients["site"]) == {"MSK", "other"}
+
+
+def test_labels_without_case_and_class_values_that_nobody_has(own, download):
+    made = cohorts.build(
+        own(lambda t: t.assign(label=t["label"].map({"0": "g2", "1": " G3 "})), class_values=[["G2"], ["G3"]])
+    )
+    assert made.labels.value_counts().to_dict() == {0: N, 1: N}
+    grades = {"tumor_grade": ["g3" if i % 2 else "G2 " for i in range(2 * N)]}
+    assert len(cohorts.build(download(clinical=grades))) == 2 * N
+    with pytest.raises(
+        CohortError, match=r"(?s)low: no patient has 'Grade 2'; .*'G2' \(8\).*the nearest is 'G2'; correct"
+    ):
+        cohorts.build(download(class_values=[["Grade 2"], ["G3"]]))
+    notes = cohorts.build(download(class_values=[["G2"], ["G3", "G4"]])).notes
+    assert [(note.check, "'G4'" in note.text) for note in notes] == [("class value that nobody has", True)]
+    grades["tumor_grade"][0] = "G 2"
+    notes = cohorts.build(download(clinical=grades)).notes
+    assert [note.check for note in notes] == ["class value nearly met"] and "'G 2'" in notes[0].text
+
+
+def test_a_patient_in_two_projects_is_of_none(download):
+    name = "TCGA-AB-0000-01Z-00-DX1.Y.svs"
+    more = [sheet_row("TCGA-AB-0000", name, barcodes.SLIDE, "01Z", project="TCGA-LUSC")]
+    made = cohorts.build(download(more, label_rule="project", class_values=[["TCGA-LUAD"], ["TCGA-LUSC"]]))
+    assert reasons(made)["label: project is 'TCGA-LUAD / TCGA-LUSC'"] == 1
+
+
+# -- links -------------------------------------------------------------------------------------------------------
+def as_links(folder, names):
+    """The files moved into a content store beside, under names that say nothing, and links in their place."""
+    store = folder / ".store"
+    store.mkdir(exist_ok=True)
+    for i, name in enumerate(names):
+        (folder / name).rename(store / f"{i:08x}")
+        (folder / name).symlink_to(store / f"{i:08x}")
+
+
+def test_case_10_a_link_keeps_its_name_in_an_own_table(own, tmp_path):
+    p = own(lambda t: t.drop(columns="slide_id"))
+    as_links(tmp_path, [f"s/{i}.svs" for i in range(2 * N)])
+    made = cohorts.build(p)
+    assert made.patients.loc["TCGA-AB-0003", ["slide_id", "slide_path"]].tolist() == ["3", str(tmp_path / "s/3.svs")]
+    (tmp_path / "s/3.svs").unlink()
+    (tmp_path / "s/3.svs").symlink_to(tmp_path / "s/0.svs")
+    with pytest.raises(CohortError, match=r"slide_path 's/3\.svs' belongs to more than one patient"):
+        cohorts.build(p)
+    (tmp_path / "s/3.svs").unlink()
+    (tmp_path / "s/3.svs").symlink_to(tmp_path / ".store/gone")
+    with pytest.raises(CohortError, match=r"3\.svs is a link to .*gone, which is not there"):
+        cohorts.build(p)
+
+
+def test_case_10_a_link_keeps_its_name_among_gdc_files(download, tmp_path):
+    p = download(manifests=["m.txt"])
+    names = [f"TCGA-AB-{i:04d}-01Z-00-DX1.X{i}.svs" for i in range(2 * N)]
+    as_links(tmp_path, [f"slides/{name}" for name in names])
+    manifest(tmp_path, [(i, (name, 3 if i == 3 else 1)) for i, name in enumerate(names)], "m.txt")
+    with pytest.raises(CohortError, match=r"patient TCGA-AB-0003: slide_path: .*X3\.svs is truncated: 1 of 3 bytes"):
+        cohorts.build(p)
+    manifest(tmp_path, [(i, (name, 1)) for i, name in enumerate(names)], "m.txt")
+    assert cohorts.build(p).patients["slide_id"].tolist() == [Path(name).stem for name in names]
 
 
 # -- split -------------------------------------------------------------------------------------------------------

@@ -462,7 +462,32 @@ def test_the_sample_sheet_is_read_as_the_gdcs_own(lgg, task):
 def test_the_sample_sheet_has_the_columns_of_a_genuine_one(lgg, task, real_data):
     gdc_commands.query("lgg", lgg.url)
     genuine = (real_data / "gdc/gdc_sample_sheet.2024-04-28.LUAD_LUSC_slides.tsv").read_text().partition("\n")[0]
-    assert (task().data / "gdc_sample_sheet.tsv").read_text().partition("\n")[0] == genuine
+    head = (task().data / "gdc_sample_sheet.tsv").read_text().partition("\n")[0]
+    assert head == f"{genuine}\tPreservation Method\tAliquot ID"
+
+
+def test_the_sample_sheet_tells_the_aliquots_of_one_sample_apart(lgg, task):
+    names = {"TCGA-AB-0010-01A-11R-1774-07": "OCT", "TCGA-AB-0010-01A-11R-A278-07": "OCT"}
+    names["TCGA-AB-0010-01B-11R-A277-07"] = "FFPE"
+    for i, (name, preservation) in enumerate(names.items()):
+        record = file_record(lgg, 30 + i, kind="expression")
+        analytes = [{"analytes": [{"aliquots": [{"submitter_id": name}]}]}]
+        sample = {"submitter_id": name[:16], "sample_type": "Primary Tumor", "portions": analytes}
+        record["cases"][0] |= {
+            "submitter_id": name[:12],
+            "samples": [sample | {"preservation_method": preservation}],
+        }
+    lgg.files = [record for record in lgg.files if record["file_id"] != UUID.format(10)]  # the patient's other file
+    gdc_commands.query("lgg", lgg.url)
+    sheet = barcodes.read_sample_sheets([task().data / "gdc_sample_sheet.tsv"])
+    chosen, excluded = barcodes.choose_expression(sheet, "star")
+    columns, left_out = barcodes.primary_columns(names)
+    assert chosen.loc["TCGA-AB-0010", "aliquot"] == columns["TCGA-AB-0010"] == "TCGA-AB-0010-01A-11R-A278-07"
+    assert [why for _, why in excluded] == [
+        "expression: another aliquot of the sample is used",
+        "expression: FFPE, the patient's frozen aliquot is used",
+    ]
+    assert len(left_out) == 2 and (sheet["aliquot"][sheet["Data Type"] == barcodes.SLIDE] == "").all()
 
 
 def test_sample_type_of_newer_releases(lgg, task):

@@ -209,7 +209,7 @@ def test_what_a_gdc_sheet_lists_besides_is_left_out_with_its_reason(cohort, trut
         "frozen section (TS)",
         "Solid Tissue Normal",
         "other than DX1",
-        "another sample",
+        "vial B (often FFPE)",
         "grade is",
         "no expr",
     ):

@@ -60,7 +60,11 @@ barcode = st.one_of(
 @FEW
 @given(names=st.lists(barcode, max_size=12, unique=True))
 def test_any_columns(names):
-    chosen, excluded = barcodes.primary_columns(names)
+    try:
+        chosen, excluded = barcodes.primary_columns(names)
+    except CohortError as error:  # mixed with barcodes, without a name, or twice but for the spelling
+        assert "the matrix: the column" in str(error) or "the matrix, column: " in str(error)
+        return
     assert len(chosen) + len(excluded) == len(names) and set(chosen.values()) <= set(names)
     assert all(barcodes.patient_of(column) == patient for patient, column in chosen.items())
     assert all(reason.startswith("expression: ") for _, reason in excluded)
@@ -68,6 +72,262 @@ def test_any_columns(names):
     for name in names:
         site = barcodes.site_of(name)
         assert site == "" or name.startswith(f"TCGA-{site}-")
+
+
+# What a name went through: another case, other separators, blanks around, a number behind it.
+spelling = st.tuples(
+    st.sampled_from([str, str.lower, str.title]),
+    st.sampled_from(["-", ".", "_", " ", " - ", "\u2010", "\u2013", "\u2212", "--", "", "/"]),
+    st.sampled_from(["", " ", "\t", "\u00a0", "\u200b", "\ufeff", "X.", "'", "s_"]),
+    st.sampled_from(["", " ", "\u00a0", "\r"]),
+    st.sampled_from(["", ".1", "_1", ".12", ".x", ".y", ".x.1", "-1", ".01", "."]),
+)
+tcga = st.from_regex(
+    r"TCGA-(44|AB|0G|E2)-([0-9]{4}|A[A-Z0-9]{3})(-(01|02|11)([AB](-[0-9]{2}R(-(A[0-9]{2}[A-Z0-9]|[0-9]{4})(-07)?)?)?)?)?",
+    fullmatch=True,
+)
+
+
+READ = ("-", ".", "_", " ", " - ", "\u2010", "\u2013", "\u2212")
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(name=tcga, spelled=spelling)
+def test_case_1_any_spelling_of_a_barcode_is_the_same_patient_and_sample_or_an_error(name, spelled):
+    case, mark, before, after, suffix = spelled
+    text = before + case(name).replace("-", mark) + suffix + after
+    sample = name[13:16]
+    try:
+        read = barcodes.parse(text)
+    except CohortError as error:
+        assert text in str(error) and "to the form TCGA-44-1000" in str(error)
+        surely = suffix in ("", ".x", ".y") or (suffix in (".1", "_1") and mark == "-")
+        assert not (mark in READ and surely and before in ("", " ", "\t", "\u00a0", "\u200b", "\ufeff")), "not read"
+    else:
+        assert read is not None and read.patient == name[:12]
+        # behind a patient alone, ".01" is the sample and ".12" may be, where the separators are the same
+        assert f"{read.code}{read.vial}" == sample or (not sample and suffix in (".01", ".12", "-1"))
+        assert not sample or name.startswith(str(read)) or suffix in (".01", ".12")
+
+
+@FEW
+@given(name=tcga, where=st.integers(0, 11), digit=st.sampled_from("OI"))
+def test_a_slip_of_one_character_is_an_error(name, where, digit):
+    for slip in (name[:where] + name[where + 1 :], name[:8] + "1" + digit + name[10:]):
+        with pytest.raises(CohortError, match="is nearly a TCGA barcode"):
+            barcodes.identifier(slip)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "TCGA44-1000",
+            "TCGA-44-100",
+            "TCGA-44-1000-1A",
+            "TCGA-44-1O00",
+            "TCGA-44-I000",
+            "TCGA-O6-1000",
+            "TCGA-44-100O",
+        ),
+        *("TCGA-44-1000-O1A", "TCGA-44-10000", "TCGA-4-1000", "TCGA-44-1000-01AB", "TCGA-44-1000-", "TCGA", "tcga_44"),
+        *(
+            "TGCA-44-1000",
+            "TCG-44-1000",
+            "TCGGA-44-1000",
+            "\u0422CGA-44-1000",
+            "X.TCGA.44.1000",
+            "LUAD_TCGA-44-1000-01A",
+        ),
+        *("TCGA-44-1000.11", "TCGA-44-1000-01A.bam", "TCGA441000", "TCGA-44-1000-1", "TCGA-44--1000", '"TCGA-44-1000"'),
+        "TCGA-E9-A1",  # of Xena's table of breast cancer, where R took the end of A1NA for a missing value
+    ],
+)
+def test_what_nearly_is_a_barcode_is_an_error_on_every_road(text, folder):
+    for read in (barcodes.parse, barcodes.patient_of, lambda t: barcodes.primary_columns([t, "TCGA-44-2000"], "m.tsv")):
+        with pytest.raises(CohortError, match="is nearly a TCGA barcode but cannot be read as one; correct it"):
+            read(text)
+    with pytest.raises(CohortError, match=r"m\.tsv, column: "):
+        barcodes.primary_columns([text], "m.tsv")
+    cells = row(0)
+    cells[5] = text.replace('"', "'")
+    with pytest.raises(CohortError, match=r"sheet\.tsv, line 2, 'Case ID': .* is nearly a TCGA barcode"):
+        barcodes.read_sample_sheets([sheet(folder, [cells])])
+
+
+@pytest.mark.parametrize(
+    "text", ["own1", " P01 ", "CPTAC-44-2656", "C3L-00001", "GTEX-1117F-0226", "1", "nottcga", "É-1"]
+)
+def test_names_of_other_cohorts_stay_as_they_are(text):
+    assert barcodes.parse(text) is None and barcodes.identifier(text) == text.strip()
+    assert barcodes.primary_columns([text]) == ({text.strip(): text}, [])
+
+
+@pytest.mark.parametrize(
+    "annotation", ["Length", "Entrez_Gene_Id", "Chr", "gene_name", "Hugo_Symbol", "Unnamed: 0", "", " "]
+)
+def test_case_4_a_stranger_among_patients_is_an_error_that_names_the_column(annotation):
+    for samples in (["TCGA-44-1000-01A", "TCGA-44-1001-01A"], ["own1", "own2"]):
+        with pytest.raises(CohortError, match=rf"m\.tsv: the column '{annotation}' .*delete the column"):
+            barcodes.primary_columns([annotation, *samples], "m.tsv")
+    with pytest.raises(CohortError, match="the column 'GTEX-1117F' is no TCGA barcode, as the samples' names are"):
+        barcodes.primary_columns(["TCGA-44-1000-01A", "GTEX-1117F"])
+
+
+@pytest.mark.parametrize("pair", [("P1", "p1"), ("P01", "P1"), ("P-1", "P1"), ("P1 ", "P1"), ("X7", "7"), ("7.0", "7")])
+def test_a_patients_name_in_two_spellings_is_an_error(pair):
+    with pytest.raises(CohortError, match=f"the columns '{pair[0]}' and '{pair[1]}' differ in their spelling only"):
+        barcodes.primary_columns([*pair, "P2"])
+    assert barcodes.nearly_the_same([pair[0]], [pair[1], "P2"]) == [pair]
+    assert barcodes.nearly_the_same(["1-11", "P10"], ["11-1", "P1"]) == []
+
+
+def test_a_tcga_patient_in_two_spellings_is_one_patient():
+    columns = ["TCGA-44-1000-01A-11R-1858-07", "tcga.44.1000.01b.11r.a277.07", "TCGA_44_1001_01A", "TCGA_44_1001_01A.1"]
+    chosen, excluded = barcodes.primary_columns(columns)
+    assert chosen == {"TCGA-44-1000": columns[0], "TCGA-44-1001": columns[2]}
+    assert excluded == [
+        ("TCGA-44-1000", "expression: vial B (often FFPE), the patient's vial A is used"),
+        ("TCGA-44-1001", barcodes.UNTOLD),
+    ]
+
+
+# -- one rule for aliquots ---------------------------------------------------------------------------------------
+NEW = ["Tissue Type", "Tumor Descriptor", "Specimen Type", "Preservation Method", "Aliquot ID"]
+
+
+def new_sheet(folder, aliquots, told=True):
+    """A sheet of 2024 and later: the aliquots' files, whose names say nothing of their order."""
+    rows = []
+    for i, (aliquot, preservation) in enumerate(aliquots):
+        normal = aliquot[13] == "1"
+        kind = ["Normal", "Not Applicable"] if normal else ["Tumor", "Primary"]
+        more = [*kind, "Solid Tissue", preservation] + [aliquot] * told
+        name = f"{len(aliquots) - i}.{STAR}"
+        rows.append([f"id{i}", name, "x", barcodes.EXPRESSION, "TCGA-LUAD", aliquot[:12], aliquot[:16], *more])
+    return sheet(folder, rows, [*HEAD[:-1], *NEW[: 4 + told]], name="new.tsv")
+
+
+aliquot = st.from_regex(r"TCGA-44-100[01]-(01A|01B|01C|11A)-[0-3]1[RTH]-(1858|A277|A278)-07", fullmatch=True)
+
+
+@FEW
+@given(aliquots=st.lists(aliquot, min_size=1, max_size=8, unique=True))
+def test_case_2_matrix_and_sample_sheet_choose_the_same_aliquot(folder, aliquots):
+    columns, left_out = barcodes.primary_columns(aliquots)
+    rows = barcodes.read_sample_sheets([new_sheet(folder, [(name, "OCT") for name in aliquots])])
+    files, not_used = barcodes.choose_expression(rows, "star")
+    assert files["aliquot"].to_dict() == columns
+    primary = [(i, why) for i, why in left_out if "sample type" not in why]
+    assert sorted(primary) == sorted((i, why) for i, why in not_used if "sample type" not in why)
+    assert len(left_out) == len(not_used)
+
+
+def test_case_2_frozen_before_ffpe_vial_a_first_then_the_gdac_rule(folder):
+    names = [
+        f"TCGA-44-1001-{rest}" for rest in ("01A-11R-1774-07", "01A-11R-A278-07", "01B-02R-A277-07", "01A-11T-B000-07")
+    ]
+    chosen, excluded = barcodes.primary_columns(names)
+    assert chosen == {"TCGA-44-1001": names[1]}
+    assert Counter(why for _, why in excluded) == {
+        "expression: another aliquot of the sample is used": 2,
+        "expression: vial B (often FFPE), the patient's vial A is used": 1,
+    }
+    # The sheet says that vial A is the fixed one, and of another patient that there is no frozen one.
+    other = "TCGA-44-1002-01B-11R-A277-07"
+    path = new_sheet(folder, [(names[0], "FFPE"), (names[2], "OCT"), (other, "FFPE")])
+    files, excluded = barcodes.choose_expression(barcodes.read_sample_sheets([path]), "star")
+    assert files["aliquot"].to_dict() == {"TCGA-44-1001": names[2], "TCGA-44-1002": other}
+    assert excluded == [("TCGA-44-1001", "expression: FFPE, the patient's frozen aliquot is used")]
+    used = {patient: barcodes.row_aliquot(cells, patient) for patient, cells in files.iterrows()}
+    notes = barcodes.aliquot_findings(used, excluded, "new.tsv")
+    assert [(note.check, note.place) for note in notes] == [
+        ("FFPE perhaps", "TCGA-44-1001"),
+        ("FFPE only", "TCGA-44-1002"),
+    ]
+
+
+def test_files_of_one_sample_that_the_sheet_cannot_tell_apart(folder):
+    path = new_sheet(
+        folder, [("TCGA-44-1001-01A-11R-1774-07", "OCT"), ("TCGA-44-1001-01A-11R-A278-07", "OCT")], told=False
+    )
+    files, excluded = barcodes.choose_expression(barcodes.read_sample_sheets([path]), "star")
+    assert files["File Name"].tolist() == [f"1.{STAR}"] and excluded == [("TCGA-44-1001", barcodes.UNTOLD)]
+    used = {patient: barcodes.row_aliquot(cells, patient) for patient, cells in files.iterrows()}
+    (note,) = barcodes.aliquot_findings(used, excluded, "new.tsv")
+    assert note.place == "TCGA-44-1001" and "no aliquot barcode tells them apart" in note.text
+
+
+# -- sheets of every year ----------------------------------------------------------------------------------------
+def both(path, kind="star"):
+    used, left_out = barcodes.used_files(barcodes.read_sample_sheets([path]), [barcodes.SLIDE, barcodes.EXPRESSION])
+    slides, no_slide = barcodes.choose_slides(used)
+    counts, no_counts = barcodes.choose_expression(used, kind)
+    return (
+        slides["File Name"].to_dict(),
+        counts["File Name"].to_dict(),
+        [why for _, why in left_out + no_slide + no_counts],
+    )
+
+
+def test_case_8_a_list_of_one_patient_is_that_patient(folder):
+    cells = row(0, f"u.{STAR}", barcodes.EXPRESSION, "01A")
+    cells[5:] = [f"{cells[5]}, {cells[5].lower()} ", f"{cells[6]},{cells[6]}", "Primary Tumor, Primary Tumor"]
+    assert both(sheet(folder, [cells])) == ({}, {"TCGA-AB-0000": f"u.{STAR}"}, [])
+
+
+def test_case_8_a_pair_is_left_out_and_says_why(folder):
+    slide, counts = row(0), row(1, f"u.{STAR}", barcodes.EXPRESSION, "01A")
+    slide[5:] = [
+        "TCGA-AB-0000, TCGA-AB-0000",
+        "TCGA-AB-0000-01Z, TCGA-AB-0000-11A",
+        "Primary Tumor, Solid Tissue Normal",
+    ]
+    counts[5:7] = ["TCGA-AB-0001, TCGA-AB-0002", "TCGA-AB-0001-01A, TCGA-AB-0002-01A"]
+    assert both(sheet(folder, [slide, counts])) == (
+        {},
+        {},
+        ["slide: of several samples", "expression: of several patients"],
+    )
+
+
+def test_case_8_a_patient_without_dx1_keeps_the_lowest_slide(folder):
+    rows = [row(0, f"TCGA-AB-0000-01Z-00-DX{n}.u.svs") for n in (10, 3, 2)]
+    slides, _, left_out = both(sheet(folder, rows))
+    assert slides == {"TCGA-AB-0000": "TCGA-AB-0000-01Z-00-DX2.u.svs"}
+    assert (
+        left_out == ["slide: diagnostic slide other than DX1, the patient has no DX1 and the lowest number is used"] * 2
+    )
+
+
+def test_case_8_lower_case_and_other_separators_are_read(folder):
+    slide, counts = row(0, "tcga_ab_0000_01z_00_dx1.u.svs"), row(1, f"u.{STAR}", barcodes.EXPRESSION, "01A")
+    for cells in (slide, counts):
+        cells[5], cells[6] = cells[5].lower(), cells[6].lower().replace("-", ".")
+    slides, files, left_out = both(sheet(folder, [slide, counts], [name.lower() for name in HEAD]))
+    assert list(slides) == ["TCGA-AB-0000"] and list(files) == ["TCGA-AB-0001"] and not left_out
+
+
+def test_case_8_utf_16_is_named(folder):
+    path = folder / "utf16.tsv"
+    path.write_text("\t".join(HEAD) + "\n", encoding="utf-16")
+    with pytest.raises(CohortError, match=r"utf16\.tsv, line 1: .*UTF-16, as Excel's 'Unicode Text' is; .*UTF-8"):
+        barcodes.read_sample_sheets([path])
+
+
+@pytest.mark.parametrize(
+    "column, value, why",
+    [
+        (1, "TCGA-AB-0009-01Z-00-DX1.u.svs", "its File Name is of another patient than its Case ID"),
+        (1, "TCGA-AB-0000-11A-00-DX1.u.svs", "its File Name is of another sample than its Sample ID"),
+        (6, "TCGA-AB-0009-01Z", "its Sample ID is of another patient than its Case ID"),
+        (7, "Solid Tissue Normal", "its sample type Solid Tissue Normal is not that of its Sample ID (code 01)"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_nobodys(folder, column, value, why):
+    cells = row(0)
+    cells[column] = value
+    assert both(sheet(folder, [cells])) == ({}, {}, [f"slide: {why}"])
 
 
 # -- sample sheets -----------------------------------------------------------------------------------------------
@@ -147,7 +407,7 @@ any_row = st.builds(
     st.integers(0, 4),
     st.one_of(name, st.sampled_from([f"a.{STAR}", f"b.{STAR}.gz", "c.htseq.counts.gz", "é"])),
     st.sampled_from([barcodes.SLIDE, barcodes.EXPRESSION, "Masked Somatic Mutation"]),
-    st.sampled_from(["01A", "01Z", "02A", "11A", "", "01A, 11A"]),
+    st.sampled_from(["01A", "01Z", "02A", "11A", "01A, TCGA-AB-0000-11A"]),
 )
 
 
@@ -160,7 +420,8 @@ def test_every_row_is_chosen_or_left_out_with_a_reason(folder, rows):
     slides, no_slide = barcodes.choose_slides(used)
     counts, no_counts = barcodes.choose_expression(used, "star")
     assert len(excluded) + len(slides) + len(no_slide) + len(counts) + len(no_counts) == len(rows)
-    assert slides.index.is_unique and slides["File Name"].str.contains("-DX1.").all() and (slides["code"] == "01").all()
+    assert slides.index.is_unique and slides["File Name"].str.contains("-DX[12].").all()
+    assert (slides["code"] == "01").all()
     assert counts.index.is_unique and (counts["code"] == "01").all()
     assert all(reason for _, reason in [*excluded, *no_slide, *no_counts])
 
@@ -214,14 +475,17 @@ def test_real_sheets_of_rna_files(real_data, sheet, dot):
     primary = [cells for cells in rows if cells[f"Sample{dot}ID"][13:15] == "01"]
     patients = {cells[f"Case{dot}ID"] for cells in primary}
     first = {}
+    untold = Counter()
     for cells in sorted(primary, key=lambda c: (c[f"Sample{dot}ID"][15], c[f"File{dot}Name"])):
+        if cells[f"Case{dot}ID"] in first:
+            untold[cells[f"Sample{dot}ID"][15]] += 1
         first.setdefault(cells[f"Case{dot}ID"], cells[f"File{dot}ID"])
     chosen, excluded = barcodes.choose_expression(barcodes.read_sample_sheets([path]), "htseq")
     assert chosen["File ID"].to_dict() == first
     assert Counter(reason for _, reason in excluded) == Counter(
         {
             "expression: sample type Solid Tissue Normal, not a primary tumour": len(rows) - len(primary),
-            "expression: another sample or aliquot of the patient is used": len(primary) - len(patients),
+            barcodes.UNTOLD: untold["A"],
         }
     )
     assert (len(rows), len(patients)) == {"2020-02-13.LUSC_rna": (149, 100), "LUSC_htseq_551": (551, 501)}[sheet]
@@ -237,4 +501,12 @@ def test_real_columns_of_matrices(real_data):
         chosen, excluded = barcodes.primary_columns(table.columns)
         assert len(chosen) == len({column[:12] for column in tumour}) == patients
         assert len(excluded) == len(table.columns) - patients
+        # Frozen before FFPE: plate A277 and vial B are used where a patient has nothing else, and only there.
+        has_a = {column[:12] for column in tumour if column[15] == "A"}
+        assert {column[15] for patient, column in chosen.items() if patient in has_a} == {"A"}
+        assert not any("-A277-" in column for patient, column in chosen.items() if patient in has_a)
+        fixed = {"LUAD": {"TCGA-44-2662", "TCGA-44-2665"}, "LUSC": {"TCGA-56-7823"}}[name]
+        assert set(chosen) - has_a == fixed
+        used = {aliquot.patient: aliquot for aliquot in barcodes.column_aliquots(chosen.values())}
+        assert {note.place for note in barcodes.aliquot_findings(used, [], name)} == fixed
         assert {column[13:15] for column in chosen.values()} == {"01"}

@@ -1,0 +1,53 @@
+"""What a look at a cohort finds before anything is fitted: who was chosen with a doubt, and what matches nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmmil.cohort import files as cohort_files
+from mmmil.cohort import own_table
+from mmmil.cohort.build import Cohort
+from mmmil.params import Params
+from mmmil.sources import barcodes
+from mmmil.sources.findings import Finding
+
+
+def find(cohort: Cohort, p: Params) -> list[Finding]:
+    """Findings on who is in the study.
+
+    Of building it (`cohort.notes`): patients whose only RNA is FFPE or may be, aliquots that cannot be told apart,
+    class values that are nearly met or that nobody has, clinical rows without a patient. Then slides that are not DX1,
+    manifest rows that are not used, files without a stated size, and files that no table names.
+    """
+    found = [*cohort.notes, *_later_slides(cohort, p)]
+    return (
+        found + cohort_files.manifest_findings(cohort.patients, p) + cohort_files.stray_findings(p, _named(cohort, p))
+    )
+
+
+def _later_slides(cohort: Cohort, p: Params) -> list[Finding]:
+    """Patients of whom another diagnostic slide than the first is used."""
+    if p.cohort_table or not p.has_slides:
+        return []
+    later = []
+    for patient, path in cohort.patients["slide_path"].items():
+        section = barcodes.slide_section(Path(path).name)
+        if section and section[2] != "1":
+            later.append(f"{patient} (DX{section[2]})")
+    if not later:
+        return []
+    more = f" and {len(later) - 5} more" if len(later) > 5 else ""
+    text = f"the lowest diagnostic slide of {', '.join(later[:5])}{more} is used, no DX1 is there"
+    remedy = "add their DX1 to the sample sheet if the GDC has it"
+    return [Finding("no DX1", text, remedy, ", ".join(p.sample_sheets))]
+
+
+def _named(cohort: Cohort, p: Params) -> set[str]:
+    """Names of the files that the cohort uses or that its sample sheets and manifests list."""
+    names = {Path(path).name for path in cohort_files.used_names(cohort.patients)}
+    names |= set(cohort_files.stated_sizes(p))
+    if not p.cohort_table and p.sample_sheets:
+        names |= set(barcodes.read_sample_sheets([p.path(name) for name in p.sample_sheets])["File Name"])
+    if p.cohort_table:  # those of patients who are left out, too
+        names |= {Path(path).name for path in cohort_files.used_names(own_table.read(p))}
+    return names
