@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmmil.sources.findings import Finding
-from mmmil.sources.tables import CohortError, fail, folded, read_table, repeated_column
+from mmmil.sources.tables import MISSING, CohortError, fail, folded, read_table, repeated_column
 
 SLIDE, EXPRESSION = "Slide Image", "Gene Expression Quantification"
 SHEET_COLUMNS = ["File ID", "File Name", "Data Type", "Project ID", "Case ID", "Sample ID"]
@@ -188,27 +188,37 @@ def spelled_twice(names: Iterable[str]) -> list[tuple[str, str]]:
 
 # -- the rule for aliquots ---------------------------------------------------------------------------------------
 ANALYTES = "HRT"  # RNA in the order in which the Broad GDAC prefers it
+# Plates of RNA on which every vial but A was fixed in formalin: TCGA's FFPE pilot (Broad GDAC's list of FFPE cases; the
+# GDC states FFPE for each of them).
+FFPE_PLATES = ("A277",)
 UNTOLD = "expression: another of the same sample, and no aliquot barcode tells them apart (first name used)"
 
 
 @dataclass(frozen=True)
 class Aliquot:
-    """RNA of a patient, in a matrix's column or a file: its name, its barcode as far as it is known, and whether the
-    sample sheet says that it was fixed in formalin (FFPE).
+    """RNA of a patient, in a matrix's column or a file: its name, its barcode as far as it is known, and whether it was
+    fixed in formalin, as the sample sheet states it; None where nothing is stated.
     """
 
     patient: str
     name: str
     barcode: Barcode | None
-    ffpe: bool = False
+    stated_ffpe: bool | None = None
+
+    @property
+    def is_ffpe(self) -> bool:
+        if self.stated_ffpe is not None or self.barcode is None:
+            return bool(self.stated_ffpe)
+        return self.barcode.vial not in ("", "A") and self.barcode.plate in FFPE_PLATES
 
 
 def one_aliquot_each(aliquots: Iterable[Aliquot]) -> tuple[dict[str, Aliquot], list[tuple[str, str]]]:
     """One aliquot per patient, and (patient, reason) of each that is left out: the one rule of matrices and sheets.
 
-    Primary tumours only; frozen before FFPE; the lowest vial letter (B is often FFPE); then Broad GDAC's replicate rule
-    where the aliquots' barcodes are known: analyte H, R, T, then the highest plate, portion and center; else the
-    first name. Aliquots without barcode are patients of their own name.
+    Primary tumours only; frozen only, since RNA of FFPE is another measurement (Broad GDAC leaves it out, too); the
+    lowest vial letter (B is often FFPE); then Broad GDAC's replicate rule where the aliquots' barcodes are known:
+    analyte H, R, T, then the highest plate, portion and center; else the first name. Aliquots without barcode are
+    patients of their own name.
     """
     of_patient: dict[str, list[Aliquot]] = {}
     excluded = []
@@ -220,9 +230,12 @@ def one_aliquot_each(aliquots: Iterable[Aliquot]) -> tuple[dict[str, Aliquot], l
             of_patient.setdefault(aliquot.patient, []).append(aliquot)
     chosen = {}
     for patient, there in of_patient.items():
-        first, *others = sorted(sorted(there, key=lambda a: a.name), key=_rank)
-        chosen[patient] = first
-        excluded += [(patient, _why_not(other, first)) for other in others]
+        frozen = sorted((a for a in there if not a.is_ffpe), key=lambda a: (_rank(a), a.name))
+        why = "the patient's frozen aliquot is used" if frozen else "and the patient has no frozen aliquot"
+        excluded += [(patient, f"expression: FFPE, {why}")] * (len(there) - len(frozen))
+        if frozen:
+            chosen[patient] = frozen[0]
+            excluded += [(patient, _why_not(other, frozen[0])) for other in frozen[1:]]
     return chosen, excluded
 
 
@@ -230,28 +243,24 @@ def _rank(aliquot: Aliquot) -> tuple:
     barcode = aliquot.barcode or Barcode("")
     analyte = (ANALYTES.find(barcode.analyte) % 10) if barcode.analyte else 10
     latest = [-ord(letter) for letter in f"{barcode.plate}{barcode.portion:>2}{barcode.center:>2}"]
-    return aliquot.ffpe, not barcode.code, barcode.vial or "~", not barcode.plate, analyte, latest
+    return not barcode.code, barcode.vial or "~", not barcode.plate, analyte, latest
 
 
 def _why_not(aliquot: Aliquot, used: Aliquot) -> str:
     one, other = aliquot.barcode or Barcode(""), used.barcode or Barcode("")
-    if aliquot.ffpe and not used.ffpe:
-        return "expression: FFPE, the patient's frozen aliquot is used"
     if one.vial != other.vial and one.vial and other.vial:
-        often = " (often FFPE)" if one.vial == "B" and not aliquot.ffpe else ""
+        often = " (often FFPE)" if one.vial == "B" and aliquot.stated_ffpe is None else ""
         return f"expression: vial {one.vial}{often}, the patient's vial {other.vial} is used"
     return "expression: another aliquot of the sample is used" if _rank(aliquot) != _rank(used) else UNTOLD
 
 
 def aliquot_findings(chosen: Mapping[str, Aliquot], excluded: Iterable[tuple[str, str]], file: str) -> list[Finding]:
-    """Patients whose only RNA is FFPE or may be, and those of whose aliquots it cannot be said which one is used."""
+    """Patients whose RNA may be FFPE, and those of whose aliquots it cannot be said which one is used."""
     look = "see the aliquot's page at the GDC; to do without the patient, delete the column or row"
     found = []
     for patient, aliquot in chosen.items():
         vial = aliquot.barcode.vial if aliquot.barcode else ""
-        if aliquot.ffpe:
-            found.append(Finding("FFPE only", f"{aliquot.name} is FFPE, no frozen one is there", look, file, patient))
-        elif vial not in ("", "A"):
+        if vial not in ("", "A") and aliquot.stated_ffpe is None:
             text = f"{aliquot.name} is of vial {vial} and there is no vial A; in TCGA these are often FFPE"
             found.append(Finding("FFPE perhaps", text, look, file, patient))
     for patient in dict.fromkeys(patient for patient, reason in excluded if reason == UNTOLD):
@@ -335,7 +344,8 @@ def read_sample_sheets(paths: list[Path]) -> pd.DataFrame:
 
     Case, sample and aliquot are spelled as TCGA's barcodes ('a, b' where a row is of several); code and vial are the
     sample's, '' where it is no TCGA sample or of several; `Sample Type` in words (tissue type and tumour descriptor in
-    sheets since 2024, the code where none is stated); ffpe: by the `Preservation Method`. contradiction: what in the
+    sheets since 2024, the code where none is stated); ffpe: yes or no by the
+    `Preservation Method`, '' where it states none. contradiction: what in the
     row is of another patient or sample than the rest, or ''. Raises CohortError for a missing column, an empty cell, a
     barcode that cannot be read, and a file that two rows describe differently.
     """
@@ -347,7 +357,7 @@ def read_sample_sheets(paths: list[Path]) -> pd.DataFrame:
             f"{row['place']}: file {row['File ID']} is described differently on another line; "
             "delete the wrong one, or download the sample sheets again"
         )
-    for name in ("aliquot", "ffpe"):  # what one of two sheets says of a file
+    for name in ("aliquot", "ffpe"):  # what one of two sheets says of a file, and the other one does not
         sheet[name] = sheet.groupby("File ID")[name].transform("max")
     return sheet.drop(columns="place")
 
@@ -374,7 +384,7 @@ def _read_sheet(path: Path) -> pd.DataFrame:
     rows = [_read_row(row, f"{path}, line {line}", faults) for line, row in sheet.iterrows()]
     fail(faults)
     columns = [*SHEET_COLUMNS, "Sample Type", "code", "vial", "aliquot", "ffpe", "contradiction", "place"]
-    return pd.DataFrame(rows, columns=columns).astype({"ffpe": bool})
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _listed(cell: str) -> list[str]:
@@ -407,10 +417,17 @@ def _read_row(row: pd.Series, place: str, faults: list[str]) -> dict:
         "code": sample.code,
         "vial": sample.vial,
         "aliquot": aliquots[0] if len(aliquots) == 1 else "",
-        "ffpe": "ffpe" in row.get("Preservation Method", "").casefold(),
+        "ffpe": _ffpe(row.get("Preservation Method", "")),
         "contradiction": _contradiction(row["File Name"], read, sample, kind),
         "place": place,
     }
+
+
+def _ffpe(preservation: str) -> str:
+    """'yes', 'no', or '' where nothing is stated."""
+    if folded(preservation) in MISSING:
+        return ""
+    return "yes" if "ffpe" in preservation.casefold() else "no"
 
 
 def _kind(row: pd.Series) -> str:
@@ -513,4 +530,4 @@ def choose_expression(sheet: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
 def row_aliquot(row: pd.Series, patient: str = "") -> Aliquot:
     """The aliquot that a sheet's row is; `patient`: where `Case ID` is the index."""
     barcode = parse(row["aliquot"] or row["Sample ID"])
-    return Aliquot(patient or row["Case ID"], row["File Name"], barcode, bool(row["ffpe"]))
+    return Aliquot(patient or row["Case ID"], row["File Name"], barcode, {"yes": True, "no": False}.get(row["ffpe"]))

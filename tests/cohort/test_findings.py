@@ -49,11 +49,17 @@ def test_a_cohort_without_doubts_has_no_finding(download):
     assert findings.find(cohorts.build(p), p) == [] and table([]).empty
 
 
-def test_a_patient_with_ffpe_rna_alone_is_used_and_told(download):
-    p = download(lambda rows: [*rows[:-1], (*rows[-1][:5], "TCGA-AB-0007-01B", "FFPE")])
-    note = found(p)["FFPE only"]
+def test_a_patient_with_a_vial_b_alone_is_used_and_told_and_left_out_where_it_is_ffpe(download):
+    p = download(lambda rows: [*rows[:-1], (*rows[-1][:5], "TCGA-AB-0007-01B", "Unknown")])
+    note = found(p)["FFPE perhaps"]
     assert note.place == "TCGA-AB-0007" and note.file == "sheet.tsv" and note.remedy
     assert len(cohorts.build(p)) == 2 * N
+    p = download(lambda rows: [*rows[:-1], (*rows[-1][:5], "TCGA-AB-0007-01B", "FFPE")], incomplete="exclude")
+    made = cohorts.build(p)
+    assert len(made) == 2 * N - 1 and made.excluded["reason"].tolist() == [
+        "expression: FFPE, and the patient has no frozen aliquot",
+        "incomplete: no expression",
+    ]
 
 
 def test_rows_and_files_that_match_nothing_are_counted(download, tmp_path):

@@ -484,8 +484,8 @@ def test_the_sample_sheet_tells_the_aliquots_of_one_sample_apart(lgg, task):
     columns, left_out = barcodes.primary_columns(names)
     assert chosen.loc["TCGA-AB-0010", "aliquot"] == columns["TCGA-AB-0010"] == "TCGA-AB-0010-01A-11R-A278-07"
     assert [why for _, why in excluded] == [
-        "expression: another aliquot of the sample is used",
         "expression: FFPE, the patient's frozen aliquot is used",
+        "expression: another aliquot of the sample is used",
     ]
     assert len(left_out) == 2 and (sheet["aliquot"][sheet["Data Type"] == barcodes.SLIDE] == "").all()
 

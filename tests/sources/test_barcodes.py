@@ -14,6 +14,8 @@ from mmmil.sources import barcodes
 from mmmil.sources.barcodes import CohortError
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
+FIXED = "expression: FFPE, the patient's frozen aliquot is used"
+FIXED_ONLY = "expression: FFPE, and the patient has no frozen aliquot"
 HEAD = ["File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID", "Sample ID", "Sample Type"]
 DX, STAR = "DX1.u.svs", "rna_seq.augmented_star_gene_counts.tsv"
 
@@ -187,7 +189,7 @@ def test_a_tcga_patient_in_two_spellings_is_one_patient():
     chosen, excluded = barcodes.primary_columns(columns)
     assert chosen == {"TCGA-44-1000": columns[0], "TCGA-44-1001": columns[2]}
     assert excluded == [
-        ("TCGA-44-1000", "expression: vial B (often FFPE), the patient's vial A is used"),
+        ("TCGA-44-1000", FIXED),
         ("TCGA-44-1001", barcodes.UNTOLD),
     ]
 
@@ -215,7 +217,7 @@ aliquot = st.from_regex(r"TCGA-44-100[01]-(01A|01B|01C|11A)-[0-3]1[RTH]-(1858|A2
 @given(aliquots=st.lists(aliquot, min_size=1, max_size=8, unique=True))
 def test_case_2_matrix_and_sample_sheet_choose_the_same_aliquot(folder, aliquots):
     columns, left_out = barcodes.primary_columns(aliquots)
-    rows = barcodes.read_sample_sheets([new_sheet(folder, [(name, "OCT") for name in aliquots])])
+    rows = barcodes.read_sample_sheets([new_sheet(folder, [(name, "Unknown") for name in aliquots])])
     files, not_used = barcodes.choose_expression(rows, "star")
     assert files["aliquot"].to_dict() == columns
     primary = [(i, why) for i, why in left_out if "sample type" not in why]
@@ -231,19 +233,20 @@ def test_case_2_frozen_before_ffpe_vial_a_first_then_the_gdac_rule(folder):
     assert chosen == {"TCGA-44-1001": names[1]}
     assert Counter(why for _, why in excluded) == {
         "expression: another aliquot of the sample is used": 2,
-        "expression: vial B (often FFPE), the patient's vial A is used": 1,
+        FIXED: 1,
     }
     # The sheet says that vial A is the fixed one, and of another patient that there is no frozen one.
     other = "TCGA-44-1002-01B-11R-A277-07"
     path = new_sheet(folder, [(names[0], "FFPE"), (names[2], "OCT"), (other, "FFPE")])
     files, excluded = barcodes.choose_expression(barcodes.read_sample_sheets([path]), "star")
-    assert files["aliquot"].to_dict() == {"TCGA-44-1001": names[2], "TCGA-44-1002": other}
-    assert excluded == [("TCGA-44-1001", "expression: FFPE, the patient's frozen aliquot is used")]
+    assert files["aliquot"].to_dict() == {"TCGA-44-1001": names[2]}  # stated as frozen, whatever its plate
+    assert excluded == [("TCGA-44-1001", FIXED), ("TCGA-44-1002", FIXED_ONLY)]
     used = {patient: barcodes.row_aliquot(cells, patient) for patient, cells in files.iterrows()}
-    notes = barcodes.aliquot_findings(used, excluded, "new.tsv")
-    assert [(note.check, note.place) for note in notes] == [
-        ("FFPE perhaps", "TCGA-44-1001"),
-        ("FFPE only", "TCGA-44-1002"),
+    assert barcodes.aliquot_findings(used, excluded, "new.tsv") == []
+    # A vial B of which nothing is stated is used where there is no vial A, with a doubt.
+    used, excluded = barcodes.one_aliquot_each(barcodes.column_aliquots(["TCGA-56-7823-01B-11R-2247-07"]))
+    assert [(note.check, note.place) for note in barcodes.aliquot_findings(used, excluded, "matrix")] == [
+        ("FFPE perhaps", "TCGA-56-7823")
     ]
 
 
@@ -493,20 +496,22 @@ def test_real_sheets_of_rna_files(real_data, sheet, dot):
 
 @pytest.mark.real
 def test_real_columns_of_matrices(real_data):
-    for name, patients in (("LUAD", 27), ("LUSC", 35)):
+    for name, patients in (("LUAD", 25), ("LUSC", 35)):
         table = pd.read_csv(
             real_data / f"expression/{name}_paired_counts_ELELAB.tsv.gz", sep="\t", nrows=0, index_col=0
         )
         tumour = [column for column in table.columns if column[13:15] == "01"]
         chosen, excluded = barcodes.primary_columns(table.columns)
-        assert len(chosen) == len({column[:12] for column in tumour}) == patients
+        fixed = {"LUAD": {"TCGA-44-2662", "TCGA-44-2665"}, "LUSC": set()}[name]
+        assert set(chosen) == {column[:12] for column in tumour} - fixed and len(chosen) == patients
         assert len(excluded) == len(table.columns) - patients
-        # Frozen before FFPE: plate A277 and vial B are used where a patient has nothing else, and only there.
+        # Frozen only: none of plate A277; a vial B where a patient has nothing else.
         has_a = {column[:12] for column in tumour if column[15] == "A"}
         assert {column[15] for patient, column in chosen.items() if patient in has_a} == {"A"}
-        assert not any("-A277-" in column for patient, column in chosen.items() if patient in has_a)
-        fixed = {"LUAD": {"TCGA-44-2662", "TCGA-44-2665"}, "LUSC": {"TCGA-56-7823"}}[name]
-        assert set(chosen) - has_a == fixed
+        assert not any("-A277-" in column for column in chosen.values())
+        assert {patient for patient, why in excluded if why == FIXED_ONLY} == fixed
+        doubtful = set(chosen) - has_a
+        assert doubtful == ({"TCGA-56-7823"} if name == "LUSC" else set())
         used = {aliquot.patient: aliquot for aliquot in barcodes.column_aliquots(chosen.values())}
-        assert {note.place for note in barcodes.aliquot_findings(used, [], name)} == fixed
+        assert {note.place for note in barcodes.aliquot_findings(used, [], name)} == doubtful
         assert {column[13:15] for column in chosen.values()} == {"01"}
