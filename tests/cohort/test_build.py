@@ -851,8 +851,9 @@ def test_real_z_scores_and_grades(real_data):
 @pytest.mark.real
 def test_real_counts(real_data):
     made = cohorts.build(params.load("real_nsclc").require_files())
-    assert [(made.labels == c).sum() for c in (0, 1)] == [27, 35] and (made.patients["site"] != "").all()
-    counted(made, {"expression": (129, 62), "label": (62, 62), "incomplete": (62, 62)})
+    assert [(made.labels == c).sum() for c in (0, 1)] == [25, 35] and (made.patients["site"] != "").all()
+    counted(made, {"expression": (129, 60), "label": (60, 60), "incomplete": (60, 60)})
+    assert reasons(made)["expression: FFPE, and the patient has no frozen aliquot"] == 2
 
 
 @pytest.mark.real
