@@ -60,15 +60,6 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
     return sets
 
 
-def id_type(ids: Iterable[str]) -> str:
-    """What most of the ids look like: 'Ensembl ids', 'Entrez ids' or 'gene symbols'."""
-    ids = [str(i) for i in ids]
-    for name, pattern in {"Ensembl ids": r"ENS[A-Z]*\d{6,}(\.\d+)?", "Entrez ids": r"\d+"}.items():
-        if sum(bool(re.fullmatch(pattern, i)) for i in ids) > len(ids) / 2:
-            return name
-    return "gene symbols"
-
-
 def rank(ranking: pd.Series) -> pd.Series:
     """The ranking as GSEA walks it: highest first, ties by symbol, genes without a statistic dropped.
 

@@ -1,8 +1,10 @@
-"""What genes are called and how long they are: Ensembl ids, and the user's table of their symbols and lengths."""
+"""What genes are called and how long they are: which names are no gene's, Ensembl ids, and the user's gene table."""
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pandas as pd
 from mmmil.sources.tables import CohortError, read_table
 
 ENSEMBL_ID = re.compile(r"^ENS[A-Z]*\d+$")
+ANY_ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}(\.\d+)?(_PAR_Y)?$", re.IGNORECASE)
 ENSEMBL_VERSION = re.compile(r"^(ENS\w*?\d+)\.\d+")
 PAR_Y = re.compile(r"_PAR_Y$|^ENSGR\d")  # GENCODE before release 25, as in HTSeq files, writes ENSGR0...
 # GENCODE and the GDC say gene_name; the GDC's gencode.gene.info has exon_length beside a full_length with introns.
@@ -18,8 +21,76 @@ NAMES = {"gene_id": ["gene_id"], "symbol": ["symbol", "gene_name"], "length": ["
 WITHOUT_TPM = ("htseq", "counts")  # kinds of expression files whose level is computed from their counts
 
 
+# Rows that counting programs, and people after them, put below or above the genes: no symbol of GENCODE is among them.
+SUMMARY_ROW = re.compile(
+    r"""^(
+      _.* | x__.*                                     # HTSeq's __no_feature, DEXSeq's _ambiguous, R's X__no_feature
+    | n_?(unmapped|multimapping|no_?feature|ambiguous)       # STAR
+    | no_?feature | ambiguous | too_low_aqual | not_?aligned | alignment_not_unique          # HTSeq before 0.6
+    | assigned | unassigned([_.].*)?                                                         # featureCounts
+    | [np]_(processed|pseudoaligned|unique|tot(al)?) | (num|percent)_[a-z_]+                 # kallisto, RSEM, salmon
+    | (grand[ _.])?totals?([ _.]?(reads?|counts?|sum))? | sums? | (col|column)[ _.]?sums? | averages? | mean | median
+    | lib(rary)?[ _.]?size | (un|multi)?[ _.]?mapped([ _.]?reads)? | \*
+    )$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+SPIKE_IN = re.compile(r"^ERCC-\d{5}$", re.IGNORECASE)  # ERCC1 to ERCC8 are genes
+# What spreadsheets make of MARCH1, SEPT2, DEC1, OCT4 or 2310009E13Rik. A month needs a mark beside it: MARCH1, SEP15 and
+# DEC1 are symbols; and after a month two digits: OCT-1 and APR-1 are aliases.
+MONTH = (
+    r"(jan(uary|uar|v)?|feb(ruary|ruar)?|f[ée]vr?|m[aä]r(ch|s|z)?|mrz|a[pv]r(il)?|ma[iy]|ju[nl]([ey]|i)?|jui[nl]|aug(ust)?"
+    r"|ao[ûu]t|sep(t(ember|embre)?)?|o[ck]t(ober)?|nov(ember)?|de[cz](ember)?|d[ée]c)"
+)
+DATE = re.compile(
+    rf"""^x?(
+      \d{{1,2}}\.?[-./ ]{MONTH}\.?([-./ ]\d{{2}}(\d{{2}})?)?     # 1-Mar, 01. Mrz, 1-Mar-01
+    | {MONTH}\.?[-./ ]\d{{2}}(\d{{2}})?                           # Mar-01, Sep 2002
+    | \d{{4}}[-./]\d{{1,2}}[-./]\d{{1,2}}([ T]\d{{1,2}}:\d{{2}}(:\d{{2}}(\.\d+)?)?)?      # 2001-03-01 00:00:00
+    | \d{{1,2}}[-./]\d{{1,2}}[-./]\d{{2}}(\d{{2}})?              # 3/1/2001, 01.03.01
+    | \d(\.\d+)?E\+\d+                                         # 2.31E+13
+    )$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Days of 2000 to 2032 as a spreadsheet counts them; no human gene has an Entrez id between (they jump from 30,851 to
+# 50,484).
+SERIAL_DAYS = (36_526, 48_579)
+
+
 class ExpressionError(ValueError):
     """An expression file is damaged or not what the parameters say; names the file, the gene and the remedy."""
+
+
+def cleaned(names: pd.Series) -> pd.Series:
+    """Names without the blanks and pairs of quotes around them, Ensembl ids in capitals."""
+    names = names.str.strip().str.replace(r"""^(["'])(.*)\1$""", r"\2", regex=True).str.strip()
+    small = names.str.match(ANY_ENSEMBL) & (names != names.str.upper())
+    return names.where(~small, names.str.upper())
+
+
+def first_part(names: pd.Series) -> pd.Series:
+    """The symbol of TCGA's older names, `symbol|entrez`; other names as they are."""
+    return names.str.split("|").str[0]
+
+
+def is_summary_row(names: pd.Series) -> np.ndarray:
+    """Which rows sum up reads of no gene, or of all (SUMMARY_ROW), and so are part of no library; (rows,) bool."""
+    return first_part(names).str.match(SUMMARY_ROW).to_numpy(bool)
+
+
+def is_spike_in(names: pd.Series) -> np.ndarray:
+    """Which rows are RNA that the laboratory added (ERCC-00002), and so part of no patient's library; (rows,) bool."""
+    return names.str.match(SPIKE_IN).to_numpy(bool)
+
+
+def is_date(names: pd.Series) -> np.ndarray:
+    """Which names a spreadsheet has turned into a date or a number, so that no one knows the gene; (rows,) bool.
+
+    Days as whole numbers (36951) count where most names are no numbers: Entrez ids are.
+    """
+    names = first_part(names)
+    days = pd.to_numeric(names.where(names.str.fullmatch(r"\d{5}")), errors="coerce").between(*SERIAL_DAYS)
+    few = names.str.fullmatch(r"\d+").mean() < 0.5
+    return (names.str.match(DATE) | (days & few)).to_numpy(bool)
 
 
 def without_version(ids: pd.Series) -> pd.Series:
@@ -29,6 +100,20 @@ def without_version(ids: pd.Series) -> pd.Series:
 def is_par_y(ids: pd.Series) -> np.ndarray:
     """Which ids are the second copy, on Y, of a gene that X and Y share; (genes,) bool."""
     return ids.str.contains(PAR_Y).to_numpy(bool)
+
+
+def id_type(ids: Iterable[str]) -> str:
+    """What most of the ids look like: 'Ensembl ids', 'Entrez ids' or 'gene symbols'."""
+    ids = [str(i) for i in ids]
+    for name, pattern in {"Ensembl ids": r"ENS[A-Z]*\d{6,}(\.\d+)?", "Entrez ids": r"\d+"}.items():
+        if sum(bool(re.fullmatch(pattern, i)) for i in ids) > len(ids) / 2:
+            return name
+    return "gene symbols"
+
+
+def examples(names: Iterable[str], n: int = 3) -> str:
+    """The first few names, for a message."""
+    return ", ".join(map(str, itertools.islice(names, n)))
 
 
 def require_gene_names(names: pd.Series, path: Path) -> None:
