@@ -67,12 +67,11 @@ def _whole(path: Path, kind: str) -> bytes:
         data = handle.read()
     if not data.endswith(b"\n"):
         raise ExpressionError(f"{path}: the file is truncated (its last line is not ended); {AGAIN}")
-    missing = {of: _missing_rows(data, rows) for of, rows in SUMMARY_ROWS.items()}
-    if missing[kind]:
+    if missing := _missing_rows(data, SUMMARY_ROWS[kind]):
         for other in SUMMARY_ROWS.keys() - {kind}:
-            if not missing[other]:
+            if not _missing_rows(data, SUMMARY_ROWS[other]):
                 raise ExpressionError(f"{path}: holds {other} counts, not {kind}; set expression_kind: {other}")
-        raise ExpressionError(f"{path}: the file is truncated or foreign (no row {', '.join(missing[kind])}); {AGAIN}")
+        raise ExpressionError(f"{path}: the file is truncated or foreign (no row {', '.join(missing)}); {AGAIN}")
     return data
 
 

@@ -70,7 +70,7 @@ def _require_counts(values: np.ndarray, path: Path, place: Place, whole: bool) -
         return
     if reason := _no_counts(values, parts):  # rounding would make counts of them
         raise ExpressionError(
-            f"{place(parts)} is no count: {reason}, so these are TPM, FPKM or their logarithms; give raw counts, or "
+            f"{place(parts)} is no count: {reason}, so these are TPM or their logarithms; give raw counts, or "
             "log2(TPM + 1) with expression_kind: log2tpm"
         )
     if whole:
@@ -94,7 +94,7 @@ def _no_counts(values: np.ndarray, parts: np.ndarray) -> str:
     if len(values) >= MANY_GENES and fractional_share(values) > 0.5 and np.median(sums) < 2 * MILLION:
         return (
             f"{fractional_share(values):.0%} of the cells above 0 are not whole, and columns add up to "
-            f"{np.median(sums):,.0f} only"
+            f"{np.median(sums):,.0f} only, as FPKM and TPM do"
         )
     return ""
 
@@ -119,8 +119,8 @@ def _require_log2_tpm(values: np.ndarray, path: Path, place: Place) -> None:
         mean, deviation = gene_moments(values)
         if abs(mean) < 0.1 and 0.9 < deviation < 1.1:
             raise ExpressionError(
-                f"{path}: most genes have mean 0 and deviation 1 ({mean:.2f} and {deviation:.2f} in the median gene), so "
-                "these are z-scores, not log2 TPM; set expression_kind: zscore"
+                f"{path}: the median gene has mean {mean:.2f} and deviation {deviation:.2f}, so these are z-scores, not "
+                "log2 TPM; set expression_kind: zscore"
             )
 
 

@@ -35,8 +35,8 @@ SUMMARY_ROW = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 SPIKE_IN = re.compile(r"^ERCC-\d{5}$", re.IGNORECASE)  # ERCC1 to ERCC8 are genes
-# What spreadsheets make of MARCH1, SEPT2, DEC1, OCT4 or 2310009E13Rik. A month needs a mark beside it: MARCH1, SEP15 and
-# DEC1 are symbols; and after a month two digits: OCT-1 and APR-1 are aliases.
+# What spreadsheets make of MARCH1, SEPT2, DEC1, OCT4 or 2310009E13Rik. A month needs a mark beside it: MARCH1, SEP15
+# and DEC1 are symbols; and after a month two digits: OCT-1 and APR-1 are aliases.
 MONTH = (
     r"(jan(uary|uar|v)?|feb(ruary|ruar)?|f[ée]vr?|m[aä]r(ch|s|z)?|mrz|a[pv]r(il)?|ma[iy]|ju[nl]([ey]|i)?|jui[nl]|aug(ust)?"
     r"|ao[ûu]t|sep(t(ember|embre)?)?|o[ck]t(ober)?|nov(ember)?|de[cz](ember)?|d[ée]c)"
@@ -60,11 +60,17 @@ class ExpressionError(ValueError):
     """An expression file is damaged or not what the parameters say; names the file, the gene and the remedy."""
 
 
+def clean(name: str) -> str:
+    """A name without the blanks and the pair of quotes around it; an Ensembl id in capitals."""
+    name = name.strip()
+    if name[:1] in ("'", '"') and name[-1:] == name[0] and len(name) > 1:
+        name = name[1:-1].strip()
+    return name.upper() if name[:1] == "e" and ANY_ENSEMBL.match(name) else name
+
+
 def cleaned(names: pd.Series) -> pd.Series:
-    """Names without the blanks and pairs of quotes around them, Ensembl ids in capitals."""
-    names = names.str.strip().str.replace(r"""^(["'])(.*)\1$""", r"\2", regex=True).str.strip()
-    small = names.str.match(ANY_ENSEMBL) & (names != names.str.upper())
-    return names.where(~small, names.str.upper())
+    """Names as `clean` has them."""
+    return names.map(clean)
 
 
 def first_part(names: pd.Series) -> pd.Series:
@@ -74,12 +80,13 @@ def first_part(names: pd.Series) -> pd.Series:
 
 def is_summary_row(names: pd.Series) -> np.ndarray:
     """Which rows sum up reads of no gene, or of all (SUMMARY_ROW), and so are part of no library; (rows,) bool."""
-    return first_part(names).str.match(SUMMARY_ROW).to_numpy(bool)
+    # Ensembl ids, 60,000 a file, are known at a glance
+    return np.array([n[:3] != "ENS" and bool(SUMMARY_ROW.match(n.partition("|")[0])) for n in names], bool)
 
 
 def is_spike_in(names: pd.Series) -> np.ndarray:
     """Which rows are RNA that the laboratory added (ERCC-00002), and so part of no patient's library; (rows,) bool."""
-    return names.str.match(SPIKE_IN).to_numpy(bool)
+    return np.array([n[:5].upper() == "ERCC-" and bool(SPIKE_IN.match(n)) for n in names], bool)
 
 
 def is_date(names: pd.Series) -> np.ndarray:
@@ -114,6 +121,26 @@ def id_type(ids: Iterable[str]) -> str:
 def examples(names: Iterable[str], n: int = 3) -> str:
     """The first few names, for a message."""
     return ", ".join(map(str, itertools.islice(names, n)))
+
+
+def gap(one: Iterable[str], other: Iterable[str]) -> str:
+    """How two sources name genes that they do not share, in words: kinds of id, capitals, or an example of each."""
+    first, second = list(dict.fromkeys(one)), list(dict.fromkeys(other))
+    kinds = id_type(first), id_type(second)
+    if kinds[0] != kinds[1]:
+        return f"{kinds[0]} ({examples(first)}) against {kinds[1]} ({examples(second)})"
+    capitals, there = {name.upper(): name for name in second}, set(second)
+    turned = [name for name in first if name not in there and name.upper() in capitals]
+    if turned and len(turned) > 0.1 * min(len(first), len(second)):
+        return (
+            f"{len(turned)} names are the same but for capitals ({turned[0]} and {capitals[turned[0].upper()]}), as "
+            "those of another species are, or names that a program has changed"
+        )
+    there_too = set(first)
+    return (
+        f"{kinds[0]} such as {examples(n for n in first if n not in there)} against "
+        f"{examples(n for n in second if n not in there_too)}"
+    )
 
 
 def require_gene_names(names: pd.Series, path: Path) -> None:
