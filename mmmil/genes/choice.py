@@ -44,9 +44,9 @@ def deg_table(p: Params, expression: Expression, labels: pd.Series, folds: pd.Se
         ids, classes = expression.genes.index, labels.loc[fitted].to_numpy()
         if expression.kind == "counts":
             assert expression.counts is not None
-            table = differential.differential_expression(expression.counts[rows], classes, ids, p.min_count)
+            table = differential.differential_expression(expression.counts[rows], classes, ids, p.min_count, fitted)
         else:
-            table = differential.welch(expression.level[rows], classes, ids)
+            table = differential.welch(expression.level[rows], classes, ids, fitted)
         table.to_csv(folder / "deg.csv")
         return {"test": "DESeq2" if expression.kind == "counts" else "Welch", "genes": len(table)}
 
@@ -133,7 +133,7 @@ def _require_classes(p: Params, labels: pd.Series, folds: pd.Series) -> None:
 
 
 def require_sets(p: Params, expression: Expression, libraries: Sequence[Library]) -> dict[Library, Coverage]:
-    """What the data hold of each library's sets; EnrichmentError where a GMT file cannot be read or gives no two sets."""
+    """What the data hold of each library's sets; EnrichmentError where a GMT file cannot be read or gives too few."""
     covered = {}
     for library in libraries:
         if library != "genes":

@@ -17,8 +17,8 @@ ENOUGH = 0.5
 
 @dataclass(frozen=True)
 class Coverage:
-    """genes: different ones in the sets; found: of them, in the data; sets: in the file, of set_size_min to set_size_max
-    genes there; usable: of that size in the data; names: how the two sides name genes that only one has.
+    """genes: different ones in the sets; found: of them, in the data; sets: in the file, of set_size_min to
+    set_size_max genes there; usable: of that size in the data; names: how the two sides name genes that only one has.
     """
 
     genes: int

@@ -33,9 +33,10 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
     """Gene sets of a GMT file (`name <tab> description <tab> gene <tab> gene ...`, also gzipped).
 
     Returns {set name: its genes in the file's order, each once}. Blank fields and lines are dropped, and of a gene
-    its weight (`GENE,1.0`, as Enrichr writes it), Entrez id (`symbol|entrez`) and Ensembl version. Raises EnrichmentError for a file that is missing, empty, cut (gzipped) or no
-    text, a set that is listed twice, a set without genes, genes that are not separated by tabs, and a file without
-    descriptions, of which every set would lose its first gene.
+    its weight (`GENE,1.0`, as Enrichr writes it), Entrez id (`symbol|entrez`) and Ensembl version.
+    Raises EnrichmentError for a file that is missing, empty, cut (gzipped) or no text, a set that is listed twice,
+    a set without genes, genes that are not separated by tabs, and a file without descriptions, of which every set
+    would lose its first gene.
     """
     path = Path(path)
     if not path.is_file():
@@ -72,8 +73,8 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
     known = {gene for genes in sets.values() for gene in genes}
     if len(sets) > 1 and sum(text in known for text in descriptions) > len(sets) / 2:
         raise EnrichmentError(
-            f"{path}: its second column holds genes (first: {descriptions[0]}), but a line is name, description, genes; "
-            "put a column of descriptions, which may be empty, after the names"
+            f"{path}: its second column holds genes (first: {descriptions[0]}), but a line is name, description, "
+            "genes; put a column of descriptions, which may be empty, after the names"
         )
     return sets
 

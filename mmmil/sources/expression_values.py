@@ -119,8 +119,8 @@ def _require_log2_tpm(values: np.ndarray, path: Path, place: Place) -> None:
         mean, deviation = gene_moments(values)
         if abs(mean) < 0.1 and 0.9 < deviation < 1.1:
             raise ExpressionError(
-                f"{path}: the median gene has mean {mean:.2f} and deviation {deviation:.2f}, so these are z-scores, not "
-                "log2 TPM; set expression_kind: zscore"
+                f"{path}: the median gene has mean {mean:.2f} and deviation {deviation:.2f}, so these are z-scores, "
+                "not log2 TPM; set expression_kind: zscore"
             )
 
 

@@ -95,7 +95,7 @@ def test_whole_numbers_of_another_type_are_counts(counts, table):
         (lambda c, y, g: (c.T, y, g), "rows are patients, columns genes"),
         (lambda c, y, g: (c.astype(str), y, g), "look for text"),
         (lambda c, y, g: (np.minimum(c, 9), y, g), "only 0 of 120 genes"),
-        (lambda c, y, g: (c * (np.arange(14) != 2)[:, None], y, g), "no counts at all .first: row 2"),
+        (lambda c, y, g: (c * (np.arange(14) != 2)[:, None], y, g), "1 patients have no counts at all .row 2."),
     ],
 )
 def test_refused_before_anything_is_fitted(counts, change, message, monkeypatch):
