@@ -134,7 +134,7 @@ def _require_classes(p: Params, labels: pd.Series, folds: pd.Series) -> None:
 
 def require_sets(p: Params, expression: Expression, libraries: Sequence[Library]) -> dict[Library, Coverage]:
     """What the data hold of each library's sets; EnrichmentError where a GMT file cannot be read or gives too few."""
-    covered = {}
+    covered: dict[Library, Coverage] = {}
     for library in libraries:
         if library != "genes":
             sets = enrichment.read_gmt(gmt(p, library))

@@ -63,8 +63,11 @@ def libraries(p: Params) -> list[choice.Library]:
 
 
 def find(patients: pd.DataFrame, p: Params) -> list[Finding]:
-    """Findings on a cohort's expression and gene sets; patients: as `Cohort.patients`. Raises what `look` raises."""
-    return findings_of(look(patients, p))
+    """Findings on a cohort's expression and gene sets; patients: as `Cohort.patients`. Raises what `look` raises.
+
+    None for a cohort without genes.
+    """
+    return findings_of(look(patients, p)) if p.has_genes else []
 
 
 def findings_of(seen: Look) -> list[Finding]:
@@ -157,7 +160,7 @@ def _likeness(seen: Look) -> Iterator[Finding]:
         return
     np.fill_diagonal(alike, np.nan)
     usual = np.nanmedian(alike, axis=1)
-    for i in np.flatnonzero(usual < np.median(usual) - STRANGER):
+    for i in np.flatnonzero(usual < np.median(usual) - STRANGER).tolist():
         yield Finding(
             "unlike all others",
             f"median correlation with the other patients {usual[i]:.2f} (Spearman), where it usually is "
