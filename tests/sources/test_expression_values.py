@@ -41,7 +41,7 @@ def kinds(counts):
         "log2 cpm": np.log2(counts / counts.sum(axis=0) * 1e6 + 1),
         "ln counts": np.log(counts + 1),
         "zscore": (log2 - log2.mean(axis=1, keepdims=True)) / log2.std(axis=1, keepdims=True),
-        "centred": (log2 - log2.mean(axis=1, keepdims=True)) * 3,
+        "centred": (log2 - log2.mean(axis=1, keepdims=True)) / 2,
     }
 
 
