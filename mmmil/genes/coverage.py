@@ -44,7 +44,7 @@ def coverage(sets: Mapping[str, list[str]], symbols: Collection[str], size_min: 
         found=found,
         sets=sum(size_min <= n <= size_max for n, _ in sizes),
         usable=sum(size_min <= n <= size_max for _, n in sizes),
-        names=gap(genes, symbols) if found < len(genes) else "",
+        names=gap(genes, symbols, "the sets", "the data") if found < len(genes) else "",
     )
 
 

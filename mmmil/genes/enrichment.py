@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmmil.sources.gene_names import ENSEMBL_VERSION, clean, id_type
+from mmmil.sources.gene_names import ENSEMBL_VERSION, clean, gap
 
 COLUMNS = ["es", "nes", "pval", "fdr", "size", "leading_edge"]
 # gseapy keeps a running sum per set and gene: 500 sets at a time need 0.6 GB where all of GO needs 5.
@@ -116,8 +116,7 @@ def within(
     if not any(reduced.values()):
         genes = [gene for genes in list(sets.values())[:50] for gene in genes]
         raise EnrichmentError(
-            f"no gene of the gene sets is in the expression data: the sets hold {id_type(genes)} "
-            f"({', '.join(map(str, genes[:3]))}), the data {id_type(known)} ({', '.join(map(str, list(known)[:3]))}); "
+            f"no gene of the gene sets is in the expression data: {gap(genes, known, 'the sets', 'the data')}; "
             "give a GMT file with the data's kind of id and species"
         )
     fitting = {name: genes for name, genes in reduced.items() if size_min <= len(genes) <= size_max}

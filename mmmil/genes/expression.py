@@ -38,6 +38,7 @@ from mmmil.sources.gene_names import (
     gene_table_for,
     is_date,
     is_par_y,
+    is_unnamed,
     with_symbols,
     without_version,
 )
@@ -191,9 +192,10 @@ def _common_genes(frames: dict[str, pd.DataFrame]) -> pd.Index:
         shared = common[common.isin(frame.index)]
         smaller = min(len(frames[first]), len(frame))
         if shared.empty or (smaller >= MANY_GENES and len(shared) < SHARED_NAMES * smaller):
+            names = gap(frames[first].index, frame.index, "rows of the first", "rows of the second")
             raise ExpressionError(
                 f"{first}, {path}: have {len(shared) or 'no'} gene{'s' * (len(shared) > 1)} in common: "
-                f"{gap(frames[first].index, frame.index)}; name genes alike in both"
+                f"{names}; name genes alike in both"
             )
         common = shared
     return common
@@ -263,7 +265,7 @@ def assemble(
         missing |= np.isnan(lengths)
     if missing.all():
         assert table is not None
-        names = gap(genes["gene_id"], table.index)
+        names = gap(genes["gene_id"], table.index, "the data", "rows of the table")
         raise ExpressionError(
             f"{expression_path.iloc[0]}: no gene is in {gene_table}; name genes alike in both: {names}"
         )
@@ -272,7 +274,7 @@ def assemble(
         assert counts is not None
         level = log2_cpm(counts) if lengths is None else log2_tpm(counts, lengths)
     dates = is_date(genes["symbol"])
-    unnamed = genes["symbol"].isin(["", "?", "NA"]).to_numpy()
+    unnamed = is_unnamed(genes["symbol"])
     reasons = {DATES: dates, NO_TABLE: missing & ~dates, "no symbol": unnamed & ~missing & ~dates}
     dropped.update({reason: int(rows.sum()) for reason, rows in reasons.items()})
     with_symbol = np.flatnonzero(~missing & ~unnamed & ~dates)

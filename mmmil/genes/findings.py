@@ -30,6 +30,7 @@ FEW_DETECTED = 0.5  # of the cohort's median
 COPY = 0.9999  # Spearman: repeated sequencing of one sample gives 0.99, other patients of one tissue 0.7 to 0.98
 STRANGER = 0.3  # below the cohort's median correlation; tumours of one organ differ by a tenth
 MANY_DIFFERENT = 0.5  # share of cells above 0 that are not whole; in RSEM's expected counts it is a tenth to a third
+MANY_REPEATED = 0.2  # share of the rows: GENCODE's symbols, all of its genes, repeat in 2 %, TCGA's older ones in 5 %
 MISSING_NAMES = 0.2  # share of a matrix's genes: GENCODE releases differ by some per cent
 OFF_MEAN, OFF_DEVIATION = 0.5, (0.5, 2.0)  # of the median gene's z-scores; those of a part of a cohort differ by less
 
@@ -279,6 +280,15 @@ def _names(seen: Look) -> Iterator[Finding]:
             "write the table again without opening it in a spreadsheet (MARCH1 becomes 1-Mar there)",
             first,
             examples(data.examples[DATES], expression.EXAMPLES),
+        )
+    repeated = data.dropped.get("repeated symbols", 0) + data.dropped.get("repeated gene names", 0)
+    if repeated > MANY_REPEATED * (repeated + len(data.genes)):
+        yield Finding(
+            "gene names",
+            f"{repeated} rows have the name of another one and are left out, {len(data.genes)} are kept, as of a table of "
+            "transcripts, probes or exons",
+            "give one row per gene, with the counts of all its transcripts",
+            first,
         )
     missing = data.dropped.get(NO_TABLE, 0)
     if missing > MISSING_NAMES * _joined_genes(data):

@@ -34,6 +34,8 @@ SUMMARY_ROW = re.compile(
     )$""",
     re.IGNORECASE | re.VERBOSE,
 )
+# What stands where there is no symbol: TCGA's `?`, R's NA and NA.1, pandas' nan, a spreadsheet's errors.
+NO_SYMBOL = re.compile(r"^(\?|NA(\.\d+)?|N/A|nan|none|null|-+|\.|#(N/A|NAME\?|REF!|VALUE!))?$", re.IGNORECASE)
 SPIKE_IN = re.compile(r"^ERCC-\d{5}$", re.IGNORECASE)  # ERCC1 to ERCC8 are genes
 # What spreadsheets make of MARCH1, SEPT2, DEC1, OCT4 or 2310009E13Rik. A month needs a mark beside it: MARCH1, SEP15
 # and DEC1 are symbols; and after a month two digits: OCT-1 and APR-1 are aliases.
@@ -89,6 +91,11 @@ def is_spike_in(names: pd.Series) -> np.ndarray:
     return np.array([n[:5].upper() == "ERCC-" and bool(SPIKE_IN.match(n)) for n in names], bool)
 
 
+def is_unnamed(symbols: pd.Series) -> np.ndarray:
+    """Which symbols are none (NO_SYMBOL); (rows,) bool."""
+    return np.array([bool(NO_SYMBOL.match(symbol)) for symbol in symbols], bool)
+
+
 def is_date(names: pd.Series) -> np.ndarray:
     """Which names a spreadsheet has turned into a date or a number, so that no one knows the gene; (rows,) bool.
 
@@ -123,24 +130,25 @@ def examples(names: Iterable[str], n: int = 3) -> str:
     return ", ".join(map(str, itertools.islice(names, n)))
 
 
-def gap(one: Iterable[str], other: Iterable[str]) -> str:
-    """How two sources name genes that they do not share, in words: kinds of id, capitals, or an example of each."""
+def gap(one: Iterable[str], other: Iterable[str], these: str, those: str) -> str:
+    """How two sources (called `these` and `those`, in the plural) name the genes that they do not share, in words:
+    their kinds of id, names that differ in capitals only, or examples of each.
+    """
     first, second = list(dict.fromkeys(one)), list(dict.fromkeys(other))
     kinds = id_type(first), id_type(second)
     if kinds[0] != kinds[1]:
-        return f"{kinds[0]} ({examples(first)}) against {kinds[1]} ({examples(second)})"
+        return f"{these} hold {kinds[0]} ({examples(first)}), {those} {kinds[1]} ({examples(second)})"
     capitals, there = {name.upper(): name for name in second}, set(second)
     turned = [name for name in first if name not in there and name.upper() in capitals]
     if turned and len(turned) > 0.1 * min(len(first), len(second)):
+        same = capitals[turned[0].upper()]
         return (
-            f"{len(turned)} names are the same but for capitals ({turned[0]} and {capitals[turned[0].upper()]}), as "
-            "those of another species are, or names that a program has changed"
+            f"{len(turned)} names are the same but for capitals ({turned[0]} in {these}, {same} in {those}), as those of "
+            "another species are, or names that a program has changed"
         )
-    there_too = set(first)
-    return (
-        f"{kinds[0]} such as {examples(n for n in first if n not in there)} against "
-        f"{examples(n for n in second if n not in there_too)}"
-    )
+    own, others = set(first), [examples(n for n in first if n not in there)]
+    others.append(examples(n for n in second if n not in own))
+    return f"{these} alone hold {kinds[0]} such as {others[0] or 'none'}, {those} alone {others[1] or 'none'}"
 
 
 def require_gene_names(names: pd.Series, path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import false_discovery_control
 
 from mmmil.genes import enrichment
-from mmmil.genes.enrichment import EnrichmentError, enrich, id_type, overlap, read_gmt, recovered, select
+from mmmil.genes.enrichment import EnrichmentError, enrich, overlap, read_gmt, recovered, select
+from mmmil.sources.gene_names import id_type
 
 GENES = [f"GENE{i}" if i % 7 else f"C{i}orf{i}" for i in range(1000)]
 

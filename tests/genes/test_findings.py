@@ -241,6 +241,18 @@ def test_gene_names_that_are_dates_go_and_their_reads_stay_in_the_library(cohort
     assert len(found) == 1 and found[0].place == "1-Mar, 2-Sep, Mar-01, 2001-03-01, 1. Dez"
 
 
+def test_a_table_of_transcripts_is_a_finding(cohort, clean):
+    found = findings.find(*cohort(clean.set_axis([GENES[i if i < 150 else i - 150] for i in range(200)])))
+    assert checks(found) == ["gene names"] and "100 rows have the name of another one" in found[0].text
+
+
+def test_rows_without_a_symbol_go_and_their_reads_stay_in_the_library(cohort, clean):
+    names = dict(zip(GENES[-6:], ["NA", "NA.1", "?|7157", "#N/A", "#NAME?", "---"], strict=True))
+    plain, made = expression.load(*cohort(clean)), expression.load(*cohort(clean.rename(names)))
+    assert made.dropped == {"no symbol": 6}
+    np.testing.assert_array_equal(made.level, plain.level[:, :194])
+
+
 def test_names_with_blanks_and_quotes_are_the_genes(cohort, clean):
     made = expression.load(*cohort(clean.rename(lambda g: f"' {g} '" if g < "GENE0100" else f"{g} ")))
     assert made.genes["symbol"].tolist() == GENES
@@ -249,12 +261,12 @@ def test_names_with_blanks_and_quotes_are_the_genes(cohort, clean):
 @pytest.mark.parametrize(
     ("rename", "message"),
     [
-        (lambda i: f"ENSG{i:011d}.1", r"no gene in common: gene symbols \(GENE0000.*against Ensembl ids \(ENSG0"),
+        (lambda i: f"ENSG{i:011d}.1", r"no gene in common: .* gene symbols \(GENE0000.* Ensembl ids \(ENSG0"),
         (
             lambda i: f"gene{i:04d}",
-            r"no gene in common: 200 names are the same but for capitals \(GENE0000 and g",
+            r"no gene in common: 200 names are the same but for capitals \(GENE0000 in.*gene0000 in",
         ),
-        (lambda i: GENES[i] if i < 5 else f"X{i}", r"5 genes in common: gene symbols such as GENE0005.* against X5"),
+        (lambda i: GENES[i] if i < 5 else f"X{i}", r"5 genes in common: .* such as GENE0005.* of the second alone X5"),
     ],
 )
 def test_matrices_that_name_genes_differently(cohort, clean, tmp_path, rename, message):
@@ -302,10 +314,16 @@ def test_a_gene_table_that_lacks_many_genes_is_a_finding(cohort, clean, tmp_path
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ([g.capitalize() for g in GENES], r"150 names are the same but for capitals \(Gene0000 and GENE0000\)"),
-        ([f"ENSG{i:011d}" for i in range(200)], r"Ensembl ids \(ENSG00000000000.* against gene symbols \(GENE0000"),
-        ([str(i) for i in range(200)], r"Entrez ids \(0, 1.* against gene symbols"),
-        ([*GENES[:12], *(f"X{i}" for i in range(188))], r"12 of the file's 150 genes.*gene symbols such as X0"),
+        (
+            [g.capitalize() for g in GENES],
+            r"150 names are the same but for capitals \(Gene0000 in the sets, GENE0000",
+        ),
+        (
+            [f"ENSG{i:011d}" for i in range(200)],
+            r"the sets hold Ensembl ids \(ENSG00000000000.* data gene symbols \(GENE0",
+        ),
+        ([str(i) for i in range(200)], r"the sets hold Entrez ids \(0, 1.* the data gene symbols"),
+        ([*GENES[:12], *(f"X{i}" for i in range(188))], r"12 of the file's 150 genes.* gene symbols such as X0"),
     ],
 )
 def test_sets_that_the_data_hardly_hold_are_an_error_with_the_reason(cohort, clean, names, reason):

@@ -17,6 +17,7 @@ from mmmil.sources.gene_names import (
     is_date,
     is_spike_in,
     is_summary_row,
+    is_unnamed,
     read_gene_table,
     with_symbols,
 )
@@ -167,7 +168,7 @@ def test_a_whole_date_is_one(day, form):
 
 
 def test_symbols_that_look_like_dates_or_sums_are_genes():
-    for rule in (is_summary_row, is_spike_in, is_date):
+    for rule in (is_summary_row, is_spike_in, is_date, is_unnamed):
         assert rows(rule, REAL) == []
     assert rows(is_spike_in, ["ERCC-00002", "ercc-00171"]) == ["ERCC-00002", "ercc-00171"]
 
@@ -189,7 +190,7 @@ def test_no_rule_drops_a_symbol_of_gencode_or_of_the_gene_sets(real_data, case):
     names = names.union(*(set(genes) for path in (real_data / "gmt").iterdir() for genes in read_gmt(path).values()))
     assert len(names) > 120_000
     names = [case(name) for name in names]
-    for rule in (is_summary_row, is_spike_in, is_date):
+    for rule in (is_summary_row, is_spike_in, is_date, is_unnamed):
         assert rows(rule, names) == []
 
 
@@ -208,6 +209,11 @@ def test_an_ensembl_id_in_small_letters():
 
 def test_how_two_sources_name_genes():
     ensembl = [f"ENSG{i:011d}" for i in range(5)]
-    assert gap(["TP53", "KRT5"], ensembl).startswith("gene symbols (TP53, KRT5) against Ensembl ids (ENSG00000000000")
-    assert "2 names are the same but for capitals (Trp53 and TRP53)" in gap(["Trp53", "Krt5"], ["TRP53", "KRT5"])
-    assert gap(["A", "B"], ["B", "C"]) == "gene symbols such as A against C"
+    sides = ("the sets", "the data")
+    assert gap(["TP53", "KRT5"], ensembl, *sides).startswith(
+        "the sets hold gene symbols (TP53, KRT5), the data Ensembl ids (ENSG00000000000, "
+    )
+    assert gap(["Trp53", "Krt5"], ["TRP53", "KRT5"], *sides).startswith(
+        "2 names are the same but for capitals (Trp53 in the sets, TRP53 in the data)"
+    )
+    assert gap(["A", "B"], ["B", "C"], *sides) == "the sets alone hold gene symbols such as A, the data alone C"
