@@ -281,12 +281,13 @@ def _names(seen: Look) -> Iterator[Finding]:
             first,
             examples(data.examples[DATES], expression.EXAMPLES),
         )
-    repeated = data.dropped.get("repeated symbols", 0) + data.dropped.get("repeated gene names", 0)
+    of_each = max(1, len(data.matrices))  # names are counted in every matrix
+    repeated = data.dropped.get("repeated symbols", 0) + data.dropped.get("repeated gene names", 0) // of_each
     if repeated > MANY_REPEATED * (repeated + len(data.genes)):
         yield Finding(
             "gene names",
-            f"{repeated} rows have the name of another one and are left out, {len(data.genes)} are kept, as of a table of "
-            "transcripts, probes or exons",
+            f"{repeated} rows have the name of another one and are left out, {len(data.genes)} are kept, as of a table "
+            "of transcripts, probes or exons",
             "give one row per gene, with the counts of all its transcripts",
             first,
         )

@@ -143,8 +143,8 @@ def gap(one: Iterable[str], other: Iterable[str], these: str, those: str) -> str
     if turned and len(turned) > 0.1 * min(len(first), len(second)):
         same = capitals[turned[0].upper()]
         return (
-            f"{len(turned)} names are the same but for capitals ({turned[0]} in {these}, {same} in {those}), as those of "
-            "another species are, or names that a program has changed"
+            f"{len(turned)} names are the same but for capitals ({turned[0]} in {these}, {same} in {those}), as those "
+            "of another species are, or names that a program has changed"
         )
     own, others = set(first), [examples(n for n in first if n not in there)]
     others.append(examples(n for n in second if n not in own))
