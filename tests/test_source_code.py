@@ -140,9 +140,7 @@ def test_editing_a_module_that_a_kernel_has_loaded_keeps_nothing(copied):
 def test_a_module_that_was_edited_and_loaded_again_leaves_old_code_behind(copied):
     """`importlib.reload` gives the module's new code to whoever asks it, not to those that have imported from it."""
     folder, run = copied
-    script = (
-        EDITING
-        + """
+    script = EDITING + """
 import importlib
 from mmmil.sources import tables
 file = pathlib.Path(tables.__file__)
@@ -150,7 +148,6 @@ file.write_text(file.read_text() + "LIMIT = 3")
 importlib.reload(tables)
 keep(1)
 """
-    )
     assert "CohortError was replaced" in run(script, fails=True)
     assert not (folder / "kept").exists()
 

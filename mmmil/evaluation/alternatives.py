@@ -89,7 +89,9 @@ def compare(default: Params, changes: Mapping[str, Any], variant: str, setting: 
     if not after.index.equals(before.index) or not (after["fold"] == before["fold"]).all():
         raise ValueError(f"{setting}: changes who is evaluated, so the two cannot be compared patient by patient")
     label, fold = before["label"].to_numpy(), before["fold"].to_numpy()
-    difference = bootstrap.paired_bootstrap(label, after["prob"].to_numpy(), before["prob"].to_numpy(), fold)
+    difference = bootstrap.paired_bootstrap(
+        label, after["prob"].to_numpy(), before["prob"].to_numpy(), fold
+    )
     auc = paired_tests.mean_auc_covariance(label, before[["prob"]].to_numpy().T, fold)[0][0]
     values = (
         *(default.task, default.title or default.task, default.synthetic, len(before), variant, setting),

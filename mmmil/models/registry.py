@@ -122,3 +122,4 @@ def _wanted(aggregator: type[nn.Module]) -> list[str]:
             f"of {', '.join(known)} that it names"
         )
     return [name for name in known if name in names]
+

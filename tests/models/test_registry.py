@@ -68,7 +68,9 @@ def executed(folder, *cells):
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in (setup, *cells)])
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
-    return ["".join(out["text"] for out in cell["outputs"] if out.get("name") == "stdout") for cell in notebook.cells]
+    return [
+        "".join(out["text"] for out in cell["outputs"] if out.get("name") == "stdout") for cell in notebook.cells
+    ]
 
 
 TRAIN = """
@@ -93,7 +95,9 @@ def test_a_class_of_a_cell_is_trained_found_again_shown_and_refused_where_it_is_
     assert all(run["inputs"]["aggregator"] and run["inputs"]["variant"]["name"] == "mean_sets" for run in runs_of)
     # on the same folds as the paper's model
     for path, fold in zip(made, s.fold_numbers, strict=True):
-        own, paper_s = (record.read_parquet(where / "predictions.parquet") for where in (path, runs.run(s, "go", fold)))
+        own, paper_s = (
+            record.read_parquet(where / "predictions.parquet") for where in (path, runs.run(s, "go", fold))
+        )
         assert own["patient_id"].equals(paper_s["patient_id"]) and own["label"].equals(paper_s["label"])
     assert "mean of the gene sets" in table and "GO sets" in table and "baseline" in table
     cells = pd.read_csv(io.StringIO(table), index_col=0)
@@ -193,3 +197,5 @@ def test_the_model_hands_out_its_vectors_and_tokens_by_name(fusion):
     logits, att = model(**given)
     assert torch.equal(logits, model.classifier(torch.cat(list(encoded.vectors.values()), -1)))
     assert att.keys() == encoded.att.keys()
+
+
