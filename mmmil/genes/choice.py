@@ -16,7 +16,8 @@ import pandas as pd
 
 from mmmil import record
 from mmmil.cohort.split import fold_patients
-from mmmil.genes import differential, enrichment
+from mmmil.genes import coverage, differential, enrichment
+from mmmil.genes.coverage import Coverage
 from mmmil.params import Params
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def deg_table(p: Params, expression: Expression, labels: pd.Series, folds: pd.Se
         ids, classes = expression.genes.index, labels.loc[fitted].to_numpy()
         if expression.kind == "counts":
             assert expression.counts is not None
-            table = differential.differential_expression(expression.counts[rows], classes, ids, p.min_count)
+            table = differential.differential_expression(expression.counts[rows], classes, ids, p.min_count, fitted)
         else:
-            table = differential.welch(expression.level[rows], classes, ids)
+            table = differential.welch(expression.level[rows], classes, ids, fitted)
         table.to_csv(folder / "deg.csv")
         return {"test": "DESeq2" if expression.kind == "counts" else "Welch", "genes": len(table)}
 
@@ -131,12 +132,16 @@ def _require_classes(p: Params, labels: pd.Series, folds: pd.Series) -> None:
             )
 
 
-def require_sets(p: Params, expression: Expression, libraries: Sequence[Library]) -> None:
-    """Raise EnrichmentError where a library's GMT file cannot be read or holds no gene of the data."""
+def require_sets(p: Params, expression: Expression, libraries: Sequence[Library]) -> dict[Library, Coverage]:
+    """What the data hold of each library's sets; EnrichmentError where a GMT file cannot be read or gives too few."""
+    covered: dict[Library, Coverage] = {}
     for library in libraries:
         if library != "genes":
             sets = enrichment.read_gmt(gmt(p, library))
-            enrichment.within(sets, expression.genes["symbol"].dropna(), 1, len(expression.genes))
+            covered[library] = coverage.coverage(sets, list(expression.genes["symbol"]), p.set_size_min, p.set_size_max)
+            data = ", ".join(p.expression_matrix) or "the expression files"
+            coverage.require(covered[library], gmt(p, library), data, p.set_size_min, p.set_size_max)
+    return covered
 
 
 def gmt(p: Params, library: Library) -> Path:

@@ -7,12 +7,16 @@ that was tested, positive where a gene is higher in class 1.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 COLUMNS = ["baseMean", "log2FoldChange", "lfcSE", "stat", "pvalue", "padj"]
+# A size factor is a median over genes without a zero; with one nearly empty library there are few of them, and every
+# patient's factor would hang on those.
+RATIO_GENES = 20
 
 
 class DegError(ValueError):
@@ -29,18 +33,23 @@ def expressed(counts: np.ndarray, labels: np.ndarray, min_count: int = 10) -> np
 
 
 def differential_expression(
-    counts: np.ndarray, labels: ArrayLike, gene_ids: ArrayLike, min_count: int = 10
+    counts: np.ndarray,
+    labels: ArrayLike,
+    gene_ids: ArrayLike,
+    min_count: int = 10,
+    patients: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """DESeq2's Wald test of class 1 against class 0, by pydeseq2 on one CPU thread.
 
-    counts: (patients, genes) raw counts; labels: (patients,) 0/1; gene_ids: (genes,) unique. Genes that fail
-    `expressed` are absent from the result. Size factors are medians of ratios, or `poscounts` where no gene is
-    free of zeros. Returns a table indexed by gene_id with baseMean, log2FoldChange, lfcSE, stat (Wald), pvalue
-    and padj; p-values are NaN where Cook's distance marks an outlier.
+    counts: (patients, genes) raw counts; labels: (patients,) 0/1; gene_ids: (genes,) unique; patients: their names,
+    for errors. Genes that fail `expressed` are absent from the result. Size factors are medians of ratios, or
+    `poscounts` where fewer than RATIO_GENES genes are free of zeros. Returns a table indexed by gene_id with baseMean,
+    log2FoldChange, lfcSE, stat (Wald), pvalue and padj; p-values are NaN where Cook's distance marks an outlier.
 
-    Raises DegError for values that are no counts, fewer than two patients in a class, or duplicate gene ids.
+    Raises DegError for values that are no counts, a patient without any in the genes that are tested, fewer than two
+    patients in a class, or duplicate gene ids.
     """
-    counts, labels, gene_ids = _checked(counts, labels, gene_ids)
+    counts, labels, gene_ids, names = _checked(counts, labels, gene_ids, patients)
     if (counts < 0).any():
         raise DegError(
             "counts: negative values, which look like z-scores or log ratios; only raw counts may reach DESeq2: "
@@ -54,16 +63,32 @@ def differential_expression(
                 "log2tpm or zscore, or round_counts: true for RSEM's expected counts"
             )
         counts = counts.astype(np.int64)
-    empty = np.flatnonzero(counts.sum(axis=1) == 0)
-    if len(empty):
-        raise DegError(f"counts: {len(empty)} patients have no counts at all (first: row {empty[0]}); exclude them")
+    _require_reads(counts, names, "at all")
     kept = expressed(counts, labels, min_count)
     if kept.sum() < 2:
         raise DegError(
             f"counts: only {kept.sum()} of {len(kept)} genes have {min_count} counts in as many patients as the "
             "smaller class; lower min_count or check that these are raw counts"
         )
-    return _deseq2(counts[:, kept], labels, gene_ids[kept])
+    _require_reads(counts[:, kept], names, f"in the {kept.sum()} genes that are tested")  # a size factor would be NaN
+    try:
+        return _deseq2(counts[:, kept], labels, gene_ids[kept])
+    except (ValueError, np.linalg.LinAlgError) as error:
+        depth = counts.sum(axis=1, dtype=np.int64)
+        raise DegError(
+            f"counts: DESeq2 cannot be fitted to {kept.sum()} genes ({error}); libraries have {depth.min():,} "
+            f"({names[int(depth.argmin())]}) to {depth.max():,} reads: check that these are raw counts, or "
+            "raise min_count"
+        ) from error
+
+
+def _require_reads(counts: np.ndarray, names: list[str], where: str) -> None:
+    empty = [name for name, n in zip(names, counts.sum(axis=1, dtype=np.int64), strict=True) if n == 0]
+    if empty:
+        raise DegError(
+            f"counts: {len(empty)} patients have no counts {where} ({', '.join(empty[:3])}); leave them out, or lower "
+            "min_count"
+        )
 
 
 def _deseq2(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.DataFrame:
@@ -72,7 +97,7 @@ def _deseq2(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.
     from threadpoolctl import threadpool_limits
 
     patients = [f"p{i}" for i in range(len(labels))]
-    zero_free = (counts > 0).all(axis=0).any()
+    zero_free = (counts > 0).all(axis=0)
     # One BLAS thread is ten times faster here than several that fight over small matrices.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
@@ -81,7 +106,7 @@ def _deseq2(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.
             # names, not numbers: a numeric condition would be fitted as a slope
             metadata=pd.DataFrame({"condition": np.where(labels == 1, "class1", "class0")}, index=patients),
             design="~condition",
-            size_factors_fit_type="ratio" if zero_free else "poscounts",
+            size_factors_fit_type="ratio" if zero_free.all() or zero_free.sum() >= RATIO_GENES else "poscounts",
             refit_cooks=True,
             low_memory=True,
             n_cpus=1,
@@ -93,7 +118,9 @@ def _deseq2(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.
     return test.results_df[COLUMNS].astype(float).rename_axis("gene_id")
 
 
-def welch(level: np.ndarray, labels: ArrayLike, gene_ids: ArrayLike) -> pd.DataFrame:
+def welch(
+    level: np.ndarray, labels: ArrayLike, gene_ids: ArrayLike, patients: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Welch's t test of class 1 against class 0, for log2(TPM + 1) or z-scores, which DESeq2 must not see.
 
     level: (patients, genes); labels: (patients,) 0/1; gene_ids: (genes,) unique. Returns the columns of
@@ -105,7 +132,7 @@ def welch(level: np.ndarray, labels: ArrayLike, gene_ids: ArrayLike) -> pd.DataF
     """
     from scipy import stats  # slow to import, and results that are found again need none of it
 
-    level, labels, gene_ids = _checked(level, labels, gene_ids)
+    level, labels, gene_ids, _ = _checked(level, labels, gene_ids, patients)
     level = level.astype(np.float64)
     varies = np.any([np.ptp(level[labels == c], axis=0) > 0 for c in (0, 1)], axis=0)
     if varies.sum() < 2:
@@ -128,13 +155,16 @@ def welch(level: np.ndarray, labels: ArrayLike, gene_ids: ArrayLike) -> pd.DataF
     return table[COLUMNS]
 
 
-def _checked(values: ArrayLike, labels: ArrayLike, gene_ids: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(
+    values: ArrayLike, labels: ArrayLike, gene_ids: ArrayLike, patients: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     values, labels, gene_ids = np.asarray(values), np.asarray(labels), np.asarray(gene_ids, dtype=object)
     if values.ndim != 2 or values.shape != (len(labels), len(gene_ids)):
         raise DegError(
             f"expression of shape {values.shape} does not fit {len(labels)} labels x {len(gene_ids)} gene ids; "
             "rows are patients, columns genes"
         )
+    names = [f"row {i}" for i in range(len(values))] if patients is None else [f"patient {name}" for name in patients]
     if not np.issubdtype(values.dtype, np.number):
         raise DegError(f"expression of type {values.dtype}: numbers are needed; look for text in the matrix")
     wrong = [label for label in np.unique(labels[pd.notna(labels)]).tolist() if label not in (0, 1)]
@@ -150,12 +180,12 @@ def _checked(values: ArrayLike, labels: ArrayLike, gene_ids: ArrayLike) -> tuple
     if not np.isfinite(values).all():
         rows, columns = np.nonzero(~np.isfinite(values))
         raise DegError(
-            f"expression: {len(rows)} missing or infinite values (first: gene {gene_ids[columns[0]]}, patient row "
-            f"{rows[0]}); drop these genes or patients"
+            f"expression: {len(rows)} missing or infinite values (first: gene {gene_ids[columns[0]]}, "
+            f"{names[rows[0]]}); drop these genes or patients"
         )
     repeated = pd.Index(gene_ids)[pd.Index(gene_ids).duplicated()].unique()
     if len(repeated):
         raise DegError(
             f"gene ids: {len(repeated)} occur twice ({', '.join(map(str, repeated[:3]))}); keep one row of each"
         )
-    return values, labels, gene_ids
+    return values, labels, gene_ids, names

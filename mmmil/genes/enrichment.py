@@ -16,9 +16,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mmmil.sources.gene_names import ENSEMBL_VERSION, clean, gap
+
 COLUMNS = ["es", "nes", "pval", "fdr", "size", "leading_edge"]
 # gseapy keeps a running sum per set and gene: 500 sets at a time need 0.6 GB where all of GO needs 5.
 CHUNK = 500
+WEIGHT = re.compile(r"\s*,\s*-?\d+(\.\d*)?(e-?\d+)?$", re.IGNORECASE)
+SEPARATOR = re.compile(r"[\s,;]")  # no gene is called so; a file that separates its genes by it is no GMT file
 
 
 class EnrichmentError(ValueError):
@@ -28,9 +32,11 @@ class EnrichmentError(ValueError):
 def read_gmt(path: Path | str) -> dict[str, list[str]]:
     """Gene sets of a GMT file (`name <tab> description <tab> gene <tab> gene ...`, also gzipped).
 
-    Returns {set name: its genes in the file's order, each once}. Blank fields and lines are dropped.
+    Returns {set name: its genes in the file's order, each once}. Blank fields and lines are dropped, and of a gene
+    its weight (`GENE,1.0`, as Enrichr writes it), Entrez id (`symbol|entrez`) and Ensembl version.
     Raises EnrichmentError for a file that is missing, empty, cut (gzipped) or no text, a set that is listed twice,
-    a set without genes.
+    a set without genes, genes that are not separated by tabs, and a file without descriptions, of which every set
+    would lose its first gene.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,30 +49,39 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise EnrichmentError(f"{path}: the file is truncated or damaged ({error}); download it again") from None
     sets: dict[str, list[str]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    descriptions = []
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
         if not line.strip():
             continue
-        name, *fields = (field.strip() for field in line.split("\t"))
-        genes = list(dict.fromkeys(filter(None, fields[1:])))
+        name, *fields = map(clean, line.split("\t"))
+        genes = list(dict.fromkeys(filter(None, map(_gene, fields[1:]))))
         if not name or not genes:
             raise EnrichmentError(
                 f"{path}, line {number}: no set name or no genes; a line is name, description, genes, tab-separated"
             )
         if name in sets:
             raise EnrichmentError(f"{path}, line {number}: the set '{name}' is listed twice; keep one of them")
+        if several := [gene for gene in genes if SEPARATOR.search(gene)]:
+            raise EnrichmentError(
+                f"{path}, line {number}: '{several[0][:40]}' in the set '{name}' is more than one gene; separate genes "
+                "by tabs"
+            )
         sets[name] = genes
+        descriptions.append(fields[0])
     if not sets:
         raise EnrichmentError(f"{path}: no gene set in it; download it again")
+    known = {gene for genes in sets.values() for gene in genes}
+    if len(sets) > 1 and sum(text in known for text in descriptions) > len(sets) / 2:
+        raise EnrichmentError(
+            f"{path}: its second column holds genes (first: {descriptions[0]}), but a line is name, description, "
+            "genes; put a column of descriptions, which may be empty, after the names"
+        )
     return sets
 
 
-def id_type(ids: Iterable[str]) -> str:
-    """What most of the ids look like: 'Ensembl ids', 'Entrez ids' or 'gene symbols'."""
-    ids = [str(i) for i in ids]
-    for name, pattern in {"Ensembl ids": r"ENS[A-Z]*\d{6,}(\.\d+)?", "Entrez ids": r"\d+"}.items():
-        if sum(bool(re.fullmatch(pattern, i)) for i in ids) > len(ids) / 2:
-            return name
-    return "gene symbols"
+def _gene(field: str) -> str:
+    """The gene as the expression data name it: without weight, Entrez id (`symbol|entrez`) or version."""
+    return ENSEMBL_VERSION.sub(r"\1", WEIGHT.sub("", field).partition("|")[0])
 
 
 def rank(ranking: pd.Series) -> pd.Series:
@@ -101,8 +116,7 @@ def within(
     if not any(reduced.values()):
         genes = [gene for genes in list(sets.values())[:50] for gene in genes]
         raise EnrichmentError(
-            f"no gene of the gene sets is in the expression data: the sets hold {id_type(genes)} "
-            f"({', '.join(map(str, genes[:3]))}), the data {id_type(known)} ({', '.join(map(str, list(known)[:3]))}); "
+            f"no gene of the gene sets is in the expression data: {gap(genes, known, 'the sets', 'the data')}; "
             "give a GMT file with the data's kind of id and species"
         )
     fitting = {name: genes for name, genes in reduced.items() if size_min <= len(genes) <= size_max}

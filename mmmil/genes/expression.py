@@ -8,7 +8,7 @@ lengths: their TPM is computed with the lengths of a gene table, or their level 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mmmil import record
+from mmmil.genes import profiles
 from mmmil.params import Params
 from mmmil.sources import barcodes
 from mmmil.sources.expression import (
@@ -28,13 +29,28 @@ from mmmil.sources.expression import (
     read_star,
     require_unique,
 )
-from mmmil.sources.gene_names import WITHOUT_TPM, gene_lengths, gene_table_for, is_par_y, with_symbols, without_version
+from mmmil.sources.expression_values import MANY_GENES, fractional_share, tpm_sums
+from mmmil.sources.gene_names import (
+    WITHOUT_TPM,
+    first_part,
+    gap,
+    gene_lengths,
+    gene_table_for,
+    is_date,
+    is_par_y,
+    is_unnamed,
+    with_symbols,
+    without_version,
+)
 
 __all__ = ["Expression", "ExpressionError", "assemble", "load"]
 __all__ += ["log2_cpm", "log2_tpm", "read_htseq", "read_matrix", "read_star"]
 
 UNITS = {"tpm": "log2(TPM+1)", "cpm": "log2(CPM+1)", "log2tpm": "log2 TPM as given", "zscore": "z-score"}
 ROUNDED = "cells rounded to whole numbers"
+NO_TABLE, DATES = "not in the gene table", "names that are dates or numbers"
+EXAMPLES = 5  # names kept of those that a reason drops
+SHARED_NAMES = 0.1  # of the smaller matrix's genes, at least: fewer are the same by chance, or by a few odd rows
 
 
 @dataclass
@@ -45,6 +61,11 @@ class Expression:
     ('log2(TPM+1)', 'log2(CPM+1)', 'log2 TPM as given', 'z-score'); dropped: rows of the files left out, by reason,
     and under ROUNDED the cells (of all rows and these patients) that round_counts changed; fingerprint: hash of
     everything it was made from.
+
+    For a look at the data: libraries: index patient, columns detected (genes, see `profiles.detected`), reads (where
+    there are counts: of all genes that the level is computed from) and tpm (where the files state TPM: their sum);
+    matrices: index path, columns genes and fractional (share of the cells above 0 that round_counts changed), no rows
+    for per-patient files; examples: a few of the names that each reason dropped.
     """
 
     patients: list[str]
@@ -55,6 +76,9 @@ class Expression:
     level_unit: str
     dropped: dict[str, int]
     fingerprint: str = ""
+    libraries: pd.DataFrame = field(default_factory=pd.DataFrame)
+    matrices: pd.DataFrame = field(default_factory=pd.DataFrame)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
 
 def log2_cpm(counts: np.ndarray) -> np.ndarray:
@@ -78,7 +102,7 @@ def log2_tpm(counts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return level
 
 
-def _from_files(files: list[Path], kind: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
+def _from_files(files: list[Path], kind: str, dropped: Counter) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
     """Genes (gene_id, symbol), counts and level from one file per patient; all must have the same genes."""
     read = read_star if kind == "star" else read_htseq
     genes: pd.DataFrame | None = None
@@ -93,6 +117,7 @@ def _from_files(files: list[Path], kind: str) -> tuple[pd.DataFrame, np.ndarray,
         sizes.append((len(table), path))
         if genes is None:
             genes = table[["gene_id", "symbol"]]
+            dropped.update(table.attrs)
             counts = np.empty((len(files), len(genes)), np.int32)
             level = np.empty((len(files), len(genes)), np.float32) if kind == "star" else None
         if len(table) != len(genes):
@@ -115,22 +140,27 @@ def _from_files(files: list[Path], kind: str) -> tuple[pd.DataFrame, np.ndarray,
 
 def _from_matrices(
     patients: pd.Series, kind: str, round_counts: bool, dropped: Counter
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Genes (gene_id, symbol) and values (patients, genes), of the genes that all matrices have.
+) -> tuple[pd.DataFrame, np.ndarray, pd.Series, pd.DataFrame]:
+    """Genes (gene_id, symbol) and values (patients, genes), of the genes that all matrices have; each patient's place
+    (matrix and column) and the table `Expression.matrices`.
 
     patients: index patient_id, value the matrix that holds the patient. Rows whose names are the same without
     Ensembl version are one gene: of them the one with the highest total is kept (z-scores: the first).
     """
-    frames = []
+    frames, facts = {}, {}
+    places = pd.Series("", index=patients.index, dtype=object)
     for path in dict.fromkeys(patients):
         column, _ = barcodes.primary_columns(matrix_columns(Path(path)))
         ids = patients.index[patients == path]
         missing = [patient for patient in ids if patient not in column]
         if missing:
             raise ExpressionError(f"{path}: has no primary tumour column of {missing[0]}; correct the patient's id")
+        places[ids] = [f"{path}, column {column[patient]}" for patient in ids]
         rounding = round_counts and kind == "counts"
         frame = read_matrix(Path(path), kind, [column[patient] for patient in ids], whole=not rounding)
+        dropped.update(frame.attrs)
         frame = frame.set_axis(ids, axis=1)
+        facts[path] = {"genes": 0, "fractional": fractional_share(frame.to_numpy()) if rounding else 0.0}
         if rounding:
             dropped[ROUNDED] += int((frame % 1 != 0).to_numpy().sum())
             frame = frame.round().astype(np.int32)  # half to even
@@ -140,19 +170,47 @@ def _from_matrices(
         totals = None if kind == "zscore" else frame.sum(axis=1).to_numpy(np.float64)
         keep = _first_or_highest(frame.index.to_numpy(), totals)
         dropped["repeated gene names"] += len(frame) - len(keep)
-        frames.append(frame.iloc[keep])
-    common = frames[0].index
-    for frame in frames[1:]:
-        common = common[common.isin(frame.index)]
-    if common.empty:
-        raise ExpressionError(f"{', '.join(dict.fromkeys(patients))}: have no gene in common; name genes alike")
-    dropped["genes not in every matrix"] += sum(len(frame) - len(common) for frame in frames)
-    values = np.empty((len(patients), len(common)), frames[0].to_numpy().dtype)
-    for frame in frames:
+        frames[path] = frame.iloc[keep]
+        facts[path]["genes"] = len(keep)
+    common = _common_genes(frames)
+    if kind == "log2tpm":
+        _require_one_offset(frames)
+    dropped["genes not in every matrix"] += sum(len(frame) - len(common) for frame in frames.values())
+    values = np.empty((len(patients), len(common)), next(iter(frames.values())).to_numpy().dtype)
+    for frame in frames.values():
         values[patients.index.get_indexer(frame.columns)] = frame.loc[common].to_numpy().T
     ids = common.to_series()
-    symbols = ids.str.split("|").str[0].to_numpy()  # TCGA's older files name genes symbol|entrez
-    return pd.DataFrame({"gene_id": ids.to_numpy(), "symbol": symbols}), values
+    genes = pd.DataFrame({"gene_id": ids.to_numpy(), "symbol": first_part(ids).to_numpy()})
+    return genes, values, places, pd.DataFrame.from_dict(facts, orient="index")
+
+
+def _common_genes(frames: dict[str, pd.DataFrame]) -> pd.Index:
+    """The genes that all matrices have; an error where they name genes differently."""
+    first = next(iter(frames))
+    common = frames[first].index
+    for path, frame in frames.items():
+        shared = common[common.isin(frame.index)]
+        smaller = min(len(frames[first]), len(frame))
+        if shared.empty or (smaller >= MANY_GENES and len(shared) < SHARED_NAMES * smaller):
+            names = gap(frames[first].index, frame.index, "rows of the first", "rows of the second")
+            raise ExpressionError(
+                f"{first}, {path}: have {len(shared) or 'no'} gene{'s' * (len(shared) > 1)} in common: "
+                f"{names}; name genes alike in both"
+            )
+        common = shared
+    return common
+
+
+def _require_one_offset(frames: dict[str, pd.DataFrame]) -> None:
+    """log2(TPM + 1) is never negative, log2(TPM + 0.001) is in every gene that is not expressed: no two go together."""
+    lowest = {path: float(frame.to_numpy().min()) for path, frame in frames.items() if frame.size >= MANY_GENES}
+    negative, positive = [p for p in lowest if lowest[p] < 0], [p for p in lowest if lowest[p] >= 0]
+    if negative and positive:
+        raise ExpressionError(
+            f"{negative[0]}, {positive[0]}: the lowest value of the one is {lowest[negative[0]]:.4g}, of the other "
+            f"{lowest[positive[0]]:.4g}: they are not on one scale, such as log2(TPM + 0.001) and log2(TPM + 1); give "
+            "all matrices as log2(TPM + 1)"
+        )
 
 
 def _first_or_highest(names: np.ndarray, totals: np.ndarray | None) -> np.ndarray:
@@ -172,25 +230,31 @@ def assemble(
     """The cohort's matrix from its files, uncached.
 
     expression_path: index patient_id, value the patient's file, or the matrix that holds the patient; the rest as the
-    parameters expression_kind, gene_table, counts_level and round_counts. Drops `_PAR_Y` copies, genes that the gene
-    table lacks (Ensembl ids where it gives symbols, genes without a length where TPM is computed), genes without
-    symbol and genes not in every matrix; of rows of the same symbol it keeps the one with the highest total over
-    these patients (z-scores: the first). TPM and CPM are computed before genes without symbol and rows of the same
-    symbol go: TPM over all genes with a length, CPM over all genes.
+    parameters expression_kind, gene_table, counts_level and round_counts. Drops summary rows and spike-ins, `_PAR_Y`
+    copies, genes that the gene table lacks (Ensembl ids where it gives symbols, genes without a length where TPM is
+    computed), genes without symbol or named by a date and genes not in every matrix; of rows of the same symbol it
+    keeps the one with the highest total over these patients (z-scores: the first). TPM and CPM are computed before
+    genes without symbol, dates and rows of the same symbol go, since their reads are the patient's: TPM over all genes
+    with a length, CPM over all genes.
+
+    Raises ExpressionError for files that cannot be used, a patient without a measurement (`profiles.require_depth`) and
+    one measurement of two patients.
     """
     table = gene_table_for(kind, gene_table, counts_level, expression_path.iloc[0])  # before anything large is read
     dropped: Counter = Counter()
     counts: np.ndarray | None
     level: np.ndarray | None
+    matrices = pd.DataFrame(columns=["genes", "fractional"])
     if kind in ("star", "htseq"):
-        genes, counts, level = _from_files([Path(name) for name in expression_path], kind)
+        genes, counts, level = _from_files([Path(name) for name in expression_path], kind, dropped)
+        places = expression_path
         par = is_par_y(genes["gene_id"])
         dropped["_PAR_Y copies"] = int(par.sum())
         genes = genes[~par].assign(gene_id=without_version(genes["gene_id"][~par]))
         counts, level = counts[:, ~par], None if level is None else level[:, ~par]
         require_unique(genes["gene_id"], Path(expression_path.iloc[0]))
     else:
-        genes, values = _from_matrices(expression_path, kind, round_counts, dropped)
+        genes, values, places, matrices = _from_matrices(expression_path, kind, round_counts, dropped)
         counts, level = (values, None) if kind == "counts" else (None, values)
     unit = "tpm" if kind == "star" else counts_level if kind in WITHOUT_TPM else kind
     lengths, missing = None, np.zeros(len(genes), bool)
@@ -200,19 +264,24 @@ def assemble(
         lengths = gene_lengths(genes, table)
         missing |= np.isnan(lengths)
     if missing.all():
-        raise ExpressionError(f"{expression_path.iloc[0]}: no gene is in {gene_table}; name genes alike in both")
-    if counts is not None and (empty := counts.sum(axis=1, dtype=np.int64, where=~missing) == 0).any():
-        patient = expression_path.index[empty][0]
-        raise ExpressionError(f"{expression_path[patient]}, patient {patient}: every count is 0; {AGAIN}")
+        assert table is not None
+        names = gap(genes["gene_id"], table.index, "the data", "rows of the table")
+        raise ExpressionError(
+            f"{expression_path.iloc[0]}: no gene is in {gene_table}; name genes alike in both: {names}"
+        )
+    libraries = _libraries(counts, level, kind, missing, places)
     if level is None:
         assert counts is not None
         level = log2_cpm(counts) if lengths is None else log2_tpm(counts, lengths)
-    dropped["not in the gene table"] = int(missing.sum())
-    unnamed = genes["symbol"].isin(["", "?", "NA"]).to_numpy() & ~missing
-    dropped["no symbol"] = int(unnamed.sum())
-    with_symbol = np.flatnonzero(~missing & ~unnamed)
+    dates = is_date(genes["symbol"])
+    unnamed = is_unnamed(genes["symbol"])
+    reasons = {DATES: dates, NO_TABLE: missing & ~dates, "no symbol": unnamed & ~missing & ~dates}
+    dropped.update({reason: int(rows.sum()) for reason, rows in reasons.items()})
+    with_symbol = np.flatnonzero(~missing & ~unnamed & ~dates)
     totals = (level if counts is None else counts).sum(axis=0, dtype=np.float64)[with_symbol]
     keep = with_symbol[_first_or_highest(genes["symbol"].to_numpy()[with_symbol], None if kind == "zscore" else totals)]
+    if not len(keep):
+        raise ExpressionError(f"{expression_path.iloc[0]}: no gene has a symbol ({dict(dropped)}); name its genes")
     dropped["repeated symbols"] = len(with_symbol) - len(keep)
     return Expression(
         patients=expression_path.index.tolist(),
@@ -222,7 +291,41 @@ def assemble(
         kind="counts" if counts is not None else kind,
         level_unit=UNITS[unit],
         dropped={reason: n for reason, n in dropped.items() if n},
+        libraries=libraries,
+        matrices=matrices,
+        examples={reason: _names(genes[rows])[:EXAMPLES] for reason, rows in reasons.items() if rows.any()},
     )
+
+
+def _names(genes: pd.DataFrame) -> list[str]:
+    """What a few genes are called, with the id where there is another one."""
+    return [
+        symbol if gene == symbol or not symbol else f"{symbol} ({gene})"
+        for gene, symbol in zip(genes["gene_id"], genes["symbol"], strict=True)
+    ]
+
+
+def _libraries(
+    counts: np.ndarray | None, level: np.ndarray | None, kind: str, missing: np.ndarray, places: pd.Series
+) -> pd.DataFrame:
+    """The table `Expression.libraries`; an error where a patient has no measurement, or another's."""
+    libraries = pd.DataFrame(index=places.index)
+    if counts is not None:
+        libraries["reads"] = counts.sum(axis=1, dtype=np.int64, where=~missing)
+        profiles.require_depth(libraries["reads"].to_numpy(), places, "reads", "every count is 0")
+        libraries["detected"] = (counts > 0).sum(axis=1)
+    if level is not None:
+        libraries["detected"] = profiles.detected(level)
+        if level.shape[1] >= profiles.DIFFERENT_VALUES:
+            unit = "genes whose value is not the patient's most frequent one"
+            profiles.require_depth(libraries["detected"].to_numpy(), places, unit, "every value is the same")
+    if kind in ("star", "log2tpm"):
+        assert level is not None
+        libraries["tpm"] = tpm_sums(level.T)
+    values = level if counts is None else counts
+    assert values is not None
+    profiles.require_distinct(values, places)
+    return libraries
 
 
 def load(patients: pd.DataFrame, p: Params) -> Expression:
@@ -249,11 +352,18 @@ def load(patients: pd.DataFrame, p: Params) -> Expression:
         arrays |= {} if assembled.counts is None else {"counts": assembled.counts}
         np.savez(folder / "expression.npz", **arrays)
         assembled.genes.reset_index().to_parquet(folder / "genes.parquet", index=False)
-        return {"kind": assembled.kind, "level_unit": assembled.level_unit, "dropped": assembled.dropped}
+        assembled.libraries.to_parquet(folder / "libraries.parquet", index=False)
+        assembled.matrices.to_parquet(folder / "matrices.parquet", index=False)
+        return {name: getattr(assembled, name) for name in ("kind", "level_unit", "dropped", "examples")}
 
     folder = record.cached(p.results / "expression", inputs, make)
     with np.load(folder / "expression.npz") as arrays:
         counts, level = arrays.get("counts"), arrays["level"]
     genes = record.read_parquet(folder / "genes.parquet").set_index("gene_id")
+    libraries = record.read_parquet(folder / "libraries.parquet").set_axis(patients.index)
+    matrices = record.read_parquet(folder / "matrices.parquet")
+    if len(matrices):  # what is found again may have been made of the same files in another place
+        matrices.index = pd.Index(dict.fromkeys(patients["expression_path"]))
+    tables = {"libraries": libraries, "matrices": matrices}
     facts = record.run_json(folder)["facts"]
-    return Expression(patients.index.tolist(), genes, counts, level, fingerprint=folder.name, **facts)
+    return Expression(patients.index.tolist(), genes, counts, level, fingerprint=folder.name, **tables, **facts)

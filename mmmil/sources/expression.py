@@ -8,7 +8,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -16,14 +16,25 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from mmmil.sources.gene_names import ExpressionError, require_gene_names, without_version
+from mmmil.sources.expression_values import checked
+from mmmil.sources.gene_names import (
+    ExpressionError,
+    cleaned,
+    is_spike_in,
+    is_summary_row,
+    require_gene_names,
+    without_version,
+)
 
 STAR_COLUMNS = [
     *("gene_id", "gene_name", "gene_type", "unstranded", "stranded_first", "stranded_second"),
     *("tpm_unstranded", "fpkm_unstranded", "fpkm_uq_unstranded"),
 ]
+# Summary rows that every file of its kind has: where one lacks, the file was cut. Any other one is dropped as well.
 STAR_ROWS = {"N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"}
 HTSEQ_ROWS = {"__no_feature", "__ambiguous", "__too_low_aQual", "__not_aligned", "__alignment_not_unique"}
+SUMMARY_ROWS = {"star": STAR_ROWS, "htseq": HTSEQ_ROWS}
+SUMMARY, SPIKE_INS = "summary rows", "spike-ins"  # rows that readers leave out, as their table's `attrs` count them
 NOT_A_NUMBER = ["", "NA", "NaN", "nan", "null", "NULL", "N/A"]
 AGAIN = "compare its size and MD5 with the manifest and download it again"
 
@@ -50,16 +61,36 @@ def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
         raise ExpressionError(f"{path}: the file is truncated or damaged ({error}); {AGAIN}") from None
 
 
-def _whole(path: Path, summary: set[str]) -> bytes:
-    """All bytes of a counts file, which must end with a whole line and have its summary rows."""
+def _whole(path: Path, kind: str) -> bytes:
+    """All bytes of a counts file, which must end with a whole line and have the summary rows of its kind."""
     with _opened(path) as handle:
         data = handle.read()
     if not data.endswith(b"\n"):
         raise ExpressionError(f"{path}: the file is truncated (its last line is not ended); {AGAIN}")
-    missing = sorted(n for n in summary if f"\n{n}\t".encode() not in data and not data.startswith(n.encode()))
-    if missing:
+    if missing := _missing_rows(data, SUMMARY_ROWS[kind]):
+        for other in SUMMARY_ROWS.keys() - {kind}:
+            if not _missing_rows(data, SUMMARY_ROWS[other]):
+                raise ExpressionError(f"{path}: holds {other} counts, not {kind}; set expression_kind: {other}")
         raise ExpressionError(f"{path}: the file is truncated or foreign (no row {', '.join(missing)}); {AGAIN}")
     return data
+
+
+def _missing_rows(data: bytes, names: set[str]) -> list[str]:
+    missing = sorted(n for n in names if f"\n{n}\t".encode() not in data and not data.startswith(f"{n}\t".encode()))
+    if missing:  # in another case, or without HTSeq's `__`, as before its version 0.6
+        stems = {n.lstrip("_").lower() for n in missing}
+        lines = (line.partition(b"\t")[0] for line in data.splitlines())
+        there = {line.decode(errors="replace").lstrip("_").lower() for line in lines} & stems
+        missing = [n for n in missing if n.lstrip("_").lower() not in there]
+    return missing
+
+
+def _without_summary_rows(table: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
+    """The rows that are genes; `attrs` says how many of which other kind there were."""
+    summary, spike_ins = is_summary_row(names), is_spike_in(names)
+    genes = table[~summary & ~spike_ins]
+    genes.attrs[SUMMARY], genes.attrs[SPIKE_INS] = int(summary.sum()), int(spike_ins.sum())
+    return genes
 
 
 def _require_whole_numbers(counts: pd.Series, ids: pd.Series, path: Path) -> np.ndarray:
@@ -80,10 +111,11 @@ def require_unique(ids: pd.Series, path: Path) -> None:
 def read_star(path: Path) -> pd.DataFrame:
     """GDC STAR counts (`*.augmented_star_gene_counts.tsv[.gz]`) without its four N_* rows.
 
-    Returns columns gene_id (as in the file), symbol, count (int32, unstranded), tpm (float32), one row per gene.
-    Raises ExpressionError for another layout and for truncated or damaged files.
+    Returns columns gene_id (as in the file), symbol, count (int32, unstranded), tpm (float32), one row per gene; its
+    `attrs` count the other rows. Raises ExpressionError for another layout, for truncated or damaged files, and for
+    TPM that contradict the counts or are none.
     """
-    data = _whole(path, STAR_ROWS)
+    data = _whole(path, "star")
     start = data.index(b"\n") + 1 if data.startswith(b"#") else 0
     columns = data[start : data.index(b"\n", start)].decode(errors="replace").rstrip("\r").split("\t")
     if columns != STAR_COLUMNS:
@@ -96,39 +128,49 @@ def read_star(path: Path) -> pd.DataFrame:
         )  # fmt: skip
     except pd.errors.ParserError as error:
         raise ExpressionError(f"{path}: damaged ({error}); {AGAIN}") from None
-    table = table[~table["gene_id"].isin(STAR_ROWS)]
+    table = _without_summary_rows(table, table["gene_id"])
     require_unique(table["gene_id"], path)
     tpm = pd.to_numeric(table["tpm_unstranded"], errors="coerce")
     bad = ~(np.isfinite(tpm) & (tpm >= 0)) | table["fpkm_uq_unstranded"].isna()
     if bad.any():
         raise ExpressionError(f"{path}: the line of gene {table['gene_id'][bad].iloc[0]} is not whole; {AGAIN}")
-    return pd.DataFrame(
-        {
-            "gene_id": table["gene_id"],
-            "symbol": table["gene_name"],
-            "count": _require_whole_numbers(table["unstranded"], table["gene_id"], path),
-            "tpm": tpm.astype(np.float32),
-        }
-    ).reset_index(drop=True)
+    counts = _require_whole_numbers(table["unstranded"], table["gene_id"], path)
+    _require_tpm(tpm, counts, table["gene_id"], path)
+    genes = table[["gene_id", "gene_name"]].rename(columns={"gene_name": "symbol"})
+    return genes.assign(count=counts, tpm=tpm.astype(np.float32)).reset_index(drop=True)
+
+
+def _require_tpm(tpm: pd.Series, counts: np.ndarray, ids: pd.Series, path: Path) -> None:
+    """TPM of a sample add up to a million (to less in a file of some genes), and are 0 without a count."""
+    if tpm.sum() > 1.01e6:
+        raise ExpressionError(
+            f"{path}: its TPM add up to {tpm.sum():,.0f}, more than a million, so they are none; download it again"
+        )
+    if (bad := (tpm > 0) & (counts == 0)).any():
+        raise ExpressionError(
+            f"{path}: gene {ids[bad].iloc[0]} has the count 0 and {tpm[bad].iloc[0]} TPM: its columns are not of one "
+            "sample; download it again"
+        )
 
 
 def read_htseq(path: Path) -> pd.DataFrame:
-    """GDC HTSeq counts (`*.htseq.counts[.gz]`) without its five `__` rows: columns gene_id, symbol, count (int32).
+    """GDC HTSeq counts (`*.htseq.counts[.gz]`) without its five `__` rows: columns gene_id, symbol, count (int32), and
+    `attrs` that count the other rows.
 
     The file has no symbols, so symbol is the Ensembl id without version: without a gene table that gives symbols,
     gene sets must be given in Ensembl ids.
     """
-    data = _whole(path, HTSEQ_ROWS)
+    data = _whole(path, "htseq")
     try:
         table = pd.read_csv(io.BytesIO(data), sep="\t", header=None, dtype=str, keep_default_na=False)
     except pd.errors.ParserError as error:
         raise ExpressionError(f"{path}: damaged ({error}); {AGAIN}") from None
     if table.shape[1] != 2:
         raise ExpressionError(f"{path}: has {table.shape[1]} columns, HTSeq counts have 2; name an HTSeq counts file")
-    table = table[~table[0].isin(HTSEQ_ROWS)].reset_index(drop=True)
+    table = _without_summary_rows(table, table[0]).reset_index(drop=True)
     require_unique(table[0], path)
     counts = _require_whole_numbers(table[1], table[0], path)
-    return pd.DataFrame({"gene_id": table[0], "symbol": without_version(table[0]), "count": counts})
+    return table[[0]].rename(columns={0: "gene_id"}).assign(symbol=without_version(table[0]), count=counts)
 
 
 # -- matrices ----------------------------------------------------------------------------------------------------
@@ -174,8 +216,9 @@ def read_matrix(path: Path, kind: str, columns: list[str] | None = None, whole: 
     """Matrix of genes x samples (TSV or CSV, gzip or zip), or a PORPOISE table: index gene names, columns samples.
 
     kind: 'counts' (int32), 'log2tpm' or 'zscore' (float32); columns: these samples only; whole: False also takes
-    expected counts, which are no whole numbers (float64). Raises ExpressionError for a table without gene names and
-    for cells that are missing, no number, or not what `kind` says.
+    expected counts, which are no whole numbers (float64). Summary rows and spike-ins are left out and counted in
+    `attrs`. Raises ExpressionError for a table without gene names and for cells that are missing, no number, or not
+    what `kind` says.
     """
     with _opened(path) as handle:
         names, sep = _header(handle, path)
@@ -207,8 +250,12 @@ def read_matrix(path: Path, kind: str, columns: list[str] | None = None, whole: 
     elif columns is not None:
         frame = frame[columns]
     if not by_slide:
+        frame.index = pd.Index(cleaned(frame.index.to_series()), dtype=object)
         require_gene_names(frame.index.to_series(), path)
-    return _checked(frame, path, kind, whole)
+    frame = _without_summary_rows(frame, frame.index.to_series())
+    if frame.empty:
+        raise ExpressionError(f"{path}: holds no gene; {AGAIN}")
+    return checked(frame, path, kind, whole)
 
 
 def _one_row_per_case(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -219,48 +266,3 @@ def _one_row_per_case(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         case = frame.index[~same.to_numpy().all(axis=1)][0]
         raise ExpressionError(f"{path}: rows of the case {case} differ in expression; keep the right one")
     return first.T.rename(index=lambda name: name.removesuffix("_rnaseq"))
-
-
-def _checked(frame: pd.DataFrame, path: Path, kind: str, whole: bool) -> pd.DataFrame:
-    def place(mask: np.ndarray) -> str:
-        row, column = np.argwhere(mask)[0]
-        return f"{path}: gene {frame.index[row]}, column {frame.columns[column]}: {frame.iloc[row, column]!s}"
-
-    if frame.empty:
-        raise ExpressionError(f"{path}: holds no gene; {AGAIN}")
-    text = frame.select_dtypes(exclude="number").columns
-    if len(text):
-        bad = (frame.apply(pd.to_numeric, errors="coerce").isna() & frame.notna()).to_numpy()
-        raise ExpressionError(f"{place(bad)} is not a number; correct the cell")
-    values = frame.to_numpy()
-    if not np.isfinite(values).all():
-        raise ExpressionError(f"{place(~np.isfinite(values))} is missing or infinite; fill the cell or delete the gene")
-    if kind == "counts":
-        _require_counts(values, path, place, whole)
-    elif kind == "log2tpm" and values.max() > 20:  # all TPM of a sample add up to a million: log2 is below 20
-        raise ExpressionError(f"{place(values > 20)} cannot be log2 TPM; give log2(TPM + 1), or set expression_kind")
-    dtype = np.float32 if kind != "counts" else np.int32 if whole else np.float64
-    return pd.DataFrame(values.astype(dtype), index=frame.index.astype(str), columns=frame.columns)
-
-
-def _require_counts(values: np.ndarray, path: Path, place: Callable[[np.ndarray], str], whole: bool) -> None:
-    parts = values % 1 != 0 if values.dtype.kind == "f" else np.zeros(1, bool)
-    if values.min() < 0:
-        fault = "so it is no count; correct the cell"
-        if parts.any() and (values < 0).mean() > 0.01:
-            fault = "so these are z-scores or log ratios, not counts; set expression_kind: zscore, or give raw counts"
-        raise ExpressionError(f"{place(values < 0)} is negative, {fault}")
-    if values.max() >= 2**31 - 1:
-        raise ExpressionError(f"{place(values >= 2**31 - 1)} is too large for a count; correct the cell")
-    if not parts.any():
-        return
-    if values.max() <= 20 or np.allclose(values.sum(axis=0), 1e6, rtol=0.01):  # rounding would make counts of them
-        raise ExpressionError(
-            f"{place(parts)} is no count: {'no cell is above 20' if values.max() <= 20 else 'columns add up to 1e6'}, "
-            "so these are TPM or their logarithms; give log2(TPM + 1) with expression_kind: log2tpm"
-        )
-    if whole:
-        raise ExpressionError(
-            f"{place(parts)} is not a whole number ({parts.mean():.1%} of all cells), and DESeq2 takes whole counts "
-            "only; if these are RSEM's expected counts set round_counts: true, else give raw counts"
-        )

@@ -68,6 +68,38 @@ def test_no_gene_without_zeros(counts):
     assert np.isfinite(table["stat"]).all()
 
 
+def test_size_factors_do_not_hang_on_the_few_genes_without_a_zero(counts):
+    """The only gene without a zero is four times as high in class 1: taken for depth, it would turn all others."""
+    counts = counts[:, :100].copy()
+    for gene in range(1, 100):
+        counts[gene % len(LABELS), gene] = 0
+    table = differential_expression(counts, LABELS, GENES[:100])
+    assert table["log2FoldChange"].iloc[0] > 1 and abs(table["log2FoldChange"].iloc[10:].median()) < 0.5
+
+
+def test_every_patient_without_reads_in_the_tested_genes_is_named(counts):
+    names = [f"TCGA-{i:02d}" for i in range(len(LABELS))]
+    counts = counts.copy()
+    counts[[2, 5]] = 0
+    counts[2, -1] = 3  # in a gene that is filtered out
+    with pytest.raises(DegError, match=r"1 patients have no counts at all \(patient TCGA-05\)"):
+        differential_expression(counts, LABELS, GENES, patients=names)
+    counts[5, -1] = 3
+    with pytest.raises(
+        DegError, match=r"2 patients have no counts in the 100 genes .* \(patient TCGA-02, patient TCGA-05\)"
+    ):
+        differential_expression(counts, LABELS, GENES, patients=names)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_deseq2_cannot_fit_is_one_error():
+    counts = (np.random.default_rng(1).random((14, 120)) < 0.5).astype(int)
+    with pytest.raises(
+        DegError, match=r"DESeq2 cannot be fitted to 120 genes .*libraries have \d+ \(row \d+\) to \d+ reads"
+    ):
+        differential_expression(counts, LABELS, GENES, min_count=0)
+
+
 def test_prints_nothing(counts, capfd):
     differential_expression(counts, LABELS, GENES)
     assert capfd.readouterr().out == ""
@@ -95,7 +127,7 @@ def test_whole_numbers_of_another_type_are_counts(counts, table):
         (lambda c, y, g: (c.T, y, g), "rows are patients, columns genes"),
         (lambda c, y, g: (c.astype(str), y, g), "look for text"),
         (lambda c, y, g: (np.minimum(c, 9), y, g), "only 0 of 120 genes"),
-        (lambda c, y, g: (c * (np.arange(14) != 2)[:, None], y, g), "no counts at all .first: row 2"),
+        (lambda c, y, g: (c * (np.arange(14) != 2)[:, None], y, g), "1 patients have no counts at all .row 2."),
     ],
 )
 def test_refused_before_anything_is_fitted(counts, change, message, monkeypatch):

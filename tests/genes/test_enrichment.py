@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import false_discovery_control
 
 from mmmil.genes import enrichment
-from mmmil.genes.enrichment import EnrichmentError, enrich, id_type, overlap, read_gmt, recovered, select
+from mmmil.genes.enrichment import EnrichmentError, enrich, overlap, read_gmt, recovered, select
+from mmmil.sources.gene_names import id_type
 
 GENES = [f"GENE{i}" if i % 7 else f"C{i}orf{i}" for i in range(1000)]
 
@@ -45,11 +46,61 @@ def test_read_gmt(tmp_path, end, zipped):
         ("A\t\tKRT5\nB\t\tTP63\nA\t\tNAPSA\n", "line 3: the set 'A' is listed twice"),
         ("A\t\tKRT5\nB\tdescription\t\n", "line 2: no set name or no genes"),
         ("A KRT5 TP63\n", "line 1: .*tab-separated"),
+        ("A,,KRT5,TP63\n", "line 1: .*tab-separated"),
+        (
+            "A\t\tKRT5\nB\t\tKRT5,TP63\n",
+            "line 2: 'KRT5,TP63' in the set 'B' is more than one gene; separate",
+        ),
+        ("A\t\tKRT5 TP63\n", "line 1: 'KRT5 TP63' .*separate genes by tabs"),
+        ("A\t\tKRT5;TP63;NAPSA\n", "line 1: 'KRT5;TP63;NAPSA' .*separate genes by tabs"),
+        ("A\t\tKRT5 /// KRT6A\n", "line 1: .*separate genes by tabs"),
+        ("A\tKRT5\tTP63\nB\tTP63\tKRT5\n", r"its second column holds genes \(first: KRT5\)"),
     ],
 )
 def test_read_gmt_refusals(tmp_path, text, message):
     with pytest.raises(EnrichmentError, match=message):
         read_gmt(write(tmp_path / "sets.gmt", text))
+
+
+@pytest.mark.parametrize(
+    "genes",
+    [
+        "KRT5,1.0\tTP63,0.5",
+        "KRT5,1.0\tTP63,-2e-3\tKRT5,3",
+        " KRT5 \t\t'TP63'\t",
+        '"KRT5"\t"TP63"',
+        "KRT5|3852\tTP63|8626",
+        "KRT5\u00a0\tTP63",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_genes_as_programs_write_them(tmp_path, genes, end):
+    text = f"A\tna\t{genes}{end}{end}B\tline\u2028separator\x0b\tNAPSA{end}"
+    assert read_gmt(write(tmp_path / "sets.gmt", text)) == {"A": ["KRT5", "TP63"], "B": ["NAPSA"]}
+
+
+def test_ensembl_ids_of_a_set_are_the_datas(tmp_path):
+    text = "A\t\tENSG00000186081.12\tensg00000073282\n"
+    assert read_gmt(write(tmp_path / "sets.gmt", text)) == {"A": ["ENSG00000186081", "ENSG00000073282"]}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "sets", "genes"),
+    [
+        ("GO_Biological_Process_2023", 5407, 14_698),
+        ("GO_Cellular_Component_2023", 474, 10_972),
+        ("GO_Molecular_Function_2023", 1147, 12_126),
+        ("KEGG_2021_Human", 320, 8_078),
+    ],
+)
+def test_real_gene_sets(real_data, name, sets, genes):
+    path = real_data / "gmt" / f"{name}.gmt"
+    read = read_gmt(path)
+    assert len(read) == sets and len(set().union(*read.values())) == genes
+    for line in path.read_text().splitlines():  # not a gene is lost or changed
+        label, _, *members = line.rstrip("\t").split("\t")
+        assert read[label.strip()] == list(dict.fromkeys(members))
 
 
 def test_read_gmt_missing(tmp_path):

@@ -75,7 +75,7 @@ def test_assembled_star_matrix(star):
     assert made.counts.dtype == np.int32 and made.counts[1].tolist() == [11, 1, 51, 8]
     assert made.level.dtype == np.float32
     np.testing.assert_allclose(made.level[0], np.log2(np.array([1.5, 0, 7, 31]) + 1), rtol=1e-6)
-    assert made.dropped == {"_PAR_Y copies": 1, "repeated symbols": 1}
+    assert made.dropped == {"summary rows": 4, "_PAR_Y copies": 1, "repeated symbols": 1}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,8 @@ def test_htseq_with_symbols_and_tpm(tmp_path, table):
     assert made.level_unit == "log2(TPM+1)" and made.kind == "counts"
     assert made.genes["symbol"].tolist() == ["TSPAN6", "TWICE", "CD99"]
     assert made.counts.tolist() == [[10, 50, 7], [2, 1, 1]]  # TWICE: the row with the higher total
-    assert made.dropped == {"_PAR_Y copies": 1, "not in the gene table": 1, "repeated symbols": 1}
+    others = {"_PAR_Y copies": 1, "not in the gene table": 1, "repeated symbols": 1}
+    assert made.dropped == {"summary rows": 5, **others}
     rates = np.array([[10 / 2000, 50 / 500, 7 / 100], [2 / 2000, 1 / 500, 1 / 100]])
     million = (rates.sum(axis=1) + np.array([5, 1]) / 1000)[:, None]  # the other TWICE counts, TNMD has no length
     np.testing.assert_allclose(made.level, np.log2(rates / million * 1e6 + 1), rtol=1e-6)
@@ -381,7 +382,7 @@ def test_expected_counts_are_rounded_when_asked(matrix):
     [
         ([30.5, -0.5], "is negative"),
         ([30.5, None], "missing or infinite"),
-        ([3.5, 9.5], "no cell is above 20, so these are TPM or their logarithms"),
+        ([3.5, 9.5], "no cell is above 32, so these are TPM or their logarithms"),
         ([999_999.5, 0.5], "columns add up to 1e6"),
         ([2.0**31 - 0.6, 1], "too large"),
     ],
@@ -565,6 +566,7 @@ def test_gencode_names_the_genes_of_an_htseq_file(real_data, tmp_path):
     made = expression.assemble(pd.Series({"P": str(path)}), "htseq", gene_table=real_data / GENCODE, counts_level="cpm")
     times = Counter(gene["gene_name"] for gene in genes)
     assert set(made.genes["symbol"]) == set(times) and made.genes["symbol"].is_unique
-    assert made.dropped == {"not in the gene table": 1, "repeated symbols": len(genes) - len(times)}
+    repeated = {"repeated symbols": len(genes) - len(times)}
+    assert made.dropped == {"summary rows": 5, "not in the gene table": 1, **repeated}
     known = {gene["gene_id"].split(".")[0]: gene["gene_name"] for gene in genes}
     assert all(known[i] == symbol for i, symbol in made.genes["symbol"].items())

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from mmmil import params, study
-from mmmil.genes import enrichment
+from mmmil.genes import enrichment, findings
 from mmmil.genes import tokens as gene_tokens
 from mmmil.simulate import cohort as synthetic
 from mmmil.simulate import slides as synthetic_slides
@@ -37,6 +37,7 @@ def recovered(s, library):
 @pytest.mark.parametrize("task", ["lgg", "nsclc", "brca"])
 def test_planted_sets_are_found_in_the_demo_cohort(no_slides, tmp_path, task):
     s = load(task, tmp_path)
+    assert findings.find(s.cohort.patients, s.p) == []
     for library, planted in (("go", 9), ("kegg", 4)):
         found = recovered(s, library)
         assert found["planted"] == planted
