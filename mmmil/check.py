@@ -78,9 +78,11 @@ def look(p: Params, workers: int = 1) -> Look:
         seen.counts |= seen.attempt(lambda: slide_findings.counts(cohort.patients, p)) or {}
         seen.findings += seen.attempt(lambda: slide_findings.find(cohort.patients, p, workers)) or []
     if p.has_genes:
-        seen.counts |= seen.attempt(lambda: gene_findings.counts(cohort.patients, p)) or {}
-        if len(cohort) and not seen.errors:
-            seen.findings += seen.attempt(lambda: gene_findings.find(cohort.patients, p)) or []
+        genes = seen.attempt(lambda: gene_findings.look(cohort.patients, p))
+        if genes is not None:
+            told = gene_findings.summary(genes)
+            seen.counts |= {what: n for what, n in zip(told["what"], told["value"], strict=True) if what != "patients"}
+            seen.findings += gene_findings.findings_of(genes)
     return seen
 
 
