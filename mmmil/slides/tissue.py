@@ -26,8 +26,7 @@ BORDER = 10  # px of white that histolab puts around a tile before it looks for 
 SMALL = 32  # the slide is looked at 1/32 as large, or as its thumbnail where that is larger
 INSIDE = 0.8  # share of a grid position that must lie in the tissue's box
 STRIP_PX = 48_000_000  # pixels read at a time where a slide has no small level
-MIN_PIECE = 0.1  # of the area of the biggest piece of tissue, from which on another one is no fragment
-MAX_INK = 0.5  # share of a piece that may be pen
+MIN_PIECE = 0.1  # of the stained area of the piece that has the most, from which on another one is no crumb
 
 Box = tuple[int, int, int, int]  # first and last x and y: left, top, right, bottom
 
@@ -69,7 +68,7 @@ def shrunk(slide: AbstractSlide, level: int, size: tuple[int, int], strip_px: in
 class Tissue:
     """Where tiles of a slide are looked for: boxes on its small image, which do not overlap.
 
-    pieces: of tissue, however many of them lie in the boxes; left_out: share of their area outside the boxes.
+    pieces: of tissue, in the boxes or not; left_out: share of their stained area outside the boxes.
     """
 
     boxes: list[Box]
@@ -80,18 +79,23 @@ class Tissue:
 def find(image: Image.Image, which: Literal["biggest", "all"] = "biggest") -> Tissue:
     """The tissue on a slide's small image: the box of its biggest piece as histolab's, or the boxes of all pieces.
 
-    A piece is what histolab's filters leave in one piece, is not mostly pen, and has at least MIN_PIECE of the area of
-    the biggest such piece. Boxes that touch are joined, so that no tissue is tiled twice.
+    A piece is what histolab's filters leave in one piece, with at least MIN_PIECE of the stained area that the piece
+    with the most has: dust, pen and crumbs are none. Boxes that touch are joined, so that no tissue is tiled twice.
     """
-    regions = _regions(image)
-    pieces = _pieces(regions, image)
+    regions, stained = _regions(image), _stained(np.asarray(image))
+    area = [int(stained[tuple(region.coords.T)].sum()) for region in regions]
+    pieces = [region for region, n in zip(regions, area, strict=True) if n and n >= MIN_PIECE * max(area)]
     if which == "all":
         boxes = _joined([_box(region, image) for region in pieces])
     else:
         boxes = [_box(_biggest(regions), image)] if regions else []
-    area = sum(region.area for region in pieces)
-    inside = sum(_inside(region.coords, box) for region in pieces for box in boxes)
-    return Tissue(boxes, len(pieces), float(1 - inside / area) if area else 0.0)
+    outside = np.zeros_like(stained)
+    for region in pieces:
+        outside[tuple(region.coords.T)] = stained[tuple(region.coords.T)]
+    total = int(outside.sum())
+    for left, top, right, bottom in boxes:
+        outside[top : bottom + 1, left : right + 1] = False
+    return Tissue(boxes, len(pieces), int(outside.sum()) / total if total else 0.0)
 
 
 def biggest_box(image: Image.Image) -> Box | None:
@@ -121,23 +125,18 @@ def _box(region: Any, image: Image.Image) -> Box:
     return left, top, min(right, image.width - 1), min(bottom, image.height - 1)
 
 
-def _pieces(regions: list[Any], image: Image.Image) -> list[Any]:
-    """Regions that are tissue, no pen and no fragment."""
-    ink = _ink(np.asarray(image))
-    tissue = [region for region in regions if ink[tuple(region.coords.T)].mean() <= MAX_INK]
-    least = MIN_PIECE * max((region.area for region in tissue), default=0)
-    return [region for region in tissue if region.area >= least]
+def _stained(image: np.ndarray) -> np.ndarray:
+    """Stained tissue (h, w) bool of a small image (h, w, 3), no pen and no dust (`appearance.tissue_mask`).
 
-
-def _ink(image: np.ndarray) -> np.ndarray:
-    """Pen (h, w) bool of a small image (h, w, 3), found on a thumbnail of it, where pens are told by their thickness."""
+    Found on a thumbnail of it: there a pen's stroke is known by its width.
+    """
     height, width = image.shape[:2]
     factor = max(height, width) / appearance.LONGEST
     if factor > 1:
         size = (max(round(width / factor), 1), max(round(height / factor), 1))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    ink = np.any(list(appearance.pen_masks(image).values()), axis=0).astype(np.uint8)
-    return cv2.resize(ink, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    mask = appearance.tissue_mask(image).astype(np.uint8)
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 def _joined(boxes: list[Box]) -> list[Box]:
@@ -154,12 +153,6 @@ def _joined(boxes: list[Box]) -> list[Box]:
 
 def _touch(a: Box, b: Box) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
-
-
-def _inside(coords: np.ndarray, box: Box) -> int:
-    """How many (row, column) of a region lie in the box."""
-    y, x = coords.T
-    return int(((x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])).sum())
 
 
 def _scaled(values: np.ndarray, reference: int, target: int) -> np.ndarray:
