@@ -37,7 +37,7 @@ TOPICS: dict[schema.Topic, tuple[str, str]] = {
     ),
     "tiles": (
         "Tiles",
-        "No magnification is named, nor how 64 tiles are chosen where a slide gives more, nor what becomes of a "
+        "No magnification is named, nor which pieces of tissue are tiled where a slide has several, nor how 64 tiles are chosen where a slide gives more, nor what becomes of a "
         "slide that gives fewer.",
     ),
     "genes": (

@@ -104,8 +104,8 @@ def find(patients: pd.DataFrame, p: Params, workers: int = 1, slides: pd.DataFra
         *_contradictions(slides),
         *_scales(slides, p),
         *_frozen(slides),
-        *_beside(p.mpp_table, lambda: scale.unused_rows(p.path(p.mpp_table), paths), "rows", "mpp_table"),
-        *_beside(p.coords_dir, lambda: coordinates.unused_files(p.path(p.coords_dir), paths), "files", "coords_dir"),
+        *_beside(p.mpp_table, lambda: scale.unused_rows(p.path(p.mpp_table), paths), "row", "mpp_table"),
+        *_beside(p.coords_dir, lambda: coordinates.unused_files(p.path(p.coords_dir), paths), "file", "coords_dir"),
     ]
 
 
@@ -120,8 +120,8 @@ def _some(words: Iterable[str]) -> str:
     return "; ".join(listed[:EXAMPLES]) + more
 
 
-def _slides(n: int) -> str:
-    return "1 slide" if n == 1 else f"{n} slides"
+def _n(n: int, what: str = "slide") -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _of(rows: pd.DataFrame) -> tuple[str, str]:
@@ -138,7 +138,7 @@ def _contradictions(slides: pd.DataFrame) -> list[Finding]:
     return [
         Finding(
             "scale",
-            f"{_slides(len(rows))} of {len(slides)} with statements of scale that contradict each other: {_some(told)}",
+            f"{_n(len(rows))} of {len(slides)} with statements of scale that contradict each other: {_some(told)}",
             "µm per px decides (mpp_table before the file), a stated objective is never used; measure a length on the "
             "slide, and give the right value in mpp_table",
             *_of(rows),
@@ -152,7 +152,7 @@ def _scales(slides: pd.DataFrame, p: Params) -> list[Finding]:
     of_scale = [rows for _, rows in known.groupby(number)]
     if len(of_scale) < 2:
         return []
-    told = [f"{_slides(len(rows))} of {_span(rows['tile_mpp'], '{:.3g}')} µm/px" for rows in of_scale]
+    told = [f"{_n(len(rows))} of {_span(rows['tile_mpp'], '{:.3g}')} µm/px" for rows in of_scale]
     fewest = min(of_scale, key=len)
     if p.coords_dir:
         remedy = "make all coordinates at one number of µm per px"
@@ -168,7 +168,7 @@ def _frozen(slides: pd.DataFrame) -> list[Finding]:
     if rows.empty:
         return []
     among = "all slides are frozen sections" if len(rows) == len(slides) else (
-        f"{_slides(len(rows))} of {len(slides)} frozen sections, by name"
+        f"{_n(len(rows))} of {len(slides)} frozen sections, by name"
     )  # fmt: skip
     told = _some(Path(path).name for path in rows["slide_path"])
     return [Finding("frozen section", f"{among}: {told}", "the paper uses diagnostic slides (DX)", *_of(rows))]
@@ -184,5 +184,5 @@ def _beside(file: str, unused: Callable[[], list[str]], what: str, setting: str)
         return [_error(str(error), file)]
     if not strangers:
         return []
-    text = f"{len(strangers)} {what} of {setting} belong to no slide of the cohort: {_some(strangers)}"
+    text = f"{_n(len(strangers), what)} of {setting} that match no slide of the cohort: {_some(strangers)}"
     return [Finding(setting, text, "correct the names where they are meant for a slide", file, _some(strangers))]

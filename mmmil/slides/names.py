@@ -30,7 +30,7 @@ def fold(name: str) -> str:
     """A slide's name without what is often written otherwise: folder, suffix of a slide, case, separators, blanks."""
     folded = unicodedata.normalize("NFKC", base(name)).casefold()
     suffix = next((suffix for suffix in SUFFIXES if folded.endswith(suffix)), "")
-    return "-".join(part for part in re.split(r"[\s._-]+", folded.removesuffix(suffix)) if part)
+    return "-".join(part for part in re.split(r"[\s._\u2010-\u2015\u2212-]+", folded.removesuffix(suffix)) if part)
 
 
 def meant(slide: str, names: Iterable[str]) -> list[str]:

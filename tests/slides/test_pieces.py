@@ -39,7 +39,9 @@ def test_case_19_every_piece_gives_tiles_where_all_are_asked_for(slides, name, b
     biggest, every = (tiling.find_candidates(slides[name], 128, tissue=which) for which in ("biggest", "all"))
     tiles = per_piece(biggest, boxes)
     assert tiles[0] > 10 and not any(tiles[1:])
-    assert biggest.attributes["pieces"] == len(boxes) and biggest.attributes["left_out"] == pytest.approx(left_out, abs=0.01)
+    assert biggest.attributes["pieces"] == len(boxes) and biggest.attributes["left_out"] == pytest.approx(
+        left_out, abs=0.01
+    )
     tiles = per_piece(every, boxes)
     assert min(tiles) > 10 and max(tiles) - min(tiles) <= 2
     assert every.attributes["pieces"] == len(boxes) and every.attributes["left_out"] == 0
@@ -86,7 +88,9 @@ def test_the_setting_makes_other_tiles_and_its_share_is_flagged(slides, tmp_path
     assert one["problem"].tolist() == ["", "19 valid tiles, fewer than n_tiles (30)"] and not any(every["problem"])
     assert one["pieces"].tolist() == [2, 6] and one["left_out"].round(2).tolist() == [0.5, 0.83]
     assert every["left_out"].tolist() == [0, 0]
-    found = {which: quality.table(patients, t, p.override(tissue=which)) for which, t in (("biggest", one), ("all", every))}
+    found = {
+        which: quality.table(patients, t, p.override(tissue=which)) for which, t in (("biggest", one), ("all", every))
+    }
     found = {which: t[t["check"] == "other pieces"].set_index("slide_id") for which, t in found.items()}
     assert found["biggest"]["flagged"].all() and not found["all"]["flagged"].any()
     assert found["biggest"].loc["cores", "note"] == "6 pieces of tissue, tiled is the box of the biggest"
