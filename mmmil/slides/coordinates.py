@@ -97,11 +97,13 @@ def find(folder: Path, slide_id: str) -> Path:
     return found
 
 
-def _of_slide(folder: Path, slide_id: str) -> Path | None:
-    exact = [folder / name for name in (f"{slide_id}_patches.h5", f"{slide_id}.h5") if (folder / name).is_file()]
-    files = {path: path.stem.removesuffix("_patches") for path in _files(folder)}
-    wanted = set(names.meant(slide_id, files.values()))
-    found = exact or [path for path, name in files.items() if name in wanted]
+def _of_slide(folder: Path, slide_id: str, files: list[Path] | None = None) -> Path | None:
+    """A slide's file of coordinates, None where there is none; files: what `_files` finds in the folder."""
+    found = [folder / name for name in (f"{slide_id}_patches.h5", f"{slide_id}.h5") if (folder / name).is_file()]
+    if not found:  # a folder of thousands is listed only for a name that is not there as it should be
+        about = {path: path.stem.removesuffix("_patches") for path in files or _files(folder)}
+        wanted = set(names.meant(slide_id, about.values()))
+        found = [path for path, name in about.items() if name in wanted]
     if len(found) > 1:
         listed = " and ".join(path.name for path in found)
         raise SlideError(f"{folder}: {len(found)} files are of slide {slide_id}, {listed}; keep one of them")
@@ -117,8 +119,10 @@ def unused_files(folder: Path, slides: Iterable[Path]) -> list[str]:
 
     Raises SlideError for a file that may be of two slides, and for a slide of which there are two files.
     """
-    chosen = {str(slide): file.name for slide in slides if (file := _of_slide(folder, slide.stem)) is not None}
-    return names.unused(chosen, [path.name for path in _files(folder)], str(folder))
+    files = _files(folder)
+    found = {str(slide): _of_slide(folder, slide.stem, files) for slide in slides}
+    chosen = {slide: file.name for slide, file in found.items() if file is not None}
+    return names.unused(chosen, [path.name for path in files], str(folder))
 
 
 def read(

@@ -57,7 +57,7 @@ def read_mpp_table(path: Path) -> dict[str, float]:
 
 def _row(path: Path, table: dict[str, float]) -> str | None:
     """The row of the mpp table that means a slide, None where there is none."""
-    rows = names.meant(path.name, table)
+    rows = [path.name] if path.name in table else names.meant(path.name, table)
     if len(rows) > 1:
         raise SlideError(f"{path}: {len(rows)} rows of the mpp_table mean it, {' and '.join(rows)}; keep one of them")
     return rows[0] if rows else None
