@@ -37,7 +37,7 @@ def tried(p: params.Params, setting: str, variants: list[str]) -> list[dict]:
     for value in alternatives.TRIED[setting]:
         if value == getattr(p, setting):
             continue
-        changes = {setting: value} | alternatives.WITH.get(setting, {})
+        changes = {setting: value}
         for variant in variants:
             if setting not in alternatives.IMAGES_ONLY or variant not in ("go", "kegg"):
                 rows.append(alternatives.compare(p, changes, variant, setting))

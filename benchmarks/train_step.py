@@ -259,7 +259,8 @@ def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
     encoder, _ = build.tile_encoder(p, variants.variant("dual_go"), tiles, every_tile, train, fabric)
     # The reference drops nothing of the genes; the speed does not depend on it.
     dropped = p.gene_dropout if given.measure == "shipped" else 0.0
-    model = BagModel(MultimodalMIL("dual", DIM, DIM, genes.shape[1]), encoder, None, dropped, tile_chunk=p.tile_chunk)
+    dual = MultimodalMIL("dual", DIM, DIM, genes.shape[1])
+    model = BagModel(dual, encoder, None, dropped, tile_chunk=build.TILE_CHUNK)
     clock = Clock(fabric.device, given.warm_up)
     model.register_forward_pre_hook(clock)
     if fabric.device.type == "cuda":

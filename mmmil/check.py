@@ -75,8 +75,12 @@ def look(p: Params, workers: int = 1) -> Look:
         seen.counts["files"] = f"{len(sizes):,}, {sizes['bytes'].sum() / 1e9:,.2f} GB"
     seen.findings += seen.attempt(lambda: cohort_findings.find(cohort, p)) or []
     if p.has_slides:
-        seen.counts |= seen.attempt(lambda: slide_findings.counts(cohort.patients, p)) or {}
-        seen.findings += seen.attempt(lambda: slide_findings.find(cohort.patients, p, workers)) or []
+        slides = seen.attempt(lambda: slide_findings.look(cohort.patients, p, workers))
+        if slides is not None:
+            seen.counts |= slide_findings.counts(slides).to_dict()
+            found = slide_findings.find(cohort.patients, p, workers, slides)
+            seen.errors += [f.text for f in found if f.check == slide_findings.ERROR]
+            seen.findings += [f for f in found if f.check != slide_findings.ERROR]
     if p.has_genes:
         genes = seen.attempt(lambda: gene_findings.look(cohort.patients, p))
         if genes is not None:

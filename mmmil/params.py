@@ -101,7 +101,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     @property
     def enough_tiles(self) -> dict[str, Any]:
         """What decides whether a patient's slide gives enough tiles, and so whether the patient stays."""
-        names = ["tile_px", "tile_level", "tile_mpp", "tissue_percent", "n_tiles"]
+        names = ["tile_px", "tile_level", "tile_mpp", "tissue", "tissue_percent", "n_tiles"]
         names += ["few_tiles", "mpp_table", "coords_dir"]
         return {name: getattr(self, name) for name in names} if self.has_slides else {}
 

@@ -131,6 +131,12 @@ class Tiles(Stage):
     tile_mpp: float = setting(
         0.0, "µm per px of the tiles in place of a level (20x: 0.5), where scans differ; 0: by tile_level", ge=0
     )
+    tissue: Literal["biggest", "all"] = setting(
+        "biggest",
+        "where tiles are looked for: in the box of the slide's biggest piece of tissue, as histolab does unless told "
+        "otherwise, or in the boxes of all its pieces: serial sections, biopsy cores",
+        "tiles",
+    )
     tissue_percent: float = setting(
         90.0, "a tile is valid above this tissue share by Otsu, % (paper: 90)", ge=0, lt=100
     )
@@ -311,12 +317,6 @@ class Training(Stage):
         True,
         "flips, right-angle turns and colour of the tiles change while training: none of them tells the class",
         "training",
-    )
-    tile_chunk: int = setting(
-        1024,
-        "tiles that pass the backbone at once; more are taken in turns and computed again for their gradient, so that "
-        "memory does not grow with the bag; lower it where memory is short; 0: all at once",
-        ge=0,
     )
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto takes a GPU where there is one; cuda insists on it")
     precision: Literal["auto", "32-true", "bf16-mixed"] = setting(

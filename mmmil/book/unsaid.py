@@ -37,8 +37,8 @@ TOPICS: dict[schema.Topic, tuple[str, str]] = {
     ),
     "tiles": (
         "Tiles",
-        "No magnification is named, nor how 64 tiles are chosen where a slide gives more, nor what becomes of a "
-        "slide that gives fewer.",
+        "No magnification is named, nor which pieces of tissue are tiled where a slide has several, nor how 64 tiles "
+        "are chosen where a slide gives more, nor what becomes of a slide that gives fewer.",
     ),
     "genes": (
         "Genes, sets and their levels",

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mmmil import record
 from mmmil.cohort.build import Cohort
 from mmmil.params import Params
-from mmmil.sources.slide_files import coordinates_of, parts_of
+from mmmil.sources.slide_files import parts_of
 from mmmil.sources.tables import fail, is_file
 
 FILE = "inventory.parquet"
@@ -39,15 +39,13 @@ def named(cohort: Cohort, p: Params) -> Iterator[tuple[str, str, Path]]:
             slide = Path(row["slide_path"])
             for path in [slide, *parts_of(slide)]:
                 yield "slide_path", str(patient), path
-            if p.coords_dir:
-                for path in coordinates_of(p.path(p.coords_dir), slide.stem)[:1]:
-                    yield "coords_dir", str(patient), path
         if row["expression_path"] and row["expression_path"] not in matrices:
             yield "expression_path", str(patient), Path(row["expression_path"])
-    if p.weights_dir:
-        for path in sorted(p.path(p.weights_dir).glob("*")):
+    folders = {"coords_dir": p.coords_dir if p.has_slides else "", "weights_dir": p.weights_dir}
+    for field, folder in folders.items():  # whole: which file is a slide's or a network's is told by its name
+        for path in sorted(p.path(folder).glob("*")) if folder else []:
             if path.is_file():
-                yield "weights_dir", "", path
+                yield field, "", path
 
 
 def _matrices(p: Params) -> list[tuple[str, Path]]:
@@ -101,13 +99,12 @@ def _require_unlike(table: pd.DataFrame) -> None:
     of_patients = table[table["setting"].isin(["slide_path", "expression_path"])]
     faults = []
     for _, same in of_patients.groupby(["setting", "fingerprint"], sort=False):
-        of_each = list(same.drop_duplicates("patient_id").itertuples())
-        if len(of_each) > 1:
-            first, second = of_each[:2]
-            faults.append(
-                f"{second.path}, patient {second.patient_id}: {second.setting}: the content is that of {first.path}, "
-                f"patient {first.patient_id}; one of them is a copy under a wrong name: download both again"
-            )
+        first, *others = same.drop_duplicates("patient_id").itertuples()
+        faults += [
+            f"{other.path}, patient {other.patient_id}: {other.setting}: the content is that of {first.path}, "
+            f"patient {first.patient_id}; one of them is a copy under a wrong name: download both again"
+            for other in others
+        ]
     fail(faults)
 
 

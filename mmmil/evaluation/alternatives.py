@@ -23,7 +23,7 @@ COLUMNS = [
     *("roc_auc", "difference", "ci_low", "ci_high", "commit"),
 ]
 VARIANTS = ("go", "dual_go")
-# Setting -> the values tried; what they need beside them is in WITH. Those that change who is evaluated are left out.
+# Setting -> the values tried. Those that change who is evaluated are left out.
 TRIED: dict[str, list[Any]] = {
     "seed": [1],
     "selection": ["all_patients"],
@@ -56,7 +56,6 @@ TRIED: dict[str, list[Any]] = {
     "weight_decay": [0.1],
     "class_weights": [False],
 }
-WITH: dict[str, dict[str, Any]] = {"batch_norm": {"tile_chunk": 0}}
 IMAGES_ONLY = {"batch_norm", "apoz_tiles", "tile_choice", "augment"}  # nothing to a gene model
 
 

@@ -16,7 +16,9 @@ from mmmil.slides import files as slide_files
 FLAGGED = "#b2182b"
 WORDS = {
     "brightfield": "not brightfield", "tissue": "little tissue", "pen": "pen", "H&E": "other stain than H&E",
-    "blur": "blurred", "frozen section": "frozen section", "scale": "scale", "unreadable": "cannot be read",
+    "unscanned": "not scanned", "other pieces": "tissue left out", "blur": "blurred",
+    "frozen section": "frozen section", "scale": "scale", "same scale": "other scale than most",
+    "unreadable": "cannot be read",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mmmil.plots.style import CLASSES, finish
-from mmmil.slides import bag_files, tiling
+from mmmil.slides import appearance, bag_files, tiling
 from mmmil.slides import files as slide_files
 
 
@@ -51,8 +51,9 @@ def valid_tiles(tiles: pd.DataFrame) -> plt.Figure:
 def thumbnail(slide_path: str, longest: int = 700) -> tuple[np.ndarray, float]:
     """A slide's thumbnail (h, w, 3) and the factor from level-0 px to its px."""
     with slide_files.open_slide(slide_path) as slide:
-        image = slide.get_thumbnail((longest, longest)).convert("RGB")
-        return np.asarray(image), image.width / slide.dimensions[0]
+        width, _ = slide.dimensions
+    image = appearance.thumbnail(slide_path, longest)
+    return image, image.shape[1] / width
 
 
 def scale_bar(axes: plt.Axes, mpp: float, scale: float, width: int, height: int) -> None:

@@ -24,7 +24,12 @@ MIN_BRIGHTNESS = 60.0  # median grey value: 99 in the densest H&E tile at hand, 
 
 
 def thumbnail(path: Path | str, longest: int = LONGEST) -> np.ndarray:
-    """A slide's thumbnail (h, w, 3) uint8, at most `longest` px; what was not scanned is white.
+    """A slide's thumbnail (h, w, 3) uint8, at most `longest` px; what was not scanned is white (see `look`)."""
+    return look(path, longest)[0]
+
+
+def look(path: Path | str, longest: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
+    """A slide's thumbnail (h, w, 3) uint8, at most `longest` px, and which of its pixels (h, w) bool were scanned.
 
     The next larger level is read in blocks, so that memory stays bounded without a pyramid, too. Raises SlideError
     where the slide cannot be opened or read.
@@ -35,19 +40,24 @@ def thumbnail(path: Path | str, longest: int = LONGEST) -> np.ndarray:
         width, height = (max(round(side / factor), 1) for side in slide.dimensions)
         across, down = (full / side for full, side in zip(slide.level_dimensions[level], (width, height), strict=True))
         step = max(int(BLOCK / max(across, down)), 1)
-        image = np.empty((height, width, 3), np.uint8)
+        image, scanned = np.empty((height, width, 3), np.uint8), np.empty((height, width), bool)
         try:
             for top in range(0, height, step):
                 for left in range(0, width, step):
-                    part = image[top : top + step, left : left + step]
+                    here = slice(top, top + step), slice(left, left + step)
+                    part = image[here]
                     x0, x1 = (round(x * across) for x in (left, left + part.shape[1]))
                     y0, y1 = (round(y * down) for y in (top, top + part.shape[0]))
                     left0, top0 = (round(v * slide.level_downsamples[level]) for v in (x0, y0))
-                    block = slide_files.rgb(slide.read_region((left0, top0), level, (x1 - x0, y1 - y0)))
-                    part[:] = cv2.resize(block, part.shape[1::-1], interpolation=cv2.INTER_AREA)
+                    block, alpha = slide_files.read_region(slide, (left0, top0), level, (x1 - x0, y1 - y0))
+                    part[:], share = (
+                        cv2.resize(np.asarray(pixels), part.shape[1::-1], interpolation=cv2.INTER_AREA)
+                        for pixels in (block, alpha)
+                    )
+                    scanned[here] = share > 127
         except OpenSlideError as error:
             raise SlideError(f"{path}: reading its pixels failed ({error}): the file is damaged") from None
-    return image
+    return image, scanned
 
 
 def optical_density(image: np.ndarray) -> np.ndarray:
@@ -126,14 +136,15 @@ def tissue_percent(image: np.ndarray) -> float:
     return 100 * float(tissue_mask(image).mean())
 
 
-def brightness(image: np.ndarray) -> float:
-    """Median grey value (0 to 255) of an RGB image (h, w, 3) uint8."""
-    return float(np.median(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)))
+def brightness(image: np.ndarray, scanned: np.ndarray | None = None) -> float:
+    """Median grey value (0 to 255) of an RGB image (h, w, 3) uint8, where it was scanned (h, w) bool."""
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    return float(np.median(grey if scanned is None or not scanned.any() else grey[scanned]))
 
 
-def is_brightfield(image: np.ndarray) -> bool:
+def is_brightfield(image: np.ndarray, scanned: np.ndarray | None = None) -> bool:
     """Whether light shines through the slide: fluorescence glows on a dark ground (median grey < MIN_BRIGHTNESS)."""
-    return brightness(image) >= MIN_BRIGHTNESS
+    return brightness(image, scanned) >= MIN_BRIGHTNESS
 
 
 def tissue_hues(image: np.ndarray, tissue: np.ndarray | None = None) -> np.ndarray:

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from mmmil import record
 from mmmil.params import Params
-from mmmil.slides import coordinates, tiling
+from mmmil.slides import coordinates, scale, tiling
 from mmmil.slides.files import SlideError
 
 SUMMARY = ["patient_id", "slide_id", "slide_path", "width", "height", "mpp", "um_per_tile"]
-SUMMARY += ["candidates", "valid", "used", "bag", "problem"]
+SUMMARY += ["pieces", "left_out", "candidates", "valid", "used", "bag", "problem"]
 MIN_TILES = 16  # with n_tiles 0: a patient with fewer valid ones would make the bags of all others too small
 
 
@@ -61,6 +61,8 @@ def _examine_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params, 
         "height": int(a["level0_height"]),
         "mpp": round(float(a["mpp"]), 4),
         "um_per_tile": round(float(a["mpp"] * a["patch_size"]), 2),
+        "pieces": int(a["pieces"]) if "pieces" in a else "",
+        "left_out": round(float(a["left_out"]), 4) if "left_out" in a else "",
         "candidates": len(candidates.valid),
         "valid": int(candidates.valid.sum()),
         "found": str(path),
@@ -95,9 +97,16 @@ def common_number(valid: pd.Series, p: Params) -> int:
 def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataFrame:
     """Tile every patient's slide; one row per patient with columns SUMMARY, `bag` empty where there is none.
 
-    A bad slide does not stop the others. Raises TilingError at the end, naming all of them; slides with too few
-    valid tiles are an error, reported in `problem`, or padded, by the parameter `few_tiles`.
+    pieces and left_out: of tissue on the slide, and the share of its area outside the grid ('' where the positions are
+    read from files). A bad slide does not stop the others. Raises TilingError at the end, naming all of them; slides
+    with too few valid tiles are an error, reported in `problem`, or padded, by the parameter `few_tiles`. Raises
+    SlideError where mpp_table or coords_dir may mean two slides by one name.
     """
+    slides = [Path(path) for path in patients["slide_path"]]
+    if p.mpp_table:
+        scale.unused_rows(p.path(p.mpp_table), slides)
+    if p.coords_dir:
+        coordinates.unused_files(p.path(p.coords_dir), slides)
     jobs = min(workers, len(patients))
     threads = max(1, workers // max(jobs, 1))  # of one slide, where there are fewer slides than workers
 

@@ -7,6 +7,7 @@ both, and mpp (µm per px of the tile), mpp_level0, level, size (px read) and gr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ import h5py
 import numpy as np
 
 from mmmil import record
-from mmmil.slides import files as slide_files
-from mmmil.slides.files import Geometry, SlideError
-from mmmil.sources.slide_files import coordinates_of
+from mmmil.slides import names, scale
+from mmmil.slides.files import SlideError
+from mmmil.slides.scale import Geometry
 
 if TYPE_CHECKING:
     from openslide import AbstractSlide
@@ -57,7 +58,6 @@ def geometry_of(a: dict) -> Geometry:
         grid_level=int(a["grid_level"]),
         mpp=float(a["mpp"]),
         mpp_level0=float(a["mpp_level0"]),
-        level0_magnification=float(a["level0_magnification"]),
     )
 
 
@@ -84,16 +84,45 @@ def publish(bags: dict[str, Path], folder: Path) -> None:
 
 
 def find(folder: Path, slide_id: str) -> Path:
-    """The file of a slide's coordinates: TRIDENT's `<slide>_patches.h5` or CLAM's `<slide>.h5`.
+    """The file of a slide's coordinates: TRIDENT's `<slide>_patches.h5` or CLAM's `<slide>.h5` (see `names.meant`).
 
-    Raises SlideError where there is neither.
+    Raises SlideError where there is none, or more than one.
     """
-    for path in coordinates_of(folder, slide_id):
-        return path
-    raise SlideError(
-        f"{folder}: has no coordinates of slide {slide_id} ({slide_id}_patches.h5 or {slide_id}.h5); "
-        "make them with TRIDENT or CLAM, or leave coords_dir empty"
-    )
+    found = _of_slide(folder, slide_id)
+    if found is None:
+        raise SlideError(
+            f"{folder}: has no coordinates of slide {slide_id} ({slide_id}_patches.h5 or {slide_id}.h5); "
+            "make them with TRIDENT or CLAM, or leave coords_dir empty"
+        )
+    return found
+
+
+def _of_slide(folder: Path, slide_id: str, files: list[Path] | None = None) -> Path | None:
+    """A slide's file of coordinates, None where there is none; files: what `_files` finds in the folder."""
+    found = [folder / name for name in (f"{slide_id}_patches.h5", f"{slide_id}.h5") if (folder / name).is_file()]
+    if not found:  # a folder of thousands is listed only for a name that is not there as it should be
+        about = {path: path.stem.removesuffix("_patches") for path in files or _files(folder)}
+        wanted = set(names.meant(slide_id, about.values()))
+        found = [path for path, name in about.items() if name in wanted]
+    if len(found) > 1:
+        listed = " and ".join(path.name for path in found)
+        raise SlideError(f"{folder}: {len(found)} files are of slide {slide_id}, {listed}; keep one of them")
+    return found[0] if found else None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in (".h5", ".hdf5"))
+
+
+def unused_files(folder: Path, slides: Iterable[Path]) -> list[str]:
+    """Names of the files of coordinates that belong to none of the slides.
+
+    Raises SlideError for a file that may be of two slides, and for a slide of which there are two files.
+    """
+    files = _files(folder)
+    found = {str(slide): _of_slide(folder, slide.stem, files) for slide in slides}
+    chosen = {slide: file.name for slide, file in found.items() if file is not None}
+    return names.unused(chosen, [path.name for path in files], str(folder))
 
 
 def read(
@@ -136,5 +165,5 @@ def read(
         if outside.any():
             where = coords[outside][0].tolist()
             raise SlideError(f"{path}: the tile at {where} lies outside the slide ({width} x {height}); make it again")
-    base, power = slide_files.microns_per_pixel(slide, slide_path, mpp_table), slide_files.objective_power(slide)
-    return coords.astype(np.int64), slide_files.resampled(slide, tile_px, size_level0, base, power)
+    base = scale.microns_per_pixel(slide, slide_path, mpp_table)
+    return coords.astype(np.int64), scale.resampled(slide, tile_px, size_level0, base)

@@ -1,16 +1,13 @@
-"""Slides as files: opening one, telling what is wrong with it, its scale, and the pixels of a tile."""
+"""Slides as files: opening one, telling what is wrong with it, and reading its pixels."""
 
 from __future__ import annotations
 
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
 from PIL import Image
 
 from mmmil import record
@@ -19,8 +16,9 @@ from mmmil.sources.slide_files import parts_of
 if TYPE_CHECKING:
     from openslide import AbstractSlide
 
-PLAUSIBLE_MPP = (0.05, 20.0)  # µm per px at level 0 that a scanner of tissue may state
 AGAIN = "compare its size and MD5 with the manifest (`python -m mmmil.gdc verify`) and download it again"
+
+PLAIN = {b"II": "TIFF", b"MM": "TIFF", b"\x89PNG": "PNG", b"\xff\xd8": "JPEG"}  # how files of images start
 
 
 class SlideError(ValueError):
@@ -62,150 +60,36 @@ def open_slide(path: Path | str) -> AbstractSlide:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
         with path.open("rb") as handle:
-            tiff = handle.read(2) in (b"II", b"MM")
-        cause = "a plain TIFF image, not a whole-slide image" if tiff else "no whole-slide image, or damaged"
+            start = handle.read(4)
+        kind = next((kind for magic, kind in PLAIN.items() if start.startswith(magic)), "")
+        cause = f"a plain {kind} image, not a whole-slide image" if kind else "no whole-slide image, or damaged"
         raise SlideError(f"{path}: OpenSlide cannot open it ({error}): {cause}; {AGAIN}") from None
 
 
-# -- scale -------------------------------------------------------------------------------------------------------
-def read_mpp_table(path: Path) -> dict[str, float]:
-    """CSV with columns `wsi` (file name) and `mpp` (µm per px at level 0), as TRIDENT's.
-
-    Raises SlideError naming the line of a value that is no plausible scale, and of a name that stands there twice.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise SlideError(f"{path}: not a table that can be read ({error}); give columns wsi and mpp") from None
-    if not {"wsi", "mpp"} <= set(table.columns):
-        raise SlideError(f"{path}: needs the columns wsi and mpp, has {', '.join(map(str, table.columns))}")
-    mpp = pd.to_numeric(table["mpp"], errors="coerce")
-    low, high = PLAUSIBLE_MPP
-    bad = ~mpp.between(low, high) | table["wsi"].duplicated() | (table["wsi"] == "")
-    if bad.any():
-        line = int(bad.to_numpy().argmax()) + 2
-        raise SlideError(
-            f"{path}, line {line}: each wsi must stand once, with an mpp between {low} and {high} µm per px"
-        )
-    return dict(zip(table["wsi"], mpp, strict=True))
-
-
-def table_mpp(path: Path, table: dict[str, float]) -> float | None:
-    """What the mpp table says of a slide, by file name with or without its suffix."""
-    return table.get(path.name, table.get(path.stem))
-
-
-def microns_per_pixel(slide: AbstractSlide, path: Path, table: dict[str, float]) -> float:
-    """µm per px at level 0: what the `mpp_table` says of the slide, or else the slide itself.
-
-    Raises SlideError where neither says it plausibly: a guess would mix 20x and 40x.
-    """
-    stated = slide.properties.get("openslide.mpp-x")
-    listed = table_mpp(path, table)
-    if listed is not None:
-        return listed
-    try:
-        mpp = float(stated or 0)
-    except ValueError:
-        mpp = 0.0
-    if not PLAUSIBLE_MPP[0] < mpp < PLAUSIBLE_MPP[1]:
-        raise SlideError(
-            f"{path}: the file is whole but states no plausible µm per pixel (openslide.mpp-x is {stated!r}); "
-            "add a row `wsi,mpp` for it to the CSV named in mpp_table"
-        )
-    return mpp
-
-
-def objective_power(slide: AbstractSlide) -> float | None:
-    """The objective's power that the slide states, or None."""
-    try:
-        return float(slide.properties["openslide.objective-power"]) or None
-    except (KeyError, ValueError):
-        return None
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a slide is cut: a tile of `tile_px` covers `size` px of `level`, `size_level0` px of level 0, at `mpp`.
-
-    grid_level is the level on whose pixels the grid is laid; magnification and level0_magnification are objective
-    powers, of a 10 µm / mpp rule where the slide states none.
-    """
-
-    tile_px: int
-    level: int
-    size: int
-    size_level0: int
-    grid_level: int
-    mpp: float
-    mpp_level0: float
-    level0_magnification: float
-
-    @property
-    def magnification(self) -> float:
-        return self.level0_magnification * self.mpp_level0 / self.mpp
-
-
-def geometry(
-    slide: AbstractSlide,
-    path: Path,
-    tile_px: int,
-    level: int = 0,
-    mpp: float = 0,
-    mpp_table: dict[str, float] | None = None,
-) -> Geometry:
-    """Geometry of tiles by pyramid level, or by µm per px (0: by level).
-
-    Tiles at a level are its own pixels. Otherwise the grid lies on level 0, as in histolab's GridTiler(mpp=), and a
-    tile is read from the smallest level that is fine enough and resized. Raises SlideError for a level that the
-    slide lacks, and for a scale finer than its pixels.
-    """
-    base = microns_per_pixel(slide, path, mpp_table or {})
-    power = objective_power(slide)
-    if not mpp:
-        if level >= slide.level_count:
-            raise SlideError(
-                f"{path}: has {slide.level_count} levels, counted from 0; tile_level {level} is none of them"
-            )
-        factor = slide.level_downsamples[level]
-        size0 = round(tile_px * factor)
-        return Geometry(tile_px, level, tile_px, size0, level, base * factor, base, power or float(round(10 / base)))
-    factor = mpp / base
-    if factor < 0.95:
-        raise SlideError(
-            f"{path}: tile_mpp {mpp} is finer than the slide's pixels ({base:.4f} µm per px); "
-            "enlarging would invent detail"
-        )
-    return resampled(slide, tile_px, int(tile_px * factor), base, power)
-
-
-def resampled(slide: AbstractSlide, tile_px: int, size_level0: int, base: float, power: float | None) -> Geometry:
-    """Geometry of tiles that cover `size_level0` px of level 0 and are resized to `tile_px`."""
-    level = slide.get_best_level_for_downsample(size_level0 / tile_px + 1e-6)
-    size = round(size_level0 / slide.level_downsamples[level])
-    mpp = base * size_level0 / tile_px
-    return Geometry(tile_px, level, size, size_level0, 0, mpp, base, power or float(round(10 / base)))
-
-
 # -- pixels ------------------------------------------------------------------------------------------------------
+def read_region(
+    slide: AbstractSlide, corner: tuple[int, int], level: int, size: tuple[int, int]
+) -> tuple[Image.Image, Image.Image]:
+    """A region of a level as RGB, and as "L" how much of each pixel was scanned (0: nothing, 255: all of it).
+
+    corner: upper left one in level-0 px; size: (width, height) in px of the level. What was not scanned, or lies
+    beside the slide, is white: OpenSlide gives it as transparent black, which would pass for the darkest tissue. Every
+    pixel that the package reads of a slide comes from here.
+    """
+    image = slide.read_region((int(corner[0]), int(corner[1])), level, (int(size[0]), int(size[1])))
+    scanned = image.getchannel("A")
+    if scanned.getextrema() == (255, 255):
+        return image.convert("RGB"), scanned
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, None, scanned)
+    return white, scanned
+
+
 def resize(image: Image.Image, tile_px: int) -> Image.Image:
     """A tile at its final size, with histolab's filters: Lanczos' downwards, bicubic upwards."""
     if image.width == tile_px:
         return image
     return image.resize((tile_px, tile_px), Image.Resampling[("LANCZOS", "BICUBIC")[tile_px >= image.width]])
-
-
-def read_tile(slide: AbstractSlide, g: Geometry, x: int, y: int) -> Image.Image:
-    """The tile with its upper left corner at (x, y) in level-0 px, RGBA."""
-    return resize(slide.read_region((int(x), int(y)), g.level, (g.size, g.size)), g.tile_px)
-
-
-def rgb(image: Image.Image) -> np.ndarray:
-    """Pixels (px, px, 3) uint8 of an RGBA tile; what lies outside the scan is white, not black."""
-    pixels = np.asarray(image)
-    if pixels[..., 3].all():
-        return pixels[..., :3]
-    return np.where(pixels[..., 3:] == 0, np.uint8(255), pixels[..., :3])
 
 
 # -- is a TIFF file whole? ----------------------------------------------------------------------------------------

@@ -8,12 +8,16 @@ filled. Every rule here gives the same positions, masks and verdicts; the tests 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from mmmil.slides import appearance
+from mmmil.slides.files import read_region
 
 if TYPE_CHECKING:
     from openslide import AbstractSlide
@@ -22,6 +26,9 @@ BORDER = 10  # px of white that histolab puts around a tile before it looks for 
 SMALL = 32  # the slide is looked at 1/32 as large, or as its thumbnail where that is larger
 INSIDE = 0.8  # share of a grid position that must lie in the tissue's box
 STRIP_PX = 48_000_000  # pixels read at a time where a slide has no small level
+MIN_PIECE = 0.1  # of the stained area of the piece that has the most, from which on another one is no crumb
+
+Box = tuple[int, int, int, int]  # first and last x and y: left, top, right, bottom
 
 
 def small_image(slide: AbstractSlide) -> Image.Image:
@@ -32,7 +39,11 @@ def small_image(slide: AbstractSlide) -> Image.Image:
     width, height = slide.dimensions
     across, down = (int(s / 10 ** (int(np.ceil(np.log10(s))) - 3)) for s in (width, height))
     if min(across / width, down / height) > 1 / SMALL:
-        return slide.get_thumbnail((across, down))
+        # As OpenSlide's get_thumbnail, which histolab calls; but that one takes the file's own background colour.
+        level = slide.get_best_level_for_downsample(max(width / across, height / down))
+        image, _ = read_region(slide, (0, 0), level, slide.level_dimensions[level])
+        image.thumbnail((across, down), Image.Resampling.LANCZOS)
+        return image
     level = slide.get_best_level_for_downsample(SMALL)
     return shrunk(slide, level, (width // SMALL, height // SMALL))
 
@@ -48,13 +59,52 @@ def shrunk(slide: AbstractSlide, level: int, size: tuple[int, int], strip_px: in
     narrow = Image.new("RGB", (size[0], height))
     for top in range(0, height, rows):
         part = (width, min(rows, height - top))
-        strip = slide.read_region((0, round(top * factor)), level, part).convert("RGB")
+        strip, _ = read_region(slide, (0, round(top * factor)), level, part)
         narrow.paste(strip.resize((size[0], part[1]), Image.Resampling.LANCZOS), (0, top))
     return narrow.resize(size, Image.Resampling.LANCZOS)
 
 
-def biggest_box(image: Image.Image) -> tuple[int, int, int, int] | None:
-    """Bounding box of the biggest piece of tissue on a small image: first and last x and y; None without tissue."""
+@dataclass(frozen=True)
+class Tissue:
+    """Where tiles of a slide are looked for: boxes on its small image, which do not overlap.
+
+    pieces: of tissue, in the boxes or not; left_out: share of their stained area outside the boxes.
+    """
+
+    boxes: list[Box]
+    pieces: int
+    left_out: float
+
+
+def find(image: Image.Image, which: Literal["biggest", "all"] = "biggest") -> Tissue:
+    """The tissue on a slide's small image: the box of its biggest piece as histolab's, or the boxes of all pieces.
+
+    A piece is what histolab's filters leave in one piece, with at least MIN_PIECE of the stained area that the piece
+    with the most has: dust, pen and crumbs are none. Boxes that touch are joined, so that no tissue is tiled twice.
+    """
+    regions, stained = _regions(image), _stained(np.asarray(image))
+    area = [int(stained[tuple(region.coords.T)].sum()) for region in regions]
+    pieces = [region for region, n in zip(regions, area, strict=True) if n and n >= MIN_PIECE * max(area)]
+    if which == "all":
+        boxes = _joined([_box(region, image) for region in pieces])
+    else:
+        boxes = [_box(_biggest(regions), image)] if regions else []
+    outside = np.zeros_like(stained)
+    for region in pieces:
+        outside[tuple(region.coords.T)] = stained[tuple(region.coords.T)]
+    total = int(outside.sum())
+    for left, top, right, bottom in boxes:
+        outside[top : bottom + 1, left : right + 1] = False
+    return Tissue(boxes, len(pieces), int(outside.sum()) / total if total else 0.0)
+
+
+def biggest_box(image: Image.Image) -> Box | None:
+    """Bounding box of the biggest piece of tissue on a small image; None without tissue."""
+    regions = _regions(image)
+    return _box(_biggest(regions), image) if regions else None
+
+
+def _regions(image: Image.Image) -> list[Any]:
     from histolab.filters.compositions import FiltersComposition
     from histolab.slide import Slide
     from skimage.measure import label, regionprops
@@ -62,21 +112,54 @@ def biggest_box(image: Image.Image) -> tuple[int, int, int, int] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecated names inside histolab, and of a blank image
         mask = FiltersComposition(Slide).tissue_mask_filters(image)
-        regions = regionprops(label(mask))
-    if not regions:
-        return None
-    top, left, bottom, right = max(regions, key=lambda r: r.area).bbox  # of equals the first, as in histolab
+        return regionprops(label(mask))
+
+
+def _biggest(regions: list[Any]) -> Any:
+    return max(regions, key=lambda region: region.area)  # of equals the first, as in histolab
+
+
+def _box(region: Any, image: Image.Image) -> Box:
+    top, left, bottom, right = region.bbox
     # histolab draws the box with its excluded lower right corner.
     return left, top, min(right, image.width - 1), min(bottom, image.height - 1)
+
+
+def _stained(image: np.ndarray) -> np.ndarray:
+    """Stained tissue (h, w) bool of a small image (h, w, 3), no pen and no dust (`appearance.tissue_mask`).
+
+    Found on a thumbnail of it: there a pen's stroke is known by its width.
+    """
+    height, width = image.shape[:2]
+    factor = max(height, width) / appearance.LONGEST
+    if factor > 1:
+        size = (max(round(width / factor), 1), max(round(height / factor), 1))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    mask = appearance.tissue_mask(image).astype(np.uint8)
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+
+
+def _joined(boxes: list[Box]) -> list[Box]:
+    """Boxes of which no two touch: those that do become the one around them."""
+    apart: list[Box] = []
+    for box in boxes:
+        while touching := [other for other in apart if _touch(box, other)]:
+            apart = [other for other in apart if other not in touching]
+            left, top, right, bottom = zip(box, *touching, strict=True)
+            box = min(left), min(top), max(right), max(bottom)
+        apart.append(box)
+    return apart
+
+
+def _touch(a: Box, b: Box) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def _scaled(values: np.ndarray, reference: int, target: int) -> np.ndarray:
     return np.floor((values * target) / reference).astype(np.int64)
 
 
-def grid(
-    box: tuple[int, int, int, int], small: tuple[int, int], level: tuple[int, int], level0: tuple[int, int], tile: int
-) -> np.ndarray:
+def grid(box: Box, small: tuple[int, int], level: tuple[int, int], level0: tuple[int, int], tile: int) -> np.ndarray:
     """Upper left corners (N, 2) in level-0 px of the tiles of a grid over the tissue's box, column by column.
 
     box: first and last x and y on the small image of size `small`; level, level0: (width, height) of the level that

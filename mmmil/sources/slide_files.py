@@ -1,4 +1,4 @@
-"""Files that belong to a slide: those in which its pixels lie, and those of its coordinates."""
+"""Files that belong to a slide: those in which its pixels lie."""
 
 from __future__ import annotations
 
@@ -16,8 +16,3 @@ def parts_of(slide: Path) -> list[Path]:
     if suffix == ".dcm":
         return sorted(path for path in slide.parent.glob(f"*{slide.suffix}") if path != slide)
     return []
-
-
-def coordinates_of(folder: Path, slide: str) -> list[Path]:
-    """Files of a slide's coordinates in `coords_dir`: TRIDENT's `<slide>_patches.h5` before CLAM's `<slide>.h5`."""
-    return [path for path in (folder / f"{slide}_patches.h5", folder / f"{slide}.h5") if path.is_file()]

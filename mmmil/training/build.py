@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+# Tiles that pass the backbone at once; more are taken in turns and computed again for their gradient, so that memory
+# does not grow with the bag (`benchmarks/memory.py`).
+TILE_CHUNK = 1024
+
 
 def build(
     p: Params, v: Variant, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
@@ -38,7 +42,7 @@ def build(
         tile_encoder,
         genes.encoder if genes else None,
         p.gene_dropout,
-        tile_chunk=p.tile_chunk if p.batch_norm == "fixed" else 0,  # a batch's statistics are of all its tiles
+        tile_chunk=TILE_CHUNK if p.batch_norm == "fixed" else 0,  # a batch's statistics are of all its tiles
         fixed_norm=p.batch_norm == "fixed",
     )
 

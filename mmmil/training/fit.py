@@ -185,9 +185,7 @@ def _remedy(error: Exception, p: Params, batch: Tensor, inputs: Inputs) -> str |
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         tiles = f" of {inputs.tiles.shape[1]} tiles" if inputs.tiles is not None else ""
         return (
-            f"the device's memory is not enough for {len(batch)} patients{tiles}: lower batch_size (now "
-            f"{p.batch_size}) or tile_chunk (now {p.tile_chunk} tiles at once through the backbone; needs batch_norm: "
-            "fixed)"
+            f"the device's memory is not enough for {len(batch)} patients{tiles}: lower batch_size (now {p.batch_size})"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         first = next(iter(str(error).strip().splitlines()), "")

@@ -125,7 +125,7 @@ def _settings(p: Params, v: Variant) -> dict:
     if v.backbone != "features":
         settings.pop("mil_features")
     if not v.is_trained_end_to_end:
-        for name in ("augment", "tile_chunk", "batch_norm", "compile"):
+        for name in ("augment", "batch_norm", "compile"):
             settings.pop(name)
     if v.backbone != "reduced":
         settings.pop("kept_channels")

@@ -15,7 +15,7 @@ from PIL import Image
 from mmmil import params, study
 from mmmil.interpretation import extract, heatmaps, hooks
 from mmmil.plots import attention as plots
-from mmmil.slides import coordinates, tiling
+from mmmil.slides import coordinates, scale, tiling
 from mmmil.slides import files as slide_files
 from mmmil.slides.places import HeatmapError
 from mmmil.training import runs
@@ -50,7 +50,7 @@ def one_odd_tile(tmp_path):
         path = tmp_path / "odd.svs"
         write_slide(path, pixels)
         with slide_files.open_slide(path) as slide:
-            g = slide_files.geometry(slide, path, tile_px, level)
+            g = scale.geometry(slide, path, tile_px, level)
             about = coordinates.attributes(g, path.stem, *slide.dimensions)
         coords = np.array(corners)
         tiles = tiling.read_tiles(path, coords, about)

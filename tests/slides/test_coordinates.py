@@ -1,5 +1,7 @@
 """Tile coordinates of CLAM and TRIDENT are used in place of our grid, and ours open in their readers."""
 
+import re
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -45,7 +47,7 @@ def test_positions_of_trident_and_clam_replace_the_grid(svs, tmp_path, name, att
     assert found.attributes["mpp"] == 0.5 * covered / 64
     tile = tiling.read_tiles(svs, COORDS[:1], found.attributes)[0]
     with slide_files.open_slide(svs) as slide:
-        pixels = slide_files.rgb(slide.read_region((512, 384), 0, (covered, covered))).astype(float)
+        pixels = np.asarray(slide_files.read_region(slide, (512, 384), 0, (covered, covered))[0], float)
     mean = pixels.reshape(64, covered // 64, 64, covered // 64, 3).mean((1, 3))
     assert np.abs(tile - mean).mean() < 6
 
@@ -112,3 +114,21 @@ def test_ours_open_as_trident_and_torchmil_read_them(svs, tmp_path):
     assert (again.coords == coords).all() and again.attributes["patch_size_level0"] == 128
     own = tiling.read_tiles(svs, coords, attrs)
     assert (tiling.read_tiles(svs, again.coords, again.attributes) == own).all()
+
+
+@pytest.mark.parametrize("name", ["A_patches.h5", "a.svs.h5", "a .h5", "A.svs_patches.H5", "a_patches.hdf5"])
+def test_a_file_that_nearly_has_the_slides_name_is_its_own(tmp_path, name):
+    write(tmp_path / name, TRIDENT)
+    assert coordinates.find(tmp_path, "a").name == name
+    assert coordinates.unused_files(tmp_path, [tmp_path / "a.svs"]) == []
+    with pytest.raises(SlideError, match=f"'{re.escape(name)}' may mean two slides"):
+        coordinates.unused_files(tmp_path, [tmp_path / "a.svs", tmp_path / "A.tiff"])
+
+
+def test_two_files_of_one_slide_and_files_of_none(tmp_path):
+    write(tmp_path / "a_patches.h5", TRIDENT)
+    write(tmp_path / "b_patches.h5", TRIDENT)
+    assert coordinates.unused_files(tmp_path, [tmp_path / "a.svs", tmp_path / "c.svs"]) == ["b_patches.h5"]
+    write(tmp_path / "a.h5", CLAM)
+    with pytest.raises(SlideError, match=r"2 files are of slide a, a_patches\.h5 and a\.h5; keep one of them"):
+        coordinates.find(tmp_path, "a")

@@ -1,14 +1,16 @@
-"""Slides as files: what is wrong with one is told by name and kind; scale is stated or asked for."""
+"""Slides as files: what is wrong with one is told by name and kind; what was not scanned is white."""
 
 import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
-import openslide
 import pytest
+from PIL import Image
 
 from mmmil.simulate import slides as synthetic_slides
 from mmmil.slides import files as slide_files
+from mmmil.slides import scale
 from mmmil.slides.files import SlideError
 
 
@@ -94,10 +96,10 @@ def test_every_real_slide_opens_or_is_refused_for_its_reason(real_data):
         assert slide_files.missing_bytes(path) == 0
         if isinstance(want, float):
             with slide_files.open_slide(path) as slide:
-                assert slide_files.microns_per_pixel(slide, path, {}) == pytest.approx(want, rel=1e-3)
+                assert scale.microns_per_pixel(slide, path, {}) == pytest.approx(want, rel=1e-3)
         else:
             with pytest.raises(SlideError, match=want), slide_files.open_slide(path) as slide:
-                slide_files.microns_per_pixel(slide, path, {})
+                scale.microns_per_pixel(slide, path, {})
 
 
 def test_a_fingerprint_follows_content_not_time(svs, tmp_path):
@@ -110,90 +112,37 @@ def test_a_fingerprint_follows_content_not_time(svs, tmp_path):
     assert slide_files.slide_fingerprint(copy) != slide_files.slide_fingerprint(svs)
 
 
-# -- scale -------------------------------------------------------------------------------------------------------
-def without_mpp(tmp_path):
-    path = tmp_path / "silent.svs"
-    synthetic_slides.write_slide(path, synthetic_slides.Slide(("slides", 2), 512, states_mpp=False))
-    return path
-
-
-def test_a_slide_without_mpp_stops_unless_the_table_has_it(tmp_path):
-    path = without_mpp(tmp_path)
-    with slide_files.open_slide(path) as slide:
-        with pytest.raises(SlideError, match=r"silent\.svs: the file is whole but states no plausible µm.*mpp_table"):
-            slide_files.geometry(slide, path, 256)
-        for table in ({"silent.svs": 0.25}, {"silent": 0.25}):
-            assert slide_files.geometry(slide, path, 256, mpp_table=table).mpp == 0.25
-
-
-def test_the_table_overrides_what_the_file_states(svs):
-    with slide_files.open_slide(svs) as slide:
-        assert slide_files.microns_per_pixel(slide, svs, {}) == 0.5
-        assert slide_files.microns_per_pixel(slide, svs, {"a.svs": 0.25}) == 0.25
-
-
-@pytest.mark.parametrize(
-    "text, told",
-    [
-        ("wsi,mpp\na.svs,0.25\nb.svs,fast\n", "line 3"),
-        ("wsi,mpp\na.svs,0.25\na.svs,0.5\n", "line 3"),
-        ("wsi,mpp\na.svs,250\n", "line 2.*between 0.05 and 20"),
-        ("wsi,mpp\n,0.25\n", "line 2"),
-        ("slide,mpp\na.svs,0.25\n", "needs the columns wsi and mpp"),
-        ("", "not a table"),
-    ],
-)
-def test_faults_of_an_mpp_table(tmp_path, text, told):
-    path = tmp_path / "mpp.csv"
-    path.write_text(text)
-    with pytest.raises(SlideError, match=rf"mpp\.csv.*{told}"):
-        slide_files.read_mpp_table(path)
-
-
-def test_an_mpp_table_is_read(tmp_path):
-    path = tmp_path / "mpp.csv"
-    path.write_text("\ufeffwsi,mpp\na.svs,0.25\n", encoding="utf-8")
-    assert slide_files.read_mpp_table(path) == {"a.svs": 0.25}
-
-
-@pytest.mark.parametrize(
-    "asked, level, size, size_level0, mpp, power",
-    [
-        ({}, 0, 256, 256, 0.5, 20),
-        ({"level": 1}, 1, 256, 1024, 2.0, 5),
-        ({"mpp": 0.5}, 0, 256, 256, 0.5, 20),
-        ({"mpp": 2.0}, 1, 256, 1024, 2.0, 5),
-        ({"mpp": 1.0}, 0, 512, 512, 1.0, 10),
-        ({"mpp": 2.5}, 1, 320, 1280, 2.5, 4),
-        ({"mpp": 0.51}, 0, 261, 261, 0.5098, 19.6),
-    ],
-)
-def test_tiles_by_level_or_mpp(svs, asked, level, size, size_level0, mpp, power):
-    with slide_files.open_slide(svs) as slide:
-        g = slide_files.geometry(slide, svs, 256, **asked)
-    assert (g.level, g.size, g.size_level0) == (level, size, size_level0)
-    assert g.mpp == pytest.approx(mpp, rel=1e-3) and g.magnification == pytest.approx(power, rel=1e-2)
-
-
-def test_scales_that_a_slide_cannot_give(svs):
-    with slide_files.open_slide(svs) as slide:
-        with pytest.raises(SlideError, match=r"tile_mpp 0\.25 is finer than the slide's pixels \(0\.5000"):
-            slide_files.geometry(slide, svs, 256, mpp=0.25)
-        with pytest.raises(SlideError, match="tile_level 7 is none"):
-            slide_files.geometry(slide, svs, 256, level=7)
-
-
 # -- pixels ------------------------------------------------------------------------------------------------------
 def test_pixels_beside_the_scan_are_white(svs):
-    with openslide.OpenSlide(svs) as slide:
-        pixels = slide_files.rgb(slide.read_region((1000, 1000), 0, (64, 64)))
-    assert (pixels[30:, 30:] == 255).all() and pixels.shape == (64, 64, 3)
-
-
-def test_a_resized_tile_is_the_mean_of_what_it_covers(svs):
     with slide_files.open_slide(svs) as slide:
-        g = slide_files.geometry(slide, svs, 128, mpp=1.0)
-        small = slide_files.rgb(slide_files.read_tile(slide, g, 384, 384)).astype(float)
-        whole = slide_files.rgb(slide.read_region((384, 384), 0, (256, 256))).astype(float)
-    mean = whole.reshape(128, 2, 128, 2, 3).mean((1, 3))
-    assert small.shape == (128, 128, 3) and np.abs(small - mean).mean() < 4
+        image, scanned = slide_files.read_region(slide, (1000, 1000), 0, (64, 64))
+        inside, whole = slide_files.read_region(slide, (500, 500), 0, (64, 64))
+        raw = np.asarray(slide.read_region((500, 500), 0, (64, 64)))
+    assert (np.asarray(image)[30:, 30:] == 255).all() and image.mode == "RGB"
+    assert (np.asarray(scanned) > 0).tolist() == [[x < 24 and y < 24 for x in range(64)] for y in range(64)]
+    assert (np.asarray(inside) == raw[..., :3]).all() and (np.asarray(whole) == 255).all()
+
+
+class Half:
+    """A slide whose pixels are black, and of which each was scanned to `alpha`."""
+
+    def __init__(self, alpha):
+        self.alpha = alpha
+
+    def read_region(self, corner, level, size):
+        return Image.new("RGBA", size, (0, 0, 0, self.alpha))
+
+
+@pytest.mark.parametrize("alpha, grey", [(0, 255), (64, 191), (128, 127), (255, 0)])
+def test_what_is_scanned_in_part_lies_on_white(alpha, grey):
+    image, scanned = slide_files.read_region(Half(alpha), (0, 0), 0, (2, 2))
+    assert np.allclose(np.asarray(image), grey, atol=1) and (np.asarray(scanned) == alpha).all()
+
+
+def test_only_one_function_reads_pixels_and_nothing_follows_a_link():
+    package = Path(slide_files.__file__).parents[1]
+    sources = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+    assert [name for name, text in sources.items() if "slide.read_region(" in text or "get_thumbnail(" in text] == [
+        "slides/files.py"
+    ]
+    assert not [name for name, text in sources.items() if name.startswith("slides/") and "resolve()" in text]

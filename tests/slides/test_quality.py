@@ -201,7 +201,8 @@ def test_nothing_is_found_on_the_genuine_slide_until_it_is_blurred(real_data, p,
     tiles = tiling.read_tiles(path, found.coords[found.valid], found.attributes)
     findings = by_check(quality.examine(path, p, write_bag(tmp_path / "sharp" / "bag.h5", tiles), valid=15))
     assert not flagged(findings.values())
-    assert list(findings) == ["brightfield", "tissue", "pen", "H&E", "blur", "frozen section", "scale"]
+    checks = ["brightfield", "tissue", "pen", "H&E", "unscanned", "other pieces", "blur", "frozen section", "scale"]
+    assert list(findings) == checks
     assert findings["tissue"]["value"] == pytest.approx(34, abs=4) and findings["tissue"]["note"] == "15 valid tiles"
     assert findings["blur"]["value"] > 1000 and findings["pen"]["value"] < 0.2 and findings["H&E"]["value"] > 98
     blurred = np.stack([cv2.GaussianBlur(tile, (0, 0), 3) for tile in tiles])
@@ -287,7 +288,7 @@ def test_one_row_per_slide_and_check_and_a_bad_slide_does_not_stop_the_others(co
     patients, tiles = cohort
     table = quality.table(patients, tiles, p)
     assert list(table) == quality.COLUMNS and table["flagged"].dtype == bool and table["value"].dtype == float
-    assert table.groupby("slide_id", sort=False).size().to_dict() == {"one": 7, "two": 7, "broken": 1, "gone": 1}
+    assert table.groupby("slide_id", sort=False).size().to_dict() == {"one": 9, "two": 9, "broken": 1, "gone": 1}
     found = table[table["flagged"]].set_index("patient_id")["check"].to_dict()
     assert found == {"P-two": "blur", "P-broken": "unreadable", "P-gone": "unreadable"}
     notes = table.set_index("slide_id").query("check == 'unreadable'")["note"]
@@ -315,3 +316,15 @@ def test_findings_are_made_again_only_where_something_changed(cohort, p, monkeyp
     assert made[2:] == ["one"]
     quality.table(patients, None, p)  # nothing was tiled: blur is not measured
     assert made[3:] == ["one", "two"]
+
+
+def test_case_12_slides_of_another_scale_than_most_are_flagged(cohort, p):
+    patients, tiles = cohort
+    patients = patients.iloc[:2]
+    for mpp, flags in {(0.5, 0.499): [], (0.5, 0.25): ["one", "two"]}.items():
+        table = quality.table(patients, tiles.iloc[:2].assign(mpp=mpp), p)
+        same = table[table["check"] == "same scale"]
+        assert same["slide_id"].tolist() == ["one", "two"] and same["value"].tolist() == list(mpp)
+        assert same.loc[same["flagged"], "slide_id"].tolist() == flags
+        assert same["note"].str.contains("0.25 to 0.5 µm/px; tile_mpp gives all of them one scale").all() == bool(flags)
+    assert plots.in_words(table)["one"] == "other scale than most"

@@ -121,7 +121,7 @@ def test_too_little_memory_names_the_parameters_to_lower(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(fit, "_loss", full)
-    with pytest.raises(TrainingError, match=r"5 patients of 3 tiles: lower batch_size \(now 5\) or tile_chunk"):
+    with pytest.raises(TrainingError, match=r"5 patients of 3 tiles: lower batch_size \(now 5\)"):
         fitted(*small(), parameters())
 
 
