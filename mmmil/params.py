@@ -249,7 +249,8 @@ def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None) 
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-            faults.append(f"unknown parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else "") + places.get(name, ""))
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            faults.append(f"unknown parameter '{name}'{meant}{places.get(name, '')}")
     try:
         params = Params.model_validate({k: v for k, v in values.items() if k in known})
     except ValidationError as error:
@@ -349,12 +350,15 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
         ) from None
 
 
+IPYTHONS = ("In", "Out", "exit", "quit", "get_ipython", "open")
+
+
 def _is_set(name: str, value: Any) -> bool:
     """Whether a name of a notebook was set to something: it is no module, function or class, and not IPython's.
 
     Raises ParameterError for a parameter's name that something else has taken, for what it was set to is lost.
     """
-    if name.startswith("_") or name in ("In", "Out", "exit", "quit", "get_ipython", "open") or isinstance(value, Params):
+    if name.startswith("_") or name in IPYTHONS or isinstance(value, Params):
         return False
     taken = isinstance(value, types.ModuleType | types.FunctionType | type)
     if taken and name in Params.model_fields:

@@ -65,8 +65,8 @@ class Cohort(Stage):
     )
     data_dir: str = setting(
         "data/tcga/{task}",
-        "where the cohort's files lie, which are no part of the project; {task}, {real}, ~ and $VARIABLES are filled in, "
-        "as in every path",
+        "where the cohort's files lie, which are no part of the project; {task}, {real}, ~ and $VARIABLES are "
+        "filled in, as in every path",
     )
     results_dir: str = setting("results/{task}", "where results are written; another place keeps a trial apart")
     inputs: Literal["both", "slides", "genes"] = setting(

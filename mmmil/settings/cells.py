@@ -46,7 +46,8 @@ def read(sources: Iterable[str]) -> Session:
     injected = max((number for number, cell in enumerate(cells) if cell.is_injected), default=-1)
     if "task" in _names(cells, injected) and injected < own:
         injected = -1  # it gave the settings of another task
-    outdated = {name for name, number in last.items() if cells[number].sets_parameters and number not in (own, injected)}
+    old = {number for number, cell in enumerate(cells) if cell.sets_parameters} - {own, injected}
+    outdated = {name for name, number in last.items() if number in old}
     if last.get("overlay", -1) < last.get("task", -1):
         outdated.add("overlay")
     return Session(_names(cells, own) | _names(cells, injected), frozenset(outdated))

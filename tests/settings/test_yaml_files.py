@@ -122,7 +122,8 @@ def test_case_9_home_and_variables_are_filled_in_wherever_a_path_is_given(writte
 def test_weights_lie_where_the_batch_looks_for_them(written):
     written(BASE)
     p = params.load("y", weights_dir="weights", data_dir="elsewhere")
-    assert p.weights_folder == str(p.path(p.weights_dir)) == str(p.data / "weights") and params.load("y").weights_folder == ""
+    assert p.weights_folder == str(p.path(p.weights_dir)) == str(p.data / "weights")
+    assert params.load("y").weights_folder == ""
 
 
 def test_a_file_that_says_it_is_another_task_or_lays_one_over_itself_is_refused(written):
