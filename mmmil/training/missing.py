@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from statistics import median
 
-from mmmil import params, record
+from mmmil import params, record, variants
 from mmmil.params import ParameterError, Params
-from mmmil.variants import OWN
 
 SHOWN = 12  # trainings spelled out; the rest is counted
 READ = 20  # finished trainings of a variant whose time is looked at
@@ -40,7 +39,7 @@ def _listed(trainings: list[str]) -> str:
 
 def _batch(p: Params, trainings: list[str]) -> str:
     """How the batch makes them, or why it does not: it knows the parameter files and the package's variants only."""
-    own = sorted({_variant(t) for t in trainings} & OWN.keys())
+    own = sorted({_variant(t) for t in trainings} & variants.OWN.keys())
     if own:
         return f"register {', '.join(own)} in whatever process is to train it, for the batch does not know it"
     try:
