@@ -6,6 +6,7 @@ Importing this module is cheap: what trains is imported when something is traine
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -69,7 +70,7 @@ def run_all(study: Study, trainings: Sequence[Training]) -> list[Path]:
     if missing and not study.train:
         raise NotTrainedError(missing_trainings.told(study.p, list(map(str, missing))))
     if missing:
-        print(missing_trainings.announced(study.p, list(map(str, missing))), flush=True)
+        print(missing_trainings.announced(study.p, list(map(str, missing))), file=sys.stderr, flush=True)
     for t in tqdm(missing, desc="models", unit="training", mininterval=5, disable=len(missing) < 2):
         found[t] = _trained(study, t)
     return [folder for folder in found.values() if folder is not None]

@@ -109,10 +109,10 @@ def test_case_9_a_value_that_became_something_else_is_named_with_its_file_and_re
 
 def test_case_9_home_and_variables_are_filled_in_wherever_a_path_is_given(written, monkeypatch):
     folder = written(BASE + "weights_dir: ~/weights\ncoords_dir: '$TCGA/coords'\nmpp_table: '{task}_$$1.csv'\n")
-    monkeypatch.setenv("HOME", "/home/of/somebody")
+    monkeypatch.setenv("HOME", "/of/somebody")
     p = params.load("y", data_dir="${TCGA}/{task}", results_dir="~/results/{task}")
-    assert p.data == folder / "of {this} machine" / "y" and str(p.results) == "/home/of/somebody/results/y"
-    assert p.weights_folder == "/home/of/somebody/weights" and p.path(p.mpp_table) == p.data / "y_$1.csv"
+    assert p.data == folder / "of {this} machine" / "y" and str(p.results) == "/of/somebody/results/y"
+    assert p.weights_folder == "/of/somebody/weights" and p.path(p.mpp_table) == p.data / "y_$1.csv"
     assert p.path(p.coords_dir) == folder / "of {this} machine" / "coords"
     assert p.path("params/x.csv") == folder / "params" / "x.csv"
     # What names a result is what was written, not where it lies on this machine.
