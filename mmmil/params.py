@@ -71,6 +71,11 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 f"expression_matrix is given but expression_kind is '{self.expression_kind}': "
                 "say what the matrix holds (counts, log2tpm or zscore)"
             )
+        if self.has_slides and self.expression_matrix and not (self.cohort_table or self.sample_sheets):
+            raise ValueError(
+                f"inputs: {self.inputs} wants slides, and only expression_matrix is named: set inputs: genes, or name "
+                "the slides in a cohort_table or sample_sheets"
+            )
         if self.label_rule != "table" and len(self.class_values) != 2:
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
         for name in ("n_permutations", "null_draws"):

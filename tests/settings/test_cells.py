@@ -117,6 +117,22 @@ def test_a_switch_is_no_parameter_and_has_to_be_set(shell):
     assert shell('# Parameters\ntask = "nsclc"\n', ask).task == "nsclc" and shell.names["train"] is True
 
 
+def test_case_17_a_file_given_to_papermill_is_that_files_task_and_nothing_laid_over_it(tmp_path):
+    papermill, nbformat = pytest.importorskip("papermill"), pytest.importorskip("nbformat")
+    own = nbformat.v4.new_code_cell(OWN, metadata={"tags": ["parameters"]})
+    ask = "from mmmil import params\nparams.Params.require_files = lambda self: self\n" + ASK + "print(p.overlay, p.seed)"
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[own, nbformat.v4.new_code_cell(ask)], metadata=metadata)
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    files = {name: params.read_yaml(name) for name in ("nsclc", "demo")}
+    del files["nsclc"]["overlay"]  # as in a file of one's own
+    for given, told in ((files["nsclc"] | {"seed": 7}, " 7"), (files["nsclc"] | files["demo"], "demo 0")):
+        executed = papermill.execute_notebook(
+            tmp_path / "in.ipynb", tmp_path / "out.ipynb", given, cwd=ROOT, progress_bar=False
+        )
+        assert executed.cells[-1].outputs[0].text.rstrip("\n") == told
+
+
 def test_without_a_list_of_cells_a_script_is_read_as_it_is(monkeypatch):
     monkeypatch.setattr(params.Params, "require_files", lambda self: self)
     namespace = {"task": "lgg", "overlay": "demo", "epochs": 2, "params": params}

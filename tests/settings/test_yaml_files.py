@@ -126,6 +126,12 @@ def test_weights_lie_where_the_batch_looks_for_them(written):
     assert params.load("y").weights_folder == ""
 
 
+def test_a_cohort_of_matrices_alone_is_told_to_say_that_it_has_genes_only(written):
+    written(BASE.replace("inputs: genes\n", ""))
+    with pytest.raises(ParameterError, match="only expression_matrix is named: set inputs: genes"):
+        params.load("y")
+
+
 def test_a_file_that_says_it_is_another_task_or_lays_one_over_itself_is_refused(written):
     written(BASE.replace("task: y", "task: other"))
     with pytest.raises(ParameterError, match="task: other is another file's name; write y"):

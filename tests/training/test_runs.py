@@ -1,4 +1,4 @@
-"""What is missing is trained where that was asked for, and is an error elsewhere; the record never mixes two studies."""
+"""What is missing is trained where that was asked for, else an error; the record never mixes two studies."""
 
 import dataclasses
 import subprocess
