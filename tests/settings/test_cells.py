@@ -120,7 +120,8 @@ def test_a_switch_is_no_parameter_and_has_to_be_set(shell):
 def test_case_17_a_file_given_to_papermill_is_that_files_task_and_nothing_laid_over_it(tmp_path):
     papermill, nbformat = pytest.importorskip("papermill"), pytest.importorskip("nbformat")
     own = nbformat.v4.new_code_cell(OWN, metadata={"tags": ["parameters"]})
-    ask = "from mmmil import params\nparams.Params.require_files = lambda self: self\n" + ASK + "print(p.overlay, p.seed)"
+    stub = "from mmmil import params\nparams.Params.require_files = lambda self: self\n"
+    ask = stub + ASK + "print(p.overlay, p.seed)"
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = nbformat.v4.new_notebook(cells=[own, nbformat.v4.new_code_cell(ask)], metadata=metadata)
     nbformat.write(notebook, tmp_path / "in.ipynb")

@@ -81,6 +81,21 @@ def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
     record.write_atomically(study.p.results / "failures.csv", lambda path: failures.to_csv(path, index=False))
 
 
+def test_case_a_failure_of_other_files_is_no_failure_of_this_study(study):
+    study.broken = {("go", 1)}
+    training_receipts.make(study, ["go/1"])
+    receipts.give_up(study, ["wsi/0"], "ended by signal 9")
+    named = {t: json.loads(receipts.receipt(study.p, t).read_text())["folder"] for t in ("go/1", "wsi/0")}
+    assert all((study.p.results / f"{folder}.failed.json").is_file() for folder in named.values())
+    training_receipts.make(study, [t for t in receipts.trainings(study.p) if t not in named])
+    assert len(receipts.read(study)[1]) == 2
+    study.files = "another download"
+    with pytest.raises(receipts.BatchError, match="9 of 9 trainings") as error:
+        receipts.read(study)
+    assert str(error.value).count("of other settings, code or files") == 9
+    assert len(receipts.failed(study.p)) == 2  # what the batch tells at its end, and forgets at its next start
+
+
 def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
     study.broken = {("go", 1), ("go", -1)}
     training_receipts.make(study, receipts.trainings(study.p))
