@@ -132,13 +132,18 @@ def train(
 
 @app.command(name="record")
 def collect(task: Task, overlay: Overlay = "") -> None:
-    """Gather the trainings' predictions (predictions.parquet); compute metrics.csv and comparisons.csv from them."""
+    """Gather the trainings' predictions (predictions.parquet); compute metrics.csv and comparisons.csv from them.
+
+    A training of other settings, code or files than today's ends it.
+    """
+    from mmmil import study
     from mmmil.evaluation import comparisons
     from mmmil.evaluation import summary as summaries
     from mmmil.training import receipts
 
     p = params.load(task, overlay)
-    table, failures = receipts.read(p)
+    with record.only_found():  # it gathers what is there, and a training of other patients is not
+        table, failures = receipts.read(study.load(p))
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
     summary = summaries.summarise(table, p, variants.variants(p))
     tables = {"metrics": summary, "comparisons": comparisons.compare(table, p)}

@@ -6,18 +6,20 @@ command line may override single values.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import os
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
 from mmmil.schema import (
+    PATHS,
     STAGES,
     UNHASHED,
     UNSTATED,
@@ -30,6 +32,7 @@ from mmmil.schema import (
     Tiles,
     Training,
 )
+from mmmil.settings import cells, paths, yaml_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +52,13 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
             raise ValueError("use letters, digits, '-' and '_' only")
         return value
 
+    @field_validator(*PATHS)
+    @classmethod
+    def _path(cls, value: str | list[str]) -> str | list[str]:
+        for text in [value] if isinstance(value, str) else value:
+            paths.filled(text, task="", real="")  # raises ValueError; what is hashed is the text as it was given
+        return value
+
     @model_validator(mode="after")
     def _combinations(self) -> Self:
         if self.expression_kind in ("counts", "log2tpm", "zscore") and self.inputs != "slides":
@@ -60,6 +70,11 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
             raise ValueError(
                 f"expression_matrix is given but expression_kind is '{self.expression_kind}': "
                 "say what the matrix holds (counts, log2tpm or zscore)"
+            )
+        if self.has_slides and self.expression_matrix and not (self.cohort_table or self.sample_sheets):
+            raise ValueError(
+                f"inputs: {self.inputs} wants slides, and only expression_matrix is named: set inputs: genes, or name "
+                "the slides in a cohort_table or sample_sheets"
             )
         if self.label_rule != "table" and len(self.class_values) != 2:
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
@@ -75,15 +90,24 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     # -- where things are ------------------------------------------------------------------------------------
     @property
     def data(self) -> Path:
-        return root() / self.data_dir.format(task=self.task, real=real_data())
+        return root() / self._filled(self.data_dir)
 
     @property
     def results(self) -> Path:
-        return root() / self.results_dir.format(task=self.task)
+        return root() / self._filled(self.results_dir)
+
+    @property
+    def weights_folder(self) -> str:
+        """Folder of weight files, or '' where timm's cache has them."""
+        return str(self.path(self.weights_dir)) if self.weights_dir else ""
 
     def path(self, name: str) -> Path:
         """A file named in the parameters: relative to `data_dir`, or to the project if it starts with params/."""
+        name = self._filled(name)
         return (root() if name.startswith("params/") else self.data) / name
+
+    def _filled(self, text: str) -> str:
+        return paths.filled(text, task=self.task, real=str(real_data()))
 
     @property
     def has_slides(self) -> bool:
@@ -158,11 +182,10 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         missing = self.missing_files()
         if missing:
             lines = "\n".join(f"  {field}: {path}" for field, path in missing)
-            remedy = (
-                f"make the synthetic cohort first: make book TASKS={self.task} OVERLAY={self.overlay}"
-                if self.synthetic
-                else f"download them, or correct params/{self.task}.yaml (data_dir is {self.data})"
-            )
+            remedy = f"download them, or correct params/{self.task}.yaml (data_dir is {self.data})"
+            if self.synthetic:
+                remedy = f"make the synthetic cohort first: make book TASKS={self.task} OVERLAY={self.overlay}"
+                remedy += '; or, for files of your own, lay nothing over the task: overlay = ""' * bool(self.overlay)
             if "{real}" in self.data_dir:
                 remedy = f"set MMMIL_REAL_DATA to the folder of the real data (now {real_data()})"
             raise ParameterError(f"input files of task '{self.task}' are missing:\n{lines}\n{remedy}")
@@ -223,77 +246,135 @@ def root() -> Path:
 
 def real_data() -> Path:
     """Folder of the real data that some parameter files read; set MMMIL_REAL_DATA to move it."""
-    return Path(os.environ.get("MMMIL_REAL_DATA", "../shared/data"))
+    return Path(os.environ.get("MMMIL_REAL_DATA", "../shared/data")).expanduser()
 
 
-def check(values: Mapping[str, Any]) -> Params:
-    """Validate a flat mapping of parameters.
+def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None) -> Params:
+    """Validate a flat mapping of parameters; given_in: the file that gives a parameter, for those that one gives.
 
-    Raises ParameterError with one line per fault: the parameter, what is wrong, and for an unknown name the
+    Raises ParameterError with one line per fault: the parameter, what is wrong, the file, and for an unknown name the
     nearest known one.
     """
     known = Params.model_fields
+    places = {name: f"; in {file}" for name, file in (given_in or {}).items()}
     faults = []
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-            faults.append(f"unknown parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            faults.append(f"unknown parameter '{name}'{meant}{places.get(name, '')}")
     try:
         params = Params.model_validate({k: v for k, v in values.items() if k in known})
     except ValidationError as error:
         for e in error.errors():
             name = ".".join(str(part) for part in e["loc"])
-            given = "" if e["type"] in ("missing", "value_error") else f" (given: {e['input']!r})"
-            hint = ""
-            if isinstance(e["input"], str) and e["type"] == "float_type":
-                hint = "; YAML reads 1e-4 as text, write 1.0e-4"
-            faults.append(f"{name + ': ' if name else ''}{e['msg']}{given}{hint}")
+            given = "" if e["type"] in ("missing", "value_error") else f" (given: {e['input']!r}{_remedy(e)})"
+            place = places.get(str(e["loc"][0]), "") if e["loc"] else ""
+            faults.append(f"{name + ': ' if name else ''}{e['msg']}{given}{place}")
     if faults:
         raise ParameterError("wrong parameters:\n" + "\n".join(f"  {fault}" for fault in faults))
     return params
 
 
+def _remedy(error: Mapping[str, Any]) -> str:
+    """What to write in place of a value of the wrong type, where YAML or papermill made it what it is."""
+    kind, value = error["type"], error["input"]
+    if value is None:
+        return '; write "" for none' if kind == "string_type" else "; leave the line out for the default"
+    if isinstance(value, bool) and kind in ("string_type", "literal_error"):
+        return "; YAML reads NO, yes, on and off as true or false: put it in quotes"
+    if isinstance(value, int | float | datetime.date) and kind in ("string_type", "literal_error"):
+        return "; put it in quotes"
+    if isinstance(value, str) and kind == "list_type":
+        example = f"{error['loc'][0]}: [a, b]"
+        return f"; a list is written `{example}` in YAML, and given to papermill by -y '{example}'"
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
+        return "; YAML reads 1e-4 as text, write 1.0e-4 with point and sign"
+    if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type"):
+        return "; write it without quotes"
+    return ""
+
+
 def read_yaml(name: str) -> dict[str, Any]:
-    """The flat mapping in `params/<name>.yaml`."""
+    """The flat mapping in `params/<name>.yaml`.
+
+    Raises ParameterError where it cannot be read, or says that it is another task's file, or lays one over itself:
+    papermill would go by what it says, and all others by its name.
+    """
     path = root() / "params" / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise ParameterError(f"{path} does not exist; there are {', '.join(names)}")
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not valid YAML: {error}") from None
+        values = yaml_files.read(path)
+    except yaml_files.YamlError as error:
+        raise ParameterError(str(error)) from None
     if not isinstance(values, dict):
         raise ParameterError(f"{path} must hold one flat mapping `name: value`, one per line")
+    if values.get("task", name) != name:
+        raise ParameterError(f"{path}: task: {values['task']} is another file's name; write {name}, or rename the file")
+    if values.get("overlay", "") not in ("", name):
+        raise ParameterError(
+            f"{path}: overlay: {values['overlay']} names another file, which a file cannot lay over itself; write "
+            '"" here, and give the overlay beside the task (OVERLAY=, --overlay, or a second -f)'
+        )
     return values
 
 
 def load(task: str, overlay: str = "", **overrides: Any) -> Params:
     """Parameters of a task: schema defaults, then the task's file, then the overlay's, then single values."""
-    values = read_yaml(task)
-    if overlay:
-        values |= read_yaml(overlay)
-    return check({**values, "task": task, "overlay": overlay, **overrides})
+    files = {name: read_yaml(name) for name in [task, overlay][: 1 + bool(overlay)]}
+    values = {key: value for content in files.values() for key, value in content.items()}
+    given_in = {key: f"params/{name}.yaml" for name, content in files.items() for key in content}
+    single = {"task": task, "overlay": overlay, **overrides}
+    return check(values | single, {key: file for key, file in given_in.items() if key not in single})
 
 
-def effective(namespace: Mapping[str, Any]) -> Params:
+def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
     """Parameters of a notebook: those of its `task` and `overlay`, overridden by the names it has set.
 
-    `namespace` is the notebook's `globals()`, read before anything but parameters and modules is in it, so
-    that a name papermill injected and nobody knows is an error, not a silent no-op. Input files are checked too.
+    `namespace` is the notebook's `globals()`; beside: switches of its parameters cell (True or False) that are no
+    parameters. Every name that a parameters cell sets has to be known; so has every other one at the first call, when
+    nothing but parameters and modules is there. Names that an earlier version of the cell had set, and an `overlay`
+    that was given to another task, don't count and are removed (`mmmil.settings.cells`). Input files are checked too.
     """
-    ignored = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_")
-        and name not in ignored
-        and not isinstance(value, types.ModuleType | types.FunctionType | type)
-    }
+    session = cells.read(map(str, namespace.get("In", ())))
+    given = {name: value for name, value in namespace.items() if _is_set(name, value)}
+    for name in session.outdated & given.keys():
+        del given[name], namespace[name]
+    known = {*Params.model_fields, *beside}
+    if any(isinstance(value, Params) for value in namespace.values()):  # later cells have set names of their own
+        given = {name: value for name, value in given.items() if name in known | session.current}
+    for name in beside:
+        if not isinstance(given.pop(name, None), bool):
+            raise ParameterError(f"the parameters cell must set `{name}` to True or False; add the line {name} = False")
     task, overlay = given.pop("task", None), given.pop("overlay", "")
     if not isinstance(task, str):
         raise ParameterError("the notebook sets no `task`: name a file of params/")
-    if any(isinstance(value, Params) for value in given.values()):
-        # The cell is run again, beside names that later cells have set; only parameters are looked at then.
-        given = {name: value for name, value in given.items() if name in Params.model_fields}
-    return load(task, overlay, **given).require_files()
+    try:
+        return load(task, overlay, **given).require_files()
+    except ParameterError as error:
+        elsewhere = sorted(given.keys() - known - session.current) if session.current else []
+        if not elsewhere:
+            raise
+        raise ParameterError(
+            f"{error}\n  set outside the parameters cell, so it stays there until: del {', '.join(elsewhere)}"
+        ) from None
+
+
+IPYTHONS = ("In", "Out", "exit", "quit", "get_ipython", "open")
+
+
+def _is_set(name: str, value: Any) -> bool:
+    """Whether a name of a notebook was set to something: it is no module, function or class, and not IPython's.
+
+    Raises ParameterError for a parameter's name that something else has taken, for what it was set to is lost.
+    """
+    if name.startswith("_") or name in IPYTHONS or isinstance(value, Params):
+        return False
+    taken = isinstance(value, types.ModuleType | types.FunctionType | type)
+    if taken and name in Params.model_fields:
+        raise ParameterError(
+            f"{name}: is a parameter, and here a {type(value).__name__}; import or define it under another name"
+        )
+    return not taken

@@ -8,6 +8,7 @@ when it is whole, with a `run.json` that holds the inputs and the circumstances.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import datetime
 import glob
 import hashlib
@@ -18,7 +19,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN = "run.json"
+_makes: contextvars.ContextVar[bool] = contextvars.ContextVar("makes", default=True)
+
+
+class NotThereError(RuntimeError):
+    """A result is not in the record, where nothing may be made; says where it would lie."""
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -157,6 +163,16 @@ def _whole(folder: Path) -> Path | None:
     return None
 
 
+@contextlib.contextmanager
+def only_found() -> Iterator[None]:
+    """Where this holds nothing is made: what is not in the record raises NotThereError."""
+    before = _makes.set(False)
+    try:
+        yield
+    finally:
+        _makes.reset(before)
+
+
 def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "") -> Path:
     """The folder of what `make` writes for these inputs: found again, or made now.
 
@@ -164,7 +180,8 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "
     its name only when it is whole; two processes that make the same one end with the same one. module: of the
     package, whose code computes; that of `make` if not given. Its code, and all that it imports, is part of the key.
 
-    Raises ChangedCodeError, before and after the work, where that code is not what this process runs.
+    Raises ChangedCodeError, before and after the work, where that code is not what this process runs, and
+    NotThereError within `only_found`.
     """
     module = module or make.__module__
     source_code.require_as_loaded(module, make.__module__)
@@ -173,6 +190,8 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "
     kept = _whole(folder)
     if kept:
         return kept
+    if not _makes.get():
+        raise NotThereError(f"{parent}: holds no result of these settings, this code and these files; run make book")
     unfinished = _temporary(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

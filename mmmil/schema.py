@@ -65,7 +65,8 @@ class Cohort(Stage):
     )
     data_dir: str = setting(
         "data/tcga/{task}",
-        "where the cohort's files lie, which are no part of the project; {task}, {real} are filled in",
+        "where the cohort's files lie, which are no part of the project; {task}, {real}, ~ and $VARIABLES are "
+        "filled in, as in every path",
     )
     results_dir: str = setting("results/{task}", "where results are written; another place keeps a trial apart")
     inputs: Literal["both", "slides", "genes"] = setting(
@@ -373,6 +374,11 @@ STAGES: dict[str, type[Stage]] = {
     "evaluation": Evaluation,
     "attention": Attention,
 }
+# Settings that name files or folders: {task}, {real}, ~ and environment variables are filled in where they are used.
+PATHS = (
+    *("data_dir", "results_dir", "cohort_table", "sample_sheets", "clinical", "manifests", "expression_matrix"),
+    *("gene_table", "mpp_table", "coords_dir", "go_gmt", "kegg_gmt", "weights_dir"),
+)
 # What changes where files lie, what pages are called or where it is computed, but no number beyond rounding (run.json
 # says on which device and in which precision): left out of every hash.
 UNHASHED = {

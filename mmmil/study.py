@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Study:
-    """cohort: usable patients; folds: patient -> 0..n-1, -1 for the test set; tiles: tiling's table, or None."""
+    """cohort: usable patients; folds: patient -> 0..n-1, -1 for the test set; tiles: tiling's table, or None; train:
+    whether trainings that are asked for and not there are made, or are an error.
+    """
 
     p: Params
     cohort: cohorts.Cohort
     folds: pd.Series
     tiles: pd.DataFrame | None
+    train: bool = True
 
     @property
     def patients(self) -> list[str]:
@@ -124,8 +127,11 @@ class Study:
         return gene_tokens.encoder_inputs(self.p, self.expression, self.labels, self.folds, fold, tokens)
 
 
-def load(p: Params, workers: int = 1) -> Study:
-    """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest."""
+def load(p: Params, workers: int = 1, train: bool = True) -> Study:
+    """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest.
+
+    train: False in a notebook that is not to train (`runs.NotTrainedError` says what is missing).
+    """
     p.require_files()
     cohort = cohorts.build(p)
     inventory.look(cohort, p)
@@ -140,7 +146,7 @@ def load(p: Params, workers: int = 1) -> Study:
         folds = cohorts.folds_of(cohort.patients, p)
     else:  # slides without labels can be tiled and looked at, nothing more
         folds = pd.Series(-1, index=cohort.patients.index, name="fold")
-    return Study(p, cohort, folds, tiles)
+    return Study(p, cohort, folds, tiles, train)
 
 
 def write(study: Study) -> None:

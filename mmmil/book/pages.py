@@ -12,6 +12,7 @@ import yaml
 
 from mmmil import paper, params, record
 from mmmil.book import api
+from mmmil.settings import yaml_files
 
 
 class PageError(ValueError):
@@ -147,7 +148,7 @@ def _notebooks(task: str) -> list[str]:
 
 
 def read_toc() -> dict[str, Any]:
-    return yaml.safe_load((params.root() / "_toc.yml").read_text())
+    return yaml_files.read(params.root() / "_toc.yml")
 
 
 def entries_of(node: Any) -> Iterable[dict]:

@@ -139,9 +139,9 @@ def query(task: Task, api: Api = API) -> None:
     clinical = pd.DataFrame([clinical_row(case) for case in cases])
     _require_projects(p, clinical["project_id"] if cases else (), f"{api}/cases")
     write = {
-        p.data / _ours(p.sample_sheets, SHEET): pd.concat(sheets),
+        p.path(_ours(p.sample_sheets, SHEET)): pd.concat(sheets),
         p.data / MANIFEST: pd.concat(manifests.values()),
-        p.data / _ours(p.clinical, CLINICAL): clinical,
+        p.path(_ours(p.clinical, CLINICAL)): clinical,
     }
     # gdc-client knows one folder per call: with files of both kinds each gets its own manifest.
     for folder, table in manifests.items():

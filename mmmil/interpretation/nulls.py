@@ -58,6 +58,7 @@ def permuted_labels(study: Study, draw: int) -> pd.Series:
 
 def trained(study: Study, name: str, n: int) -> Effects:
     """Effects of `n` models trained on permuted labels, each a training of its own that is kept in the record."""
+    runs.run_all(study, [runs.Training(name, -1, labels=permuted_labels(study, draw)) for draw in range(n)])
     attentions = [gene_sets.extract(study, name, labels=permuted_labels(study, draw)) for draw in range(n)]
     return _stacked([_effects(a.weights, a.labels) for a in attentions])
 

@@ -30,8 +30,9 @@ def kept_channels(study: Study, name: str = REDUCED) -> pd.DataFrame:
     Trainings that failed in the batch have no column.
     """
     folds = [fold for fold in study.fold_numbers if runs.failure(study, name, fold) is None]
-    tables = {fold: runs.run(study, name, fold) / "apoz.csv" for fold in folds}
-    kept = {fold: pd.read_csv(path, index_col="channel")["kept"] for fold, path in tables.items()}
+    folders = runs.run_all(study, [runs.Training(name, fold) for fold in folds])
+    tables = [pd.read_csv(folder / "apoz.csv", index_col="channel") for folder in folders]
+    kept = {fold: table["kept"] for fold, table in zip(folds, tables, strict=True)}
     return pd.DataFrame(kept).rename_axis(columns="fold")
 
 

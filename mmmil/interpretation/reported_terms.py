@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import yaml
 
 from mmmil import params, variants
 from mmmil.genes import enrichment
 from mmmil.genes.choice import gmt
 from mmmil.genes.set_names import is_set
 from mmmil.interpretation import gene_sets
+from mmmil.settings import yaml_files
 
 if TYPE_CHECKING:
     from mmmil.study import Study
@@ -35,7 +35,7 @@ def reported(class_names: list[str], library: str, path: Path | None = None) -> 
     path = path or params.root() / "book" / "paper_terms.yml"
     rows = [
         (entry["source"], number, term)
-        for entry in yaml.safe_load(path.read_text())
+        for entry in yaml_files.read(path)
         if entry["classes"] == list(class_names) and entry["library"] == library
         for number, term in entry["terms"].items()
     ]

@@ -16,6 +16,7 @@ from mmmil.evaluation.bootstrap import interval
 from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.interpretation import attribution
 from mmmil.study import Study
+from mmmil.training import runs
 
 FURTHER = 2  # trainings with other seeds: three in all, of which every two are compared
 
@@ -23,10 +24,11 @@ FURTHER = 2  # trainings with other seeds: three in all, of which every two are 
 def attentions(study: Study, name: str, further: int) -> list[dict[str, np.ndarray]]:
     """Attention (P, n) of a variant's final model over the test patients: of this seed, then of `further` other ones.
 
-    Models that are not there are trained now and kept in the record under their seed.
+    Models that are not there are trained now, or an error (`runs.run_all`), and kept in the record under their seed.
     """
-    by_seed = []
-    for seed in range(study.p.seed, study.p.seed + further + 1):
+    by_seed, seeds = [], range(study.p.seed, study.p.seed + further + 1)
+    runs.run_all(study, [runs.Training(name, -1, seed) for seed in seeds])
+    for seed in seeds:
         t = attribution.tokens(study, name, seed=seed)
         by_source = {}
         for over in attribution.kinds(name):

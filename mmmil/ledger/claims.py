@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mmmil import paper as paper_map
@@ -17,6 +16,7 @@ from mmmil import params, variants
 from mmmil.evaluation import metrics as evaluation_metrics
 from mmmil.ledger import facts as paper_facts
 from mmmil.schema import Stage as Strict  # unknown keys and other types are errors
+from mmmil.settings import yaml_files
 
 TABLES = (*paper_map.TABLES, *(table.supplement for table in paper_map.TABLES.values() if table.proposed))
 
@@ -234,9 +234,9 @@ def load() -> list[Claim]:
     """The claims of `book/claims.yml`, in its order. Raises LedgerError where it is not a list of valid claims."""
     path = params.root() / "book" / "claims.yml"
     try:
-        rows = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise LedgerError(f"{path} cannot be read: {error}") from None
+        rows = yaml_files.read(path)
+    except yaml_files.YamlError as error:
+        raise LedgerError(str(error)) from None
     if not isinstance(rows, list):
         raise LedgerError(f"{path} must be a list of claims")
     return check(rows)

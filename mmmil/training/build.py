@@ -55,7 +55,7 @@ def tile_encoder(
     tiles (P, N, px, px, 3) uint8, masks (P, N), train: indices of the training patients. Returns the encoder with a
     table of every channel's APoZ and whether it was kept (None where nothing is pruned).
     """
-    encoder = backbone.TileEncoder(v.backbone, p.weights, p.weights_dir).to(memory_format=torch.channels_last)
+    encoder = backbone.TileEncoder(v.backbone, p.weights, p.weights_folder).to(memory_format=torch.channels_last)
     if v.backbone != "reduced" and p.batch_norm == "batch" and p.weights != "random":
         return encoder, None
     patient, tile = np.nonzero(masks[train])

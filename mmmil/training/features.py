@@ -21,7 +21,7 @@ def frozen_features(study: Study, name: str, fold: int) -> np.ndarray:
     p = study.p
     inputs = {
         "encoder": name,
-        "weights": weights.weights_key(backbone.FROZEN[name], p.weights, p.weights_dir),
+        "weights": weights.weights_key(backbone.FROZEN[name], p.weights, p.weights_folder),
         "seed": p.seed if p.weights == "random" else None,
         "bags": study.bag_keys(fold),
         "precision": device.precision_of(p),
@@ -32,7 +32,7 @@ def frozen_features(study: Study, name: str, fold: int) -> np.ndarray:
         fabric = device.make_fabric(p)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(p.seed)
-            encoder = backbone.FrozenEncoder(name, p.weights, p.weights_dir).to(fabric.device)
+            encoder = backbone.FrozenEncoder(name, p.weights, p.weights_folder).to(fabric.device)
         features = []
         for bag in study.bags(fold):
             with torch.inference_mode(), fabric.autocast():

@@ -1,6 +1,7 @@
 """The batch: every training is a job with a receipt, and the record gathers what the receipts name.
 
-A receipt, `results/<task>/trainings/<variant>/<fold>.json`, says where a training's result lies or why there is none.
+A receipt, `results/<task>/trainings/<variant>/<fold>.json`, says where a training's result lies, or would lie, and why
+there is none. That place has the training's key for its name, so a receipt of other settings, code or files is known.
 A training that fails leaves all others intact: its rows are missing from the record, its cells say "failed", and the
 next batch tries it again.
 """
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 
 FINAL = "final"
 FAILURES = ["variant", "fold", "error", "log"]
+OTHER = "of other settings, code or files than today's"
+SHOWN = 10  # receipts spelled out in one error; the rest is counted
 
 
 class BatchError(RuntimeError):
-    """A receipt is missing or unreadable; says which and what to run."""
+    """Receipts are missing, unreadable or of another study; says which and what to run."""
 
 
 def trainings(p: Params) -> list[str]:
@@ -52,13 +55,12 @@ def make(study: Study, names: Iterable[str]) -> int:
     failed = 0
     for training in tqdm(list(names), desc="trainings", unit="training", mininterval=5):
         name, fold = parse(training)
-        folder = runs.attempt(study, name, fold)
-        if folder is None:
+        if runs.attempt(study, name, fold) is None:
             note, failed = runs.failure(study, name, fold), failed + 1
             print(f"{training} failed: {note['error']}\n{note['log']}", flush=True)
-            _write(study.p, training, error=note["error"], log=note["log"])
+            _write(study, training, error=note["error"], log=note["log"])
         else:
-            _write(study.p, training, folder=folder.relative_to(study.p.results).as_posix())
+            _write(study, training)
     return failed
 
 
@@ -73,35 +75,62 @@ def give_up(study: Study, names: Iterable[str], why: str) -> list[str]:
     first, *rest = lacking
     error = "the process was killed while it trained; out of memory is the usual reason"
     runs.note_failure(study, *parse(first), error, why)
-    _write(study.p, first, error=error, log=why)
+    _write(study, first, error=error, log=why)
     return rest
 
 
-def _write(p: Params, training: str, folder: str = "", error: str = "", log: str = "") -> None:
-    text = json.dumps({"folder": folder, "error": error, "log": log}, indent=1)
-    record.write_atomically(receipt(p, training), lambda path: path.write_text(text + "\n"))
+def _write(study: Study, training: str, error: str = "", log: str = "") -> None:
+    text = json.dumps({"folder": _folder(study, training), "error": error, "log": log}, indent=1)
+    record.write_atomically(receipt(study.p, training), lambda path: path.write_text(text + "\n"))
 
 
-def read(p: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The record of a task, from its receipts: predictions (columns experiments.PREDICTIONS), failures (FAILURES).
+def _folder(study: Study, training: str) -> str:
+    """Where the result of a training lies, or would lie if it had not failed; its name is the training's key."""
+    return runs.place(study, *parse(training)).relative_to(study.p.results).as_posix()
 
-    Raises BatchError where a training has no receipt, or where its result is gone.
+
+def read(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The record of a task, from its receipts: predictions (columns runs.PREDICTIONS), failures (FAILURES).
+
+    Raises BatchError, naming all of them, where a training has no receipt, where its result is gone, and where the
+    receipt is that of other settings, code or files than the study's, for a table never mixes two. Makes nothing.
     """
-    frames, failures = [], []
-    for training in trainings(p):
+    frames, failures, faults = [], [], {}
+    for training in trainings(study.p):
         try:
-            note = json.loads(receipt(p, training).read_text())
-            if note["error"]:
+            note = json.loads(receipt(study.p, training).read_text())
+            with record.only_found():
+                is_current = note["folder"] == _folder(study, training)
+            if not is_current:
+                faults[training] = OTHER
+            elif note["error"]:
                 failures.append((*training.split("/"), note["error"], note["log"]))
             else:
-                frames.append(runs.read(p.results / note["folder"]))
-        except (FileNotFoundError, ValueError, KeyError) as error:
-            overlay = f" --overlay {p.overlay}" if p.overlay else ""
-            raise BatchError(
-                f"{receipt(p, training)}: no whole receipt, or its result is gone ({type(error).__name__}); "
-                f"run: python -m mmmil train --task {p.task}{overlay} --training {training}"
-            ) from None
+                frames.append(runs.read(study.p.results / note["folder"]))
+        except record.NotThereError:  # not even what it reads is made of these
+            faults[training] = OTHER
+        except (FileNotFoundError, NotADirectoryError):
+            there = receipt(study.p, training).is_file()
+            faults[training] = "the result is gone" if there else "there is no receipt"
+        except (ValueError, KeyError, TypeError):
+            faults[training] = "no whole receipt or result"
+    if faults:
+        raise BatchError(_told(study.p, faults))
     return runs.gather(frames), pd.DataFrame(failures, columns=FAILURES)
+
+
+def _told(p: Params, faults: dict[str, str]) -> str:
+    lines = [f"  {receipt(p, training)}: {fault}" for training, fault in list(faults.items())[:SHOWN]]
+    lines += [f"  and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+    if len(faults) > SHOWN:
+        remedy = f"remove {p.results / 'trainings'} and run: make book TASKS={p.task} OVERLAY={p.overlay}"
+        remedy += " (trainings whose results are there are found again)"
+    else:
+        overlay = f" --overlay {p.overlay}" if p.overlay else ""
+        named = "".join(f" --training {training}" for training in faults)
+        remedy = f"run: python -m mmmil train --task {p.task}{overlay}{named}"
+    first = f"{len(faults)} of {len(trainings(p))} trainings are not there for the record of {p.task}:"
+    return "\n".join([first, *lines, remedy])
 
 
 def failed(p: Params) -> list[str]:

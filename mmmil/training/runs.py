@@ -6,9 +6,10 @@ Importing this module is cheap: what trains is imported when something is traine
 from __future__ import annotations
 
 import json
+import sys
 import traceback
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import pandas as pd
 from mmmil import record, source_code
 from mmmil.models import registry
 from mmmil.params import Params
+from mmmil.training import missing as missing_trainings
 from mmmil.variants import Variant, variant, variants
 
 if TYPE_CHECKING:
@@ -26,19 +28,62 @@ TRAINS = "mmmil.training.train"  # the module whose code, with all that it impor
 PREDICTIONS = ["variant", "seed", "fold", "split", "patient_id", "label", "prob"]
 
 
+class NotTrainedError(ValueError):
+    """Trainings are not in the record, where none is to be made; says which, and how they are made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One training; seed and labels (patient -> 0/1): of this one alone, where they are not the study's."""
+
+    variant: str
+    fold: int
+    seed: int | None = None
+    labels: pd.Series | None = None
+
+    def __str__(self) -> str:
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.variant}/{self.fold if self.fold >= 0 else 'final'}{seed}" + (
+            "" if self.labels is None else ", permuted labels"
+        )
+
+
 def run(study: Study, name: str, fold: int, seed: int | None = None, labels: pd.Series | None = None) -> Path:
     """Folder of one training (variant, fold): found again, or trained now.
 
-    Holds predictions.parquet, history.csv, run.json and, for neural models, model.safetensors. seed, labels (patient
-    -> 0/1): of this training alone, where they are not the study's; tiles, gene tokens and split stay as they are.
+    Holds predictions.parquet, history.csv, run.json and, for neural models, model.safetensors. seed, labels: see
+    Training; tiles, gene tokens and split stay as they are. Raises NotTrainedError as `run_all` does.
     """
-    v, parent, inputs = variant(name), *_place(study, name, fold, seed, labels)
+    return run_all(study, [Training(name, fold, seed, labels)])[0]
+
+
+def run_all(study: Study, trainings: Sequence[Training]) -> list[Path]:
+    """Folders of trainings, in their order: each found again, or trained now after one line that says how many are.
+
+    Raises NotTrainedError where some are missing and the study is not to train (`study.load(p, train=False)`).
+    """
+    from tqdm import tqdm
+
+    source_code.require_as_loaded(TRAINS, __name__)  # neither is another code's result found under this one's key
+    found = {t: record.find(*_place(study, t.variant, t.fold, t.seed, t.labels), TRAINS) for t in trainings}
+    missing = [t for t, folder in found.items() if folder is None]
+    if missing and not study.train:
+        raise NotTrainedError(missing_trainings.told(study.p, list(map(str, missing))))
+    if missing:
+        print(missing_trainings.announced(study.p, list(map(str, missing))), file=sys.stderr, flush=True)
+    for t in tqdm(missing, desc="models", unit="training", mininterval=5, disable=len(missing) < 2):
+        found[t] = _trained(study, t)
+    return [folder for folder in found.values() if folder is not None]
+
+
+def _trained(study: Study, t: Training) -> Path:
+    v, parent, inputs = variant(t.variant), *_place(study, t.variant, t.fold, t.seed, t.labels)
     checkpoint = parent / f"{record.key(inputs, TRAINS)}.checkpoint"
 
     def make(folder: Path) -> dict:
         from mmmil.training import train  # seconds of imports that finding a result does not need
 
-        return train.train(study, v, fold, folder, checkpoint, seed, labels)
+        return train.train(study, v, t.fold, folder, checkpoint, t.seed, t.labels)
 
     folder = record.cached(parent, inputs, make, TRAINS)
     for left in [*parent.glob(f"{checkpoint.stem}*.checkpoint"), parent / f"{folder.name}.failed.json"]:
@@ -46,14 +91,21 @@ def run(study: Study, name: str, fold: int, seed: int | None = None, labels: pd.
     return folder
 
 
+def place(study: Study, name: str, fold: int) -> Path:
+    """The folder in which a training's result lies, or would lie; its name is the training's key."""
+    parent, inputs = _place(study, name, fold)
+    return parent / record.key(inputs, TRAINS)
+
+
 def attempt(study: Study, name: str, fold: int) -> Path | None:
-    """As `run`; but what goes wrong is kept in a note beside the result's place, so that other trainings go on.
+    """As `run` of a study that trains; but what goes wrong is kept in a note beside the result's place, so that other
+    trainings go on.
 
     Returns None then. The next attempt trains again; `predictions` does not. Changed code is no training's own fault:
     it ends the job (ChangedCodeError).
     """
     try:
-        return run(study, name, fold)
+        return _trained(study, Training(name, fold))
     except source_code.ChangedCodeError:
         raise
     except Exception as error:  # whatever it is, it is this training's alone, and the note says it in full
@@ -77,8 +129,8 @@ def failure(study: Study, name: str, fold: int) -> dict | None:
 
 
 def _failure_note(study: Study, name: str, fold: int) -> Path:
-    parent, inputs = _place(study, name, fold)
-    return parent / f"{record.key(inputs, TRAINS)}.failed.json"
+    folder = place(study, name, fold)
+    return folder.with_name(f"{folder.name}.failed.json")
 
 
 def _place(
@@ -121,7 +173,7 @@ def _settings(p: Params, v: Variant) -> dict:
         from mmmil.models import weights
 
         net = models_backbone.MOBILENET if v.is_trained_end_to_end else models_backbone.FROZEN[v.encoder(p)]
-        settings["weights"] = weights.weights_key(net, p.weights, p.weights_dir)
+        settings["weights"] = weights.weights_key(net, p.weights, p.weights_folder)
     if v.backbone != "features":
         settings.pop("mil_features")
     if not v.is_trained_end_to_end:
@@ -140,15 +192,13 @@ def _settings(p: Params, v: Variant) -> dict:
 def predictions(study: Study, names: list[str] | None = None) -> pd.DataFrame:
     """Per-patient predictions of the variants over all folds and the final model, one row each (columns PREDICTIONS).
 
-    What is missing is trained now, but for trainings of which the batch has noted that they failed: their rows are
-    left out (`failures` lists them). `split` is val for cross-validation, test for the final model's patients.
+    What is missing is trained now, or an error (`run_all`), but for trainings of which the batch has noted that they
+    failed: their rows are left out (`failures` lists them). `split` is val for cross-validation, test for the final
+    model's patients.
     """
-    from tqdm import tqdm
-
     names = variants(study.p) if names is None else names
-    jobs = [(name, fold) for name in names for fold in study.fold_numbers if failure(study, name, fold) is None]
-    progress = tqdm(jobs, desc="models", unit="training", mininterval=5)
-    return gather(read(run(study, name, fold)) for name, fold in progress)
+    jobs = [Training(name, k) for name in names for k in study.fold_numbers if failure(study, name, k) is None]
+    return gather(map(read, run_all(study, jobs)))
 
 
 def read(folder: Path) -> pd.DataFrame:

@@ -43,6 +43,7 @@ def test_every_part_is_written_and_synthetic_is_labelled(project):
 
 def test_real_and_synthetic_never_share_a_table(project):
     text = (project / "params" / "demo.yaml").read_text().replace("synthetic: true", "synthetic: false")
+    text = text.replace("overlay: demo", "overlay: atscale")
     (project / "params" / "atscale.yaml").write_text(text.replace("weights: random", "weights: imagenet"))
     for page in (project / "book" / "executed" / "nsclc").glob("*.ipynb"):
         book_stubs.write_page(project, "nsclc", page.stem, overlay="atscale")

@@ -26,6 +26,7 @@ def noise_study(folder, **values):
     folds = pd.Series([-1] * 4 + [0, 1] * 4, index=patients)
     tiles = np.random.default_rng(0).integers(0, 256, (12, 2, 64, 64, 3), dtype=np.uint8)
     return SimpleNamespace(
+        train=True,
         p=p,
         patients=patients,
         labels=pd.Series([0, 1] * 2 + [0, 0, 1, 1] * 2, index=patients),

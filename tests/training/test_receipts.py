@@ -22,10 +22,11 @@ NAMES = ["wsi", "go", "baseline_genes"]
 def study(tmp_path, monkeypatch, code_replaced):
     """A study whose trainings are told what to predict; those in `study.broken` fail."""
     p = params.load("lgg", "demo", variants=NAMES, n_folds=2, results_dir=str(tmp_path))
-    fake = SimpleNamespace(p=p, fold_numbers=[0, 1, -1], broken=set(), made=[])
+    fake = SimpleNamespace(p=p, fold_numbers=[0, 1, -1], broken=set(), made=[], train=True, files="as they were")
 
     def place(study, name, fold, seed=None, labels=None):
-        return p.results / "models" / name / str(fold), {"variant": name, "fold": fold}
+        inputs = {"variant": name, "fold": fold, "settings": {"epochs": study.p.epochs}, "files": study.files}
+        return p.results / "models" / name / "seed_0" / str(fold), inputs
 
     def train(study, v, fold, folder, checkpoint, seed, labels):
         study.made.append((v.name, fold))
@@ -54,17 +55,17 @@ def test_a_training_has_a_name():
 def test_the_record_is_gathered_from_the_receipts(study):
     assert training_receipts.make(study, receipts.trainings(study.p)) == 0
     assert len(study.made) == 9
-    predictions, failures = receipts.read(study.p)
+    predictions, failures = receipts.read(study)
     assert len(predictions) == 9 * 12 and list(predictions.columns) == runs.PREDICTIONS and failures.empty
     receipts.receipt(study.p, "go/1").unlink()
-    with pytest.raises(receipts.BatchError, match=r"go/1\.json.*python -m mmmil train --task lgg --overlay demo"):
-        receipts.read(study.p)
+    with pytest.raises(receipts.BatchError, match=r"(?s)go/1\.json.*python -m mmmil train --task lgg --overlay demo"):
+        receipts.read(study)
 
 
 def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
     study.broken = {("go", 1)}
     assert training_receipts.make(study, receipts.trainings(study.p)) == 1
-    predictions, failures = receipts.read(study.p)
+    predictions, failures = receipts.read(study)
     assert len(predictions) == 8 * 12
     row = failures.iloc[0]
     assert (row["variant"], row["fold"]) == ("go", "1") and "loss is nan" in row["error"] and "Traceback" in row["log"]
@@ -78,6 +79,21 @@ def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
     assert shown.count(summaries.FAILED) == len(metrics.METRICS)
     assert summaries.FAILED not in summaries.table(summary, NAMES, split="test").to_html()
     record.write_atomically(study.p.results / "failures.csv", lambda path: failures.to_csv(path, index=False))
+
+
+def test_case_a_failure_of_other_files_is_no_failure_of_this_study(study):
+    study.broken = {("go", 1)}
+    training_receipts.make(study, ["go/1"])
+    receipts.give_up(study, ["wsi/0"], "ended by signal 9")
+    named = {t: json.loads(receipts.receipt(study.p, t).read_text())["folder"] for t in ("go/1", "wsi/0")}
+    assert all((study.p.results / f"{folder}.failed.json").is_file() for folder in named.values())
+    training_receipts.make(study, [t for t in receipts.trainings(study.p) if t not in named])
+    assert len(receipts.read(study)[1]) == 2
+    study.files = "another download"
+    with pytest.raises(receipts.BatchError, match="9 of 9 trainings") as error:
+        receipts.read(study)
+    assert str(error.value).count("of other settings, code or files") == 9
+    assert len(receipts.failed(study.p)) == 2  # what the batch tells at its end, and forgets at its next start
 
 
 def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
@@ -100,7 +116,7 @@ def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
 def test_a_task_of_which_every_training_failed_still_has_its_rows(study):
     study.broken = {(name, fold) for name in NAMES for fold in study.fold_numbers}
     assert training_receipts.make(study, receipts.trainings(study.p)) == 9
-    predictions, failures = receipts.read(study.p)
+    predictions, failures = receipts.read(study)
     summary = summaries.summarise(predictions, study.p, NAMES)
     assert len(failures) == 9 and set(summary["variant"]) == set(NAMES) and summary["mean"].isna().all()
     assert comparisons.compare(predictions, study.p).empty

@@ -243,10 +243,11 @@ def test_every_notebook_runs_and_no_failed_one_becomes_a_page(planted, tmp_path)
     given = {k: v for k, v in s.p.model_dump().items() if v != params.load("nsclc", "demo").model_dump()[k]}
     for source in sorted((params.root() / "notebooks").glob("*.ipynb")):
         executed = tmp_path / source.name
+        train = {"train": True} if "train = False" in source.read_text() else {}
         papermill.execute_notebook(
             source,
             executed,
-            {"task": "nsclc", "overlay": "demo", **given},
+            {"task": "nsclc", "overlay": "demo", **given, **train},
             kernel_name="python3",
             cwd=params.root(),
             progress_bar=False,

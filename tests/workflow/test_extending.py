@@ -25,7 +25,7 @@ ROWS = """        Variant("self_genes", "single genes, self-attention", "reduced
         Variant("broken", "WSI, an encoder that is none", "resnet9", "", "image", ("3",)),
 """
 BREAKS = ('"dual_go", "WSI + GO, dual-attention", "reduced"', '"dual_go", "WSI + GO, dual-attention", "resnet9"')
-TRIES = "    try:\n        return run(study, name, fold)\n"
+TRIES = "    try:\n        return _trained(study, Training(name, fold))\n"
 DIES = '    if (name, fold) == ("dual_go", 0):\n        __import__("os").kill(__import__("os").getpid(), 9)\n'
 TASK = {
     "task": "fourth",
