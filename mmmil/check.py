@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import html
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -15,27 +17,35 @@ from mmmil.cohort import build as cohorts
 from mmmil.cohort import findings as cohort_findings
 from mmmil.cohort import flow, inventory
 from mmmil.genes import findings as gene_findings
-from mmmil.params import Params
+from mmmil.params import Params, root
 from mmmil.slides import findings as slide_findings
 from mmmil.sources import findings
 from mmmil.sources.findings import Finding
+
+EXCLUDED = ["step", "reason", "n"]
 
 
 @dataclass
 class Look:
     """What a look found. counts: {what: number or words}; errors: messages that stop a run; findings: those that do
-    not; excluded: what was left out, columns step, reason, n.
+    not; excluded: what was left out, columns step, reason, n. On a page it shows itself as tables, elsewhere as lines.
     """
 
     counts: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    excluded: pd.DataFrame = field(default_factory=pd.DataFrame)
+    excluded: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=EXCLUDED))
 
     @property
     def table(self) -> pd.DataFrame:
         """The findings, columns check, file, place, text, remedy."""
         return findings.table(self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """How many errors and findings there are."""
+        named = ((self.errors, "error"), (self.findings, "finding"))
+        return ", ".join(f"{len(what) or 'no'} {name}{'s' * (len(what) > 1)}" for what, name in named)
 
     def __str__(self) -> str:
         lines = [f"{what}: {value}" for what, value in self.counts.items()]
@@ -45,9 +55,13 @@ class Look:
             lines += ["", f"finding ({finding.check}): {where + ': ' if where else ''}{finding.text}; {finding.remedy}"]
         for error in self.errors:
             lines += ["", f"error: {error}"]
-        errors, found = (f"{len(what)} {name}{'s' * (len(what) != 1)}" for what, name in
-                         ((self.errors, "error"), (self.findings, "finding")))  # fmt: skip
-        return "\n".join([*lines, "", f"{errors}, {found}"])
+        return "\n".join([*lines, "", self.verdict])
+
+    def _repr_html_(self) -> str:
+        counted = pd.DataFrame(self.counts.items(), columns=["what", "found"])
+        parts = [f"<p>{self.verdict}</p>", *(f"<pre>{html.escape(error)}</pre>" for error in self.errors)]
+        parts += [_html(self.table)] if self.findings else []
+        return "".join([*parts, _html(counted)])
 
     def attempt(self, step: Callable[[], Any]) -> Any:
         """What a step of the look gives; None where the data are wrong, which is noted."""
@@ -67,7 +81,7 @@ def look(p: Params, workers: int = 1) -> Look:
     seen.attempt(p.require_files)
     cohort = None if seen.errors else seen.attempt(lambda: cohorts.build(p))
     if cohort is None:
-        return seen
+        return _relative(seen, p)
     _count_patients(seen, cohort, p)
     files = seen.attempt(lambda: inventory.look(cohort, p))
     if files is not None:
@@ -87,7 +101,28 @@ def look(p: Params, workers: int = 1) -> Look:
             told = gene_findings.summary(genes)
             seen.counts |= {what: n for what, n in zip(told["what"], told["value"], strict=True) if what != "patients"}
             seen.findings += gene_findings.findings_of(genes)
+    return _relative(seen, p)
+
+
+def _relative(seen: Look, p: Params) -> Look:
+    """The same with files named from `data_dir` on, as the parameters and tables name them."""
+    folders = [os.path.abspath(p.data), str(p.data), str(root())]  # noqa: PTH100  links keep their names
+
+    def shortened(text: str) -> str:
+        for folder in folders:
+            text = text.replace(f"{folder}/", "")
+        return text
+
+    seen.errors = [shortened(error) for error in seen.errors]
+    names = ("text", "file", "place", "remedy")
+    seen.findings = [replace(f, **{name: shortened(getattr(f, name)) for name in names}) for f in seen.findings]
     return seen
+
+
+def _html(table: pd.DataFrame) -> str:
+    look = "text-align: left; vertical-align: top; white-space: normal; padding: 0 1em 0.3em 0"
+    style = table.style.hide(axis="index").format(escape="html")
+    return style.set_table_styles([{"selector": "th, td", "props": look}]).to_html()
 
 
 def _count_patients(seen: Look, cohort: cohorts.Cohort, p: Params) -> None:
@@ -102,4 +137,4 @@ def _count_patients(seen: Look, cohort: cohorts.Cohort, p: Params) -> None:
         for step in cohort.flow["step"]
         for reason, n in flow.reasons(cohort.excluded, step).items()
     ]
-    seen.excluded = pd.DataFrame(reasons, columns=["step", "reason", "n"])
+    seen.excluded = pd.DataFrame(reasons, columns=EXCLUDED)

@@ -54,6 +54,11 @@ STEPS = {
     "record": (["evaluation"], ["evaluation"]),
     "attention": (["attention", "evaluation"], ["attention"]),
 }
+# Packages that compute results: each is in the keys of what it computes, and an upgrade has the steps look there.
+PACKAGES = [
+    *("torch", "timm", "nystrom-attention", "scikit-learn", "scipy", "numpy", "pandas", "pydeseq2", "gseapy"),
+    *("histolab", "scikit-image", "openslide-bin", "opencv-python-headless", "pillow"),
+]
 BENCHMARKS = Path("benchmarks/results")
 
 
@@ -223,7 +228,8 @@ class Steps:
 
     def _digest(self, stages: list[str], code: list[str], *beside) -> str:
         modules = [module for stage in code for module in CODE[stage]]
-        return record.digest([self.p.stage(*stages), source_code.digest(*modules), _study(), *beside])
+        code = [source_code.digest(*modules), _study(), record.versions(*PACKAGES)]
+        return record.digest([self.p.stage(*stages), *code, *beside])
 
 
 def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:

@@ -17,7 +17,7 @@ from mmmil import record
 from mmmil.cohort.build import Cohort
 from mmmil.params import Params
 from mmmil.sources.slide_files import parts_of
-from mmmil.sources.tables import fail, is_file
+from mmmil.sources.tables import absolute, fail, is_file
 
 FILE = "inventory.parquet"
 COLUMNS = ["setting", "patient_id", "path", "bytes", "time", "changed", "fingerprint"]
@@ -32,8 +32,8 @@ WEIGHTS = ["weights_dir"]
 def named(cohort: Cohort, p: Params) -> Iterator[tuple[str, str, Path]]:
     """(setting or column that names it, patient or '', path) of every file that the study reads."""
     for field, name in p.input_files():
-        yield field, "", p.path(name)
-    matrices = {str(path) for _, path in _matrices(p)}
+        yield field, "", absolute(p.path(name))
+    matrices = {str(absolute(p.path(name))) for name in p.expression_matrix}
     for patient, row in cohort.patients.iterrows():
         if row["slide_path"]:
             slide = Path(row["slide_path"])
@@ -43,13 +43,9 @@ def named(cohort: Cohort, p: Params) -> Iterator[tuple[str, str, Path]]:
             yield "expression_path", str(patient), Path(row["expression_path"])
     folders = {"coords_dir": p.coords_dir if p.has_slides else "", "weights_dir": p.weights_dir}
     for field, folder in folders.items():  # whole: which file is a slide's or a network's is told by its name
-        for path in sorted(p.path(folder).glob("*")) if folder else []:
+        for path in sorted(absolute(p.path(folder)).glob("*")) if folder else []:
             if path.is_file():
                 yield field, "", path
-
-
-def _matrices(p: Params) -> list[tuple[str, Path]]:
-    return [(name, p.path(name)) for name in p.expression_matrix]
 
 
 def look(cohort: Cohort, p: Params) -> pd.DataFrame:

@@ -151,3 +151,19 @@ def test_the_parts_of_a_slide_belong_to_it(tmp_path):
         path.write_text("x")
     assert parts_of(slide) == parts and parts_of(tmp_path / "a.svs") == []
     assert parts_of(tmp_path / "b.dcm") == [tmp_path / "c.dcm"]
+
+
+def test_a_matrix_is_one_file_whoever_is_in_it_and_however_it_is_named(p, monkeypatch):
+    table = pd.DataFrame({"gene": ["A", "B"]} | {f"P{i:02d}": [1, 2] for i in range(N)})
+    table.to_csv(p.data / "counts.tsv", sep="\t", index=False)
+    cells = pd.read_csv(p.data / "cohort.csv").drop(columns="expression_path")
+    cells.to_csv(p.data / "cohort.csv", index=False)
+    data, project = p.data, p.data.parent
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(params, "root", lambda: project)
+    matrix = {"expression_matrix": ["counts.tsv"], "expression_kind": "counts", "counts_level": "cpm"}
+    for data_dir in (str(data), "data", f"../{project.name}/data"):
+        made = update(p.override(**matrix, data_dir=data_dir))
+        counts = made["setting"].value_counts()
+        assert counts["expression_matrix"] == 1 and "expression_path" not in counts
+        assert str(data / "counts.tsv") in set(made["path"])
