@@ -105,15 +105,7 @@ def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
         matrices = _matrix_patients(p, tally, notes, keep=set(patients.index))
         patients["expression_path"] = [matrices.get(patient, "") for patient in patients.index]
     tally.step("table", "patients", len(patients), len(patients), [])  # a row that cannot be used is an error
-    return _with_sites(patients)
-
-
-def _with_sites(patients: pd.DataFrame) -> pd.DataFrame:
-    """TCGA barcodes hold the site that the table does not give."""
-    return patients.assign(
-        site=[site or barcodes.site_of(patient) for patient, site in patients["site"].items()],
-        label=patients["label"].astype(int),
-    )
+    return patients
 
 
 # -- from GDC files ----------------------------------------------------------------------------------------------
@@ -157,19 +149,19 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     unlabelled = [(i, f"label: {p.label_rule} is '{values[i]}'") for i in either if i not in labels]
     tally.step("label", "patients", len(either), len(ids), unlabelled)
     patients = pd.DataFrame(index=pd.Index(ids, name="patient_id", dtype=object))
-    patients["label"] = list(labels.values())
-    patients["site"] = ""
+    patients["label"] = pd.Series(labels, dtype=int)
+    patients["site"] = [barcodes.site_of(i) for i in ids]
     patients["slide_path"] = [str(slides.get(i, "")) for i in ids]
     patients["slide_id"] = [Path(value).stem if value else "" for value in patients["slide_path"]]
     patients["expression_path"] = [str(files.get(i, "")) for i in ids]
-    return _with_sites(patients)
+    return patients
 
 
 def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[str] | None = None) -> dict[str, str]:
     """{patient: matrix that holds the patient's column}; `keep`: the patients of an own table, the others are left out.
 
     Raises CohortError for a patient in two matrices, and where a column differs from a patient of the table, or of
-    another matrix, in its spelling only.
+    another matrix, in its spelling only, and where no column is a patient of the table.
     """
     matrix_of: dict[str, str] = {}
     faults, left_out, entered = [], [], 0
@@ -198,6 +190,12 @@ def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[st
             if patient in matrix_of:
                 faults.append(f"{path}, patient {patient}: is in {matrix_of[patient]}, too; delete one of the columns")
             matrix_of[patient] = path
+    if keep and not matrix_of and not faults:
+        strange = ", ".join(f"'{patient}'" for patient, _ in left_out[:3]) or "no column"
+        faults.append(
+            f"{', '.join(p.expression_matrix)}: holds no patient of {p.cohort_table}, which has '{min(keep)}', but "
+            f"{strange}; name the columns as the patients"
+        )
     fail(faults)
     tally.step("expression", "columns", entered, len(matrix_of), left_out)
     return matrix_of

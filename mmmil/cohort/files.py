@@ -8,8 +8,12 @@ import pandas as pd
 
 from mmmil.params import Params
 from mmmil.sources.findings import Finding
+from mmmil.sources.slide_files import parts_of
 from mmmil.sources.manifests import read_manifest, unfinished
 from mmmil.sources.tables import absolute, fail, is_file
+
+
+LEFT_BY_TOOLS = (".", "annotations.txt", "MANIFEST", "gdc_manifest", "Thumbs.db", "desktop.ini")
 
 
 def place(p: Params, folder: str, row: pd.Series) -> Path:
@@ -112,20 +116,22 @@ def manifest_findings(patients: pd.DataFrame, p: Params) -> list[Finding]:
 def stray_findings(p: Params, named: set[str]) -> list[Finding]:
     """Files in slides/ and expression/ that no table names, where the cohort reads files of that kind.
 
-    named: file names that the sheets or the table name, used or left out. What tools leave beside a download
-    (`annotations.txt`, logs, unfinished files) does not count.
+    named: file names that the sheets or the table name, used or left out. The parts of such a slide, and what tools
+    leave beside a download (`annotations.txt`, manifests, logs, unfinished files), do not count.
     """
     found = []
     for folder in ["slides"] * p.has_slides + ["expression"] * (p.has_genes and not p.expression_matrix):
         paths = [path for depth in ("*", "*/*") for path in (p.data / folder).glob(depth)]
+        parts = {part for path in paths if path.name in named for part in parts_of(path)}
         strays = sorted(
             str(path.relative_to(p.data))
             for path in paths
             if is_file(path)
             and path.name not in named
-            and not path.name.startswith((".", "annotations.txt", "MANIFEST"))
+            and path not in parts
+            and not path.name.startswith(LEFT_BY_TOOLS)
             and path.parent.name != "logs"
-            and path.suffix not in (".part", ".partial", ".parcel")
+            and path.suffix not in (".part", ".partial", ".parcel", ".md5")
         )
         if strays:
             text = f"{len(strays):,} files lie there that no table names, as {strays[0]}"

@@ -16,8 +16,8 @@ def find(cohort: Cohort, p: Params) -> list[Finding]:
     """Findings on who is in the study.
 
     Of building it (`cohort.notes`): patients whose only RNA is FFPE or may be, aliquots that cannot be told apart,
-    class values that are nearly met or that nobody has, clinical rows without a patient. Then slides that are not DX1,
-    manifest rows that are not used, files without a stated size, and files that no table names.
+    class values that are nearly met or that nobody has, clinical rows without a patient. Then slides that are not DX1
+    or, in an own table, no diagnostic slides; manifest rows that are not used, files without a stated size, and files that no table names.
     """
     found = [*cohort.notes, *_later_slides(cohort, p)]
     return (
@@ -27,19 +27,28 @@ def find(cohort: Cohort, p: Params) -> list[Finding]:
 
 def _later_slides(cohort: Cohort, p: Params) -> list[Finding]:
     """Patients of whom another diagnostic slide than the first is used."""
-    if p.cohort_table or not p.has_slides:
+    if not p.has_slides:
         return []
-    later = []
+    later, other = [], []
     for patient, path in cohort.patients["slide_path"].items():
         section = barcodes.slide_section(Path(path).name)
-        if section and section[2] != "1":
+        if section and (section[1] != "DX" or section[0].code != barcodes.PRIMARY):
+            other.append(f"{patient} ({section[0].code}, {section[1]})")
+        elif section and section[2] != "1":
             later.append(f"{patient} (DX{section[2]})")
+    if p.cohort_table:  # its slides are somebody's choice
+        text = f"by their names, sample type and section, the slides of {_listed(other)} are no DX of a primary tumour"
+        remedy = "name the diagnostic slides (01, DX) unless these are meant"
+        return [Finding("no diagnostic slide", text, remedy, p.cohort_table)] if other else []
     if not later:
         return []
-    more = f" and {len(later) - 5} more" if len(later) > 5 else ""
-    text = f"the lowest diagnostic slide of {', '.join(later[:5])}{more} is used, no DX1 is there"
+    text = f"the lowest diagnostic slide of {_listed(later)} is used, no DX1 is there"
     remedy = "add their DX1 to the sample sheet if the GDC has it"
     return [Finding("no DX1", text, remedy, ", ".join(p.sample_sheets))]
+
+
+def _listed(patients: list[str]) -> str:
+    return ", ".join(patients[:5]) + (f" and {len(patients) - 5} more" if len(patients) > 5 else "")
 
 
 def _named(cohort: Cohort, p: Params) -> set[str]:

@@ -17,25 +17,31 @@ from mmmil.sources.findings import Finding
 from mmmil.sources.tables import MISSING, CohortError, distinct, fail, folded, read_table, repeated_column
 
 # Of several names the first wins whose column says anything: the GDC's export (old and new), BCR's and the TCGA-CDR's
-# tables, Xena's matrix, TCGAbiolinks' subtypes.
+# tables, Xena's matrices, TCGAbiolinks' subtypes, cBioPortal's files and downloads. `_` stands for a blank as well.
 PATIENT_COLUMNS = [
-    *("case_submitter_id", "cases.submitter_id", "bcr_patient_barcode", "_PATIENT", "submitter_id", "patient"),
+    *("case_submitter_id", "cases.submitter_id", "bcr_patient_barcode", "_PATIENT", "submitter_id", "patient", "patient_id"),
 ]
 # A table with a row per sample names it here: normal tissue and metastases must not decide a patient's label.
-SAMPLE_COLUMNS = ["sampleID", "sample_submitter_id", "samples.submitter_id", "bcr_sample_barcode", "sample"]
+SAMPLE_COLUMNS = [
+    *("sampleID", "sample_submitter_id", "samples.submitter_id", "submitter_id.samples", "bcr_sample_barcode"),
+    *("sample_id", "sample"),
+]
 OTHER_SAMPLE = "only sample type "
 NOBODY_HAS = "class value that nobody has"
 NOT_IN = "not in the "  # the clinical tables, or the sample sheets
 DIAGNOSIS_FIELDS = {"grade"}  # said of each diagnosis of a case, not of the case
 COLUMNS = {
-    "grade": ["tumor_grade", "diagnoses.tumor_grade", "neoplasm_histologic_grade", "histological_grade", "Grade"],
-    "project": ["project_id", "project.project_id", "cases.project.project_id"],
+    "grade": [
+        *("tumor_grade", "diagnoses.tumor_grade", "tumor_grade.diagnoses", "neoplasm_histologic_grade"),
+        *("histological_grade", "Grade"),
+    ],
+    "project": ["project_id", "project.project_id", "cases.project.project_id", "project_id.project"],
     "PAM50": ["PAM50Call_RNAseq", "PAM50_mRNA_nature2012", "BRCA_Subtype_PAM50", "pam50"],
     "ER": ["er_status", "er_status_by_ihc", "breast_carcinoma_estrogen_receptor_status", "ER_Status_nature2012"],
     "PR": ["pr_status", "pr_status_by_ihc", "breast_carcinoma_progesterone_receptor_status", "PR_Status_nature2012"],
     "HER2": [
         *("her2_status", "her2_status_by_ihc", "lab_proc_her2_neu_immunohistochemistry_receptor_status"),
-        "HER2_Final_Status_nature2012",
+        *("HER2_Final_Status_nature2012", "ihc_her2"),
     ],
 }
 RECEPTORS = ["ER", "PR", "HER2"]
@@ -100,10 +106,19 @@ def value_findings(p: Params, values: Mapping[str, str]) -> list[Finding]:
         name, wanted = p.class_names[empty[0]], p.class_values[empty[0]]
         fail([f"class_values, {name}: {nobody[value].text}; {nobody[value].remedy}" for value in wanted])
     found += nobody.values()
-    for value, spelling in barcodes.nearly_the_same(others, meant):
+    near_misses = barcodes.nearly_the_same(others, meant)
+    if p.label_rule == "grade":
+        near_misses += [(o, value) for o in others for value in meant if _level(o) and _level(o) == _level(value)]
+    for value, spelling in dict.fromkeys(near_misses):
         text = f"{there[value]:,} patients have '{value}', which is neither class; class_values has '{spelling}'"
         found.append(Finding("class value nearly met", text, f"add '{value}' to class_values if it is the same"))
     return found
+
+
+def _level(grade: str) -> str:
+    """A grade's number, however it is written ('G2', 'Grade II', 'WHO grade 2'); '' for other words."""
+    match = re.fullmatch(r"(?:who )?(?:grade|gr\.?|g)?[ -]?([1-4]|iv|i{1,3})(?:\.0)?", folded(grade))
+    return {"i": "1", "ii": "2", "iii": "3", "iv": "4"}.get(match[1], match[1]) if match else ""
 
 
 def described(p: Params) -> str:
@@ -178,6 +193,10 @@ def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
     id_columns = _columns(path, table, PATIENT_COLUMNS)
     if not id_columns:
         raise _lacking(path, rule, PATIENT_COLUMNS)
+    # BCR's tables name their columns on three lines; the second repeats the names, the third has their numbers.
+    heads = pd.concat([column.str.casefold() == str(column.name).casefold() for column in id_columns], axis=1).any(axis=1)
+    heads |= id_columns[0].str.startswith("CDE_ID:")
+    table, id_columns = table[~heads], [column[~heads] for column in id_columns]
     patients = _barcodes(path, table, id_columns)
     unnamed = patients.map(str) == ""
     if unnamed.any():
@@ -253,7 +272,7 @@ def _of_primary(path: Path, table: pd.DataFrame, patient: pd.Series) -> pd.Serie
 def _columns(path: Path, table: pd.DataFrame, names: list[str]) -> list[pd.Series]:
     """The columns of some names that a table has, whatever their case, in the order of the names."""
     there = []
-    plain = table.columns.str.casefold()
+    plain = table.columns.str.casefold().str.replace(" ", "_")  # cBioPortal's page writes `Patient ID`
     for name in names:
         matches = [table.iloc[:, i] for i in (plain == name.casefold()).nonzero()[0]]
         if name == "submitter_id" and len(matches) > 1:

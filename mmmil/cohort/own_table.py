@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +14,13 @@ from mmmil.params import Params
 from mmmil.sources import barcodes
 from mmmil.sources.tables import CohortError, absolute, fail, folded, read_table
 
+FILES = ("slide_path", "expression_path")
 COLUMNS = ["patient_id", "label", "site", "slide_id", "slide_path", "expression_path"]
 ONCE = {
     "patient_id": "stands there more than once; keep one row per patient",
     "slide_id": "belongs to more than one patient; correct it",
     "slide_path": "belongs to more than one patient; correct it",
-    "expression_path": "belongs to more than one patient; correct it",
+    "expression_path": "belongs to more than one patient; correct it, or name a matrix of all in expression_matrix",
 }
 
 
@@ -26,8 +28,9 @@ def read(p: Params) -> pd.DataFrame:
     """The patients of `cohort_table`: index patient_id, the other COLUMNS; files as absolute paths, '' where unused.
 
     The label is 0, 1, a class's name or one of its class_values, in any case; -1 where slides only have no such
-    column. A TCGA barcode in any spelling is its patient. Raises CohortError with every fault: file, line, patient,
-    field, remedy.
+    column. A TCGA barcode in any spelling is its patient, and has a site where the table gives none. Of other cells
+    what says that nothing is known (R's NA, pandas' nan) is empty. Raises CohortError with every fault: file, line,
+    patient, field, remedy.
     """
     path = p.path(p.cohort_table)
     if p.label_rule != "table":
@@ -36,6 +39,8 @@ def read(p: Params) -> pd.DataFrame:
         )
     table = read_table(path)
     _require_columns(p, path, table)
+    for name in set(COLUMNS) - {"label"} & set(table):
+        table[name] = table[name].where(~table[name].map(label_rules.is_missing), "")
     names = {"0": 0, "1": 1} | label_rules.classes(p) | {name: i for i, name in enumerate(p.class_names)}
     table["patient_id"] = _patients(path, table["patient_id"])
     where = {line: f"{path}, line {line}, patient {name or '?'}" for line, name in table["patient_id"].items()}
@@ -44,6 +49,7 @@ def read(p: Params) -> pd.DataFrame:
         for line in table.index[table["patient_id"] == ""]
     ]
     if "label" in table:
+        table["label"] = table["label"].str.replace(r"^([01])\.0$", r"\1", regex=True)  # as pandas writes it beside gaps
         faults += [
             f"{where[line]}: label '{label}' is none of {', '.join(names)}; correct it or delete the row"
             for line, label in table["label"].items()
@@ -53,9 +59,16 @@ def read(p: Params) -> pd.DataFrame:
     patients["label"] = [label_rules.class_of(label, names) for label in table["label"]] if "label" in table else -1
     used = {"slide_path": p.has_slides, "expression_path": p.has_genes and not p.expression_matrix}
     for name, needed in used.items():
+        if needed and name in table:
+            faults += [
+                f"{where[line]}: {name} '{value}' {fault}"
+                for line, value in table[name].items()
+                if (fault := _no_path(value) or _of_another(value, table["patient_id"][line]))
+            ]
         patients[name] = [str(absolute(p.data / value)) if value and needed else "" for value in patients[name]]
     first: dict[tuple[str, ...], str] = {}  # a site in two spellings would lie in two folds
-    patients["site"] = [first.setdefault(barcodes.near_key(site), site) for site in patients["site"]]
+    sites = [site or barcodes.site_of(i) for site, i in zip(patients["site"], patients["patient_id"], strict=True)]
+    patients["site"] = [first.setdefault(barcodes.near_key(site), site) for site in sites]
     stems = [Path(value).stem for value in patients["slide_path"]]
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
     for name, fault in ONCE.items():
@@ -68,7 +81,7 @@ def read(p: Params) -> pd.DataFrame:
     faults += [  # a slide's results lie in a folder of this name
         f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\"
         for line, name in patients["slide_id"].items()
-        if name in (".", "..") or "/" in name or "\\" in name
+        if name in (".", "..") or "/" in name or ("\\" in name and "slide_id" in table and table["slide_id"][line])
     ]
     faults += [
         f"{path}: patient_id '{one}' and '{other}' differ in their spelling only; if they are one patient keep one "
@@ -77,6 +90,19 @@ def read(p: Params) -> pd.DataFrame:
     ]
     fail(faults)
     return patients.set_index("patient_id")
+
+
+def _no_path(value: str) -> str:
+    """Why a cell is no path of this system, or ''."""
+    if re.match("[A-Za-z][A-Za-z0-9+.-]+://", value):
+        return "is an address; download the file and write its path, without file://"
+    return "is a path of Windows; write it with / and from data_dir on" if "\\" in value else ""
+
+
+def _of_another(value: str, patient: str) -> str:
+    """What a TCGA file's name says against its row, or ''."""
+    named = barcodes.named_patient(Path(value).name)
+    return f"is of {named} by its name; correct it" if named and barcodes.site_of(patient) and named != patient else ""
 
 
 def _patients(path: Path, names: pd.Series) -> pd.Series:

@@ -159,6 +159,12 @@ def slide_section(name: str) -> tuple[Barcode, str, str] | None:
     return barcode, part["kind"], part["number"]
 
 
+def named_patient(file_name: str) -> str:
+    """The patient with whose TCGA barcode a file's name begins, '' for another name."""
+    match = re.match(f"{STEM}(?![A-Z0-9])", file_name.translate(PLAIN).strip(), re.IGNORECASE | re.ASCII)
+    return f"TCGA-{match['site']}-{match['participant']}".upper() if match else ""
+
+
 def near_key(name: str) -> tuple[str, ...]:
     """What two spellings of an own cohort's name have in common: its runs of letters and of digits.
 
@@ -272,26 +278,18 @@ def aliquot_findings(chosen: Mapping[str, Aliquot], excluded: Iterable[tuple[str
 
 
 # -- columns of a matrix -----------------------------------------------------------------------------------------
-# Columns that annotate genes: featureCounts', cBioPortal's, Xena's, the GDC's, biomaRt's and GEO's.
-ANNOTATION = {
-    *("chr", "chrom", "chromosome", "seqname", "start", "end", "strand", "length", "genelength", "width", "gccontent"),
-    *("gene", "geneid", "genename", "genesymbol", "genetype", "genebiotype", "biotype", "symbol", "hugosymbol", "hgnc"),
-    *(
-        "hgncsymbol",
-        "hgncid",
-        "entrez",
-        "entrezid",
-        "entrezgeneid",
-        "entrezgene",
-        "ensembl",
-        "ensemblid",
-        "ensemblgene",
-    ),
-    *("ensemblgeneid", "refseq", "transcriptid", "description", "genedescription", "cytoband", "band", "locus"),
-    *("attributes", "feature", "featuretype", "source", "position", "startposition", "endposition", "alias", "note"),
-    *("chromosomename", "probe", "probeid", "id", "name", "sample", "total", "sum", "mean", "median", "rowsum"),
-    *("basemean", "log2foldchange", "lfcse", "stat", "pvalue", "padj", "fdr"),
-}
+# Columns that annotate genes: featureCounts', cBioPortal's, Xena's, the GDC's, biomaRt's, edgeR's, limma's, GEO's.
+ANNOTATION = re.compile(
+    r"""chr | chrom | chromosome.* | seqnames? | start | end | strand | length | width | gccontent | genegccontent
+    | (gene|ensembl|entrez|hgnc|hugo|transcript|refseq|probe|ncbigene)(stable|start|end|length|name|symbol|type|biotype
+        |description|id|ids|gene|set)*(version|bp)? | ncbigene.* | biotype | (approved)?symbol | description
+    | cytoband | band | locus | attributes | feature(type|id|name)? | source | position | startposition | endposition
+    | alias | note | id | name | sample | rownames? | index | total | sum | mean | median | rowsum
+    | basemean | log2?foldchange | lfcse | stat | pvalue | padj | fdr | logfc | logcpm | aveexpr | adjpval""",
+    re.VERBOSE,
+)
+# A merge of tables writes A.x and A.y, pandas A.1 and A...1 beside A; `_1` is what people name samples.
+AGAIN = re.compile(r"(?P<name>.+?)(?P<mark>[._][xy]|\.{1,3}\d{1,3})")
 
 
 def primary_columns(columns: Iterable[str], where: str = "the matrix") -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -325,16 +323,37 @@ def column_aliquots(columns: Iterable[str], where: str = "the matrix") -> list[A
     for aliquot in aliquots:
         if barcodes and not aliquot.barcode:
             faults.append(
-                f"{where}: the column '{aliquot.name}' is no TCGA barcode, as the samples' names are; delete the column"
+                f"{where}: the column '{aliquot.name}' is no TCGA barcode, as the samples' names are; delete it, or "
+                "make it the first column if it names the genes"
             )
-        elif re.sub(r"[\W_]", "", aliquot.patient.casefold()) in ANNOTATION:
-            faults.append(f"{where}: the column '{aliquot.name}' is no patient but tells of genes; delete the column")
+        elif ANNOTATION.fullmatch(re.sub(r"[\W_]", "", aliquot.patient.casefold())):
+            faults.append(
+                f"{where}: the column '{aliquot.name}' is no patient but tells of genes; make it the first column if "
+                "it names them, else delete it"
+            )
     faults += [
         f"{where}: the columns '{one}' and '{other}' differ in their spelling only; delete one of them, or rename it"
         for one, other in spelled_twice(aliquot.name for aliquot in aliquots if not aliquot.barcode)
     ]
+    faults += [
+        f"{where}: the column '{name}' is another of '{first}', as merging tables writes it; delete one of them, or "
+        "rename it"
+        for name, first in _once_more([aliquot.name for aliquot in aliquots if not aliquot.barcode])
+    ]
     fail(faults)
     return aliquots
+
+
+def _once_more(names: list[str]) -> list[tuple[str, str]]:
+    """(name, first) of own names that a program has numbered since they were there before."""
+    there, pairs = set(names), []
+    for match in filter(None, map(AGAIN.fullmatch, names)):
+        first, mark = match["name"], match["mark"]
+        if first in there:
+            pairs.append((match[0], first))
+        elif mark[-1] == "y" and f"{first}{mark[0]}x" in there:
+            pairs.append((match[0], f"{first}{mark[0]}x"))
+    return pairs
 
 
 # -- sample sheets -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from collections import Counter
@@ -16,8 +17,10 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
+from mmmil.sources.barcodes import parse
 from mmmil.sources.expression_values import checked
 from mmmil.sources.gene_names import (
+    ANY_ENSEMBL,
     ExpressionError,
     cleaned,
     is_spike_in,
@@ -35,6 +38,7 @@ STAR_ROWS = {"N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"}
 HTSEQ_ROWS = {"__no_feature", "__ambiguous", "__too_low_aQual", "__not_aligned", "__alignment_not_unique"}
 SUMMARY_ROWS = {"star": STAR_ROWS, "htseq": HTSEQ_ROWS}
 SUMMARY, SPIKE_INS = "summary rows", "spike-ins"  # rows that readers leave out, as their table's `attrs` count them
+COMMON_GENES = {"ACTB", "BRAF", "BRCA1", "CD8A", "EGFR", "ERBB2", "ESR1", "GAPDH", "KRAS", "MYC", "PTEN", "TP53"}
 NOT_A_NUMBER = ["", "NA", "NaN", "nan", "null", "NULL", "N/A"]
 AGAIN = "compare its size and MD5 with the manifest and download it again"
 
@@ -179,18 +183,42 @@ def _header(handle: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[list[str], s
         first = handle.readline().decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise ExpressionError(f"{path}: line 1 is no text in UTF-8 ({error}); save the table as UTF-8") from None
+    if first.startswith("#"):
+        raise ExpressionError(
+            f"{path}: its first line, '{first[:30]}', is a remark, as GCT files and featureCounts have; delete what "
+            "stands above the line of the samples' names"
+        )
     sep = "\t" if "\t" in first else ","
-    names = next(csv.reader([first], delimiter=sep), [])
-    if len(names) < 2:
-        raise ExpressionError(f"{path}: its first line names no samples; give a table of genes x samples with a header")
     start = handle.tell()
-    cells = next(csv.reader([handle.readline().decode(errors="replace").rstrip("\r\n")], delimiter=sep), [])
+    second = handle.readline().decode(errors="replace").rstrip("\r\n")
     handle.seek(start)
+    try:
+        names, cells = (next(csv.reader([line], delimiter=sep), []) for line in (first, second))
+    except csv.Error as error:  # lines that end as they did on a Macintosh of old
+        raise ExpressionError(f"{path}: its first lines cannot be read ({error}); save it with line feeds") from None
+    if len(names) < 2:
+        mark = " (they are separated by ';')" if ";" in first else ""
+        raise ExpressionError(
+            f"{path}: its first line names no samples{mark}; give a table of genes x samples, separated by tabs or "
+            "commas, with a header"
+        )
+    _require_genes_in_rows(path, names, cells)
+    if len(cells) == len(names) + 1 and not cells[-1]:
+        raise ExpressionError(f"{path}: line 2 ends in a separator and the header does not; delete it from every line")
     if len(cells) > len(names):  # R writes row names without a name; every sample would get its neighbour's values
         raise ExpressionError(
             f"{path}: line 2 has {len(cells)} cells, the header {len(names)}; put 'gene' before the first sample's name"
         )
     return names, sep
+
+
+def _require_genes_in_rows(path: Path, names: list[str], cells: list[str]) -> None:
+    """Raise ExpressionError for samples x genes: genes would be taken for patients. cells: those of line 2."""
+    genes = [name for name in names[1:] if name.upper() in COMMON_GENES or ANY_ENSEMBL.match(name)]
+    in_rows = not _by_slide(names) and cells and parse(cells[0], f"{path}, line 2")
+    if in_rows or len(genes) > 2:
+        what = f"line 2 is that of {cells[0]}" if in_rows else f"{genes[0]}, {genes[1]} and more are columns"
+        raise ExpressionError(f"{path}: {what}, so its rows are samples; transpose it to genes x samples")
 
 
 def _by_slide(names: list[str]) -> bool:
@@ -208,7 +236,9 @@ def matrix_columns(path: Path) -> list[str]:
     columns = names[1:]
     again = [name for name, n in Counter(columns).items() if n > 1]
     if again:
-        raise ExpressionError(f"{path}: the column {again[0]} stands there twice; delete one of them")
+        headless = all(re.fullmatch(r"[\d.]+", name) for name in columns)
+        remedy = "put the line of the samples' names above" if headless else "delete one of them"
+        raise ExpressionError(f"{path}: the column {again[0]} stands there twice; {remedy}")
     return columns
 
 

@@ -17,8 +17,11 @@ SHOWN = 20  # faults spelled out in one error; the rest is counted
 # What a cell says of which nothing is known.
 MISSING = {
     *("", "empty", "--", "'--", "na", "n/a", "nan", "none", "unknown", "not reported", "not available"),
-    *("[not available]", "[not evaluated]", "[not applicable]", "[unknown]"),
+    *("[not available]", "[not evaluated]", "[not applicable]", "[unknown]", "[completed]", "[pending]"),
+    *("-", ".", "?", "null", "n.a.", "#n/a", "not applicable", "not evaluated", "not allowed to collect"),
 }
+UNSEEN = str.maketrans(dict.fromkeys("\u200b\u2060\ufeff", ""))  # of no width: what copying from a page leaves in a cell
+ABOVE_HEADER = ("#", "sep=")  # cBioPortal's and people's remarks, Excel's line
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what such text starts with
 
 
@@ -49,9 +52,10 @@ def distinct(values: Iterable[str]) -> list[str]:
 def read_table(path: Path, repeated: bool = False) -> pd.DataFrame:
     """A CSV or (`.tsv`, `.txt`; either as `.gz`) tab-separated table: cells as stripped text, nothing turned into NaN.
 
-    The index is the line in the file; empty lines and columns without a name are left out. Raises CohortError for
-    bytes that are no UTF-8 text, a row with more or fewer cells than the header, a quote that is not closed on its
-    line, and a column name that stands there twice (which `repeated` allows).
+    The index is the line in the file; rows without any cell, columns without a name, and what stands above the header
+    (`#` and Excel's `sep=`) are left out. Raises CohortError for bytes that are no UTF-8 text, columns separated by
+    another mark, a row with more or fewer cells than the header, a quote that is not closed on its line, and a column
+    name that stands there twice (which `repeated` allows).
     """
     text = _text(path)
     suffix = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
@@ -59,18 +63,21 @@ def read_table(path: Path, repeated: bool = False) -> pd.DataFrame:
     header: list[str] = []
     rows: dict[int, list[str]] = {}
     line = 0
+    _require_separator(path, text, sep)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
     try:
         for cells in reader:
             if reader.line_num > line + 1:  # a quote too many would swallow the rows up to the next one
                 raise csv.Error(f"a quoted cell goes on to line {reader.line_num}")
             line = reader.line_num
-            cells = [cell.strip() for cell in cells]
-            if not any(cells) and (len(cells) < 2 or not header):
+            cells = [cell.translate(UNSEEN).strip() for cell in cells]
+            if not any(cells) or (not header and cells[0].startswith(ABOVE_HEADER)):
                 continue
             if not header:
                 header = cells
-                _require_header(path, line, header, sep, repeated)
+                again = [name for name, n in Counter(header).items() if n > 1 and name]
+                if again and not repeated:
+                    raise repeated_column(path, again[0], line)
             elif len(cells) != len(header):
                 raise CohortError(
                     f"{path}, line {line}: {len(cells)} cells where the header has {len(header)}; correct the line "
@@ -109,16 +116,16 @@ def _text(path: Path) -> str:
     return text
 
 
-def _require_header(path: Path, line: int, header: list[str], sep: str, repeated: bool) -> None:
-    other_marks = [mark for mark in "\t;," if mark != sep and mark in header[0]]
-    if len(header) == 1 and other_marks:
+def _require_separator(path: Path, text: str, sep: str) -> None:
+    """Looked at before quotes are: in `"a";"b"` they would be at fault."""
+    lines = enumerate(text.splitlines(), start=1)
+    line, header = next(((n, t) for n, t in lines if t.strip(f"{sep} ") and not t.startswith(ABOVE_HEADER)), (1, ""))
+    marks = [mark for mark in "\t;," if mark in header]
+    if marks and sep not in marks:
         raise CohortError(
-            f"{path}, line {line}: the header's columns are separated by {other_marks[0]!r}, not by {sep!r}; "
+            f"{path}, line {line}: the header's columns are separated by {marks[0]!r}, not by {sep!r}; "
             "separate them by commas in a .csv file, by tabs in a .tsv or .txt file"
         )
-    again = [name for name, n in Counter(header).items() if n > 1 and name]
-    if again and not repeated:
-        raise repeated_column(path, again[0], line)
 
 
 def repeated_column(path: Path, name: str, line: int = 1) -> CohortError:
