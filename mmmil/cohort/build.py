@@ -7,6 +7,7 @@ itself is one error that names the file, the patient, the field and the remedy.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,9 @@ from mmmil.sources.findings import Finding
 from mmmil.sources.tables import CohortError, absolute, distinct, fail
 
 __all__ = ["Cohort", "CohortError", "beside_paper", "build", "fold_patients", "folds_of", "split", "write_splits"]
+
+
+UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,11 @@ def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[st
             aliquots = [aliquot for aliquot in aliquots if aliquot.patient in keep]
         chosen, more = barcodes.one_aliquot_each(aliquots)
         notes += barcodes.aliquot_findings(chosen, more, name)
+        if keep is None and all(UUID.fullmatch(patient) for patient in chosen):
+            text = (
+                f"its {len(chosen):,} columns are named by UUIDs; of files or aliquots, several may be of one patient"
+            )
+            notes.append(Finding("UUIDs as patients", text, "name the columns by TCGA barcodes or patients", name))
         left_out += more
         faults += [
             f"{path}, patient {patient}: is '{other}' in {matrix_of[other]}; write both alike, or delete one"

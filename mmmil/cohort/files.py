@@ -8,10 +8,9 @@ import pandas as pd
 
 from mmmil.params import Params
 from mmmil.sources.findings import Finding
-from mmmil.sources.slide_files import parts_of
 from mmmil.sources.manifests import read_manifest, unfinished
+from mmmil.sources.slide_files import parts_of
 from mmmil.sources.tables import absolute, fail, is_file
-
 
 LEFT_BY_TOOLS = (".", "annotations.txt", "MANIFEST", "gdc_manifest", "Thumbs.db", "desktop.ini")
 

@@ -19,7 +19,15 @@ from mmmil.sources.tables import MISSING, CohortError, distinct, fail, folded, r
 # Of several names the first wins whose column says anything: the GDC's export (old and new), BCR's and the TCGA-CDR's
 # tables, Xena's matrices, TCGAbiolinks' subtypes, cBioPortal's files and downloads. `_` stands for a blank as well.
 PATIENT_COLUMNS = [
-    *("case_submitter_id", "cases.submitter_id", "bcr_patient_barcode", "_PATIENT", "submitter_id", "patient", "patient_id"),
+    *(
+        "case_submitter_id",
+        "cases.submitter_id",
+        "bcr_patient_barcode",
+        "_PATIENT",
+        "submitter_id",
+        "patient",
+        "patient_id",
+    ),
 ]
 # A table with a row per sample names it here: normal tissue and metastases must not decide a patient's label.
 SAMPLE_COLUMNS = [
@@ -59,6 +67,7 @@ RULES = {
         "'Luminal A' is the PAM50 call LumA, 'TNBC' is ER, PR and HER2 all negative by immunohistochemistry",
     ),
 }
+STATUS = {"pos": "Positive", "+": "Positive", "neg": "Negative"}  # '-' says nothing elsewhere
 CONTESTED = {"exclude": "is left out and counted", "ihc": "is TNBC", "pam50": "is Luminal A"}
 # In the GDC's joined exports the ids of cases, diagnoses and treatments are all columns submitter_id.
 NOT_A_CASE = re.compile(r"_(demographic|diagnosis|treatment|exposure|family_history|follow_up)[_\d]*$")
@@ -132,7 +141,7 @@ def described(p: Params) -> str:
     if p.label_rule == "matrix":
         return f"The label is the expression matrix that holds the patient{means}; a patient in both is an error."
     fields, words = RULES[p.label_rule]
-    if p.label_rule == "project" and p.sample_sheets:
+    if p.label_rule == "project" and p.sample_sheets and (p.has_slides or not p.expression_matrix):
         return f"{words} in the sample sheets{means}. Who is in neither class is left out and counted."
     names = ", ".join(f"`{COLUMNS[field][0]}`" for field in fields)
     column, them = (f"column {names}", "it") if len(fields) == 1 else (f"columns {names}", "them")
@@ -194,7 +203,9 @@ def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
     if not id_columns:
         raise _lacking(path, rule, PATIENT_COLUMNS)
     # BCR's tables name their columns on three lines; the second repeats the names, the third has their numbers.
-    heads = pd.concat([column.str.casefold() == str(column.name).casefold() for column in id_columns], axis=1).any(axis=1)
+    heads = pd.concat([column.str.casefold() == str(column.name).casefold() for column in id_columns], axis=1).any(
+        axis=1
+    )
     heads |= id_columns[0].str.startswith("CDE_ID:")
     table, id_columns = table[~heads], [column[~heads] for column in id_columns]
     patients = _barcodes(path, table, id_columns)
@@ -209,6 +220,8 @@ def _of_patients(path: Path, rule: str, fields: list[str]) -> pd.DataFrame:
         raise _lacking(path, rule, [name for field in fields for name in COLUMNS[field]])
     codes = _sample_codes(path, table, patients)
     rows = pd.DataFrame(columns)
+    for field in set(RECEPTORS) & set(columns):
+        rows[field] = rows[field].map(lambda status: STATUS.get(folded(status), status))
     primary = codes.isin(["", barcodes.PRIMARY])
     of_others = ~_of_primary(path, table, patient)
     for field in DIAGNOSIS_FIELDS & set(columns):

@@ -49,7 +49,9 @@ def read(p: Params) -> pd.DataFrame:
         for line in table.index[table["patient_id"] == ""]
     ]
     if "label" in table:
-        table["label"] = table["label"].str.replace(r"^([01])\.0$", r"\1", regex=True)  # as pandas writes it beside gaps
+        table["label"] = table["label"].str.replace(
+            r"^([01])\.0$", r"\1", regex=True
+        )  # as pandas writes it beside gaps
         faults += [
             f"{where[line]}: label '{label}' is none of {', '.join(names)}; correct it or delete the row"
             for line, label in table["label"].items()

@@ -319,17 +319,19 @@ def column_aliquots(columns: Iterable[str], where: str = "the matrix") -> list[A
             continue
         patient = barcode.patient if barcode else column.translate(PLAIN).strip()
         aliquots.append(Aliquot(patient, column, barcode))
+    if {"abundance", "counts", "length"} <= {aliquot.name.partition(".")[0] for aliquot in aliquots}:
+        faults.append(f"{where}: holds tximport's abundance, counts and length side by side; write one of them alone")
     barcodes = any(aliquot.barcode for aliquot in aliquots)
     for aliquot in aliquots:
         if barcodes and not aliquot.barcode:
             faults.append(
-                f"{where}: the column '{aliquot.name}' is no TCGA barcode, as the samples' names are; delete it, or "
-                "make it the first column if it names the genes"
+                f"{where}: the column '{aliquot.name}' is no TCGA barcode, as the samples' names are; "
+                "delete the column, or make it the first if it names the genes"
             )
         elif ANNOTATION.fullmatch(re.sub(r"[\W_]", "", aliquot.patient.casefold())):
             faults.append(
-                f"{where}: the column '{aliquot.name}' is no patient but tells of genes; make it the first column if "
-                "it names them, else delete it"
+                f"{where}: the column '{aliquot.name}' is no patient but tells of genes; delete the column, or "
+                "make it the first if it names them"
             )
     faults += [
         f"{where}: the columns '{one}' and '{other}' differ in their spelling only; delete one of them, or rename it"

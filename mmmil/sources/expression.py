@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from mmmil.sources.barcodes import parse
+from mmmil.sources.barcodes import named_patient
 from mmmil.sources.expression_values import checked
 from mmmil.sources.gene_names import (
     ANY_ENSEMBL,
@@ -40,6 +40,7 @@ SUMMARY_ROWS = {"star": STAR_ROWS, "htseq": HTSEQ_ROWS}
 SUMMARY, SPIKE_INS = "summary rows", "spike-ins"  # rows that readers leave out, as their table's `attrs` count them
 COMMON_GENES = {"ACTB", "BRAF", "BRCA1", "CD8A", "EGFR", "ERBB2", "ESR1", "GAPDH", "KRAS", "MYC", "PTEN", "TP53"}
 NOT_A_NUMBER = ["", "NA", "NaN", "nan", "null", "NULL", "N/A"]
+NUMBER_WORDS = {*(word.casefold() for word in NOT_A_NUMBER), "inf", "infinity"}
 AGAIN = "compare its size and MD5 with the manifest and download it again"
 
 
@@ -203,6 +204,9 @@ def _header(handle: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[list[str], s
             "commas, with a header"
         )
     _require_genes_in_rows(path, names, cells)
+    words = [cell for cell in cells[1:] if re.match("[A-Za-z]{2}", cell) and cell.casefold() not in NUMBER_WORDS]
+    if len(words) > len(cells) / 2 and not _by_slide(names):
+        raise ExpressionError(f"{path}: line 2 has '{words[0]}' and more words, as a second header; delete the line")
     if len(cells) == len(names) + 1 and not cells[-1]:
         raise ExpressionError(f"{path}: line 2 ends in a separator and the header does not; delete it from every line")
     if len(cells) > len(names):  # R writes row names without a name; every sample would get its neighbour's values
@@ -215,7 +219,7 @@ def _header(handle: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[list[str], s
 def _require_genes_in_rows(path: Path, names: list[str], cells: list[str]) -> None:
     """Raise ExpressionError for samples x genes: genes would be taken for patients. cells: those of line 2."""
     genes = [name for name in names[1:] if name.upper() in COMMON_GENES or ANY_ENSEMBL.match(name)]
-    in_rows = not _by_slide(names) and cells and parse(cells[0], f"{path}, line 2")
+    in_rows = not _by_slide(names) and cells and named_patient(cells[0])
     if in_rows or len(genes) > 2:
         what = f"line 2 is that of {cells[0]}" if in_rows else f"{genes[0]}, {genes[1]} and more are columns"
         raise ExpressionError(f"{path}: {what}, so its rows are samples; transpose it to genes x samples")

@@ -20,7 +20,9 @@ MISSING = {
     *("[not available]", "[not evaluated]", "[not applicable]", "[unknown]", "[completed]", "[pending]"),
     *("-", ".", "?", "null", "n.a.", "#n/a", "not applicable", "not evaluated", "not allowed to collect"),
 }
-UNSEEN = str.maketrans(dict.fromkeys("\u200b\u2060\ufeff", ""))  # of no width: what copying from a page leaves in a cell
+UNSEEN = str.maketrans(
+    dict.fromkeys("\u200b\u2060\ufeff", "")
+)  # of no width: what copying from a page leaves in a cell
 ABOVE_HEADER = ("#", "sep=")  # cBioPortal's and people's remarks, Excel's line
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what such text starts with
 

@@ -102,6 +102,19 @@ def set_cell(column, value, row=3):
         (set_cell("slide_id", "../x"), r"line 5, patient TCGA-AB-0003: slide_id '\.\./x' cannot be a folder's name"),
         (set_cell("slide_path", "x" * 300), r"TCGA-AB-0003: slide_path: .*xxx is not there"),
         (lambda t: t.assign(label2=0).rename(columns={"label2": "label"}), r"line 1: the column 'label' stands there"),
+        (set_cell("patient_id", "nan"), r"line 5, patient \?: patient_id is empty"),
+        (
+            set_cell("slide_path", "s\\3.svs"),
+            r"line 5, .*: slide_path 's\\3\.svs' is a path of Windows; write it with /",
+        ),
+        (set_cell("slide_path", "C:\\s\\3.svs"), r"slide_path 'C:\\s\\3\.svs' is a path of Windows"),
+        (set_cell("slide_path", "file:///s/3.svs"), r"slide_path 'file:///s/3\.svs' is an address; download the file"),
+        (set_cell("expression_path", "s3://b/3.tsv"), r"expression_path 's3://b/3\.tsv' is an address"),
+        (
+            set_cell("slide_path", "s/tcga-ab-0005-01Z-00-DX1.X.svs"),
+            r"patient TCGA-AB-0003: slide_path 's/tcga-.*' is of TCGA-AB-0005 by its name",
+        ),
+        (lambda t: t.assign(expression_path="s/0.tsv"), r"or name a matrix of all in expression_matrix"),
         (lambda t: t.iloc[:5], r"3 patients of low and 2 of high, but 3 folds"),
         (lambda t: t.iloc[:0], r"no patient is left"),
     ],
@@ -136,6 +149,27 @@ def test_incomplete_patients_can_be_excluded_and_are_counted(own):
     assert neither.excluded["reason"].tolist() == ["incomplete: no slide, no expression"]
 
 
+@pytest.mark.parametrize("nothing", ["NA", "nan", "None", "#N/A"])
+def test_what_r_and_pandas_write_for_nothing_is_nothing(own, nothing):
+    def change(table):
+        table.loc[3:4, ["slide_path", "slide_id"]] = nothing
+        sites = [nothing if i % 2 else f"{i:03d}" for i in range(len(table))]
+        return table.assign(label=table["label"] + ".0", site=sites)
+
+    made = cohorts.build(own(change, **EXCLUDE))
+    assert made.excluded["reason"].tolist() == ["incomplete: no slide"] * 2
+    assert made.labels.tolist() == [1] * (N - 1) + [0] * (N - 1)  # AB, then CD
+    assert set(made.patients["site"][: N - 1]) == {"AB"}  # the barcode's
+
+
+def test_a_site_of_the_table_and_of_a_barcode_are_one(own):
+    def change(table):
+        ids = [f"TCGA-05-{i:04d}" for i in range(len(table))]
+        return table.assign(patient_id=ids, site=["5" if i % 2 else "" for i in range(len(table))])
+
+    assert set(cohorts.build(own(change)).patients["site"]) == {"05"}
+
+
 def test_own_table_beside_a_label_rule(own):
     with pytest.raises(CohortError, match="set label_rule: table"):
         cohorts.build(own(label_rule="grade", class_values=[["G2"], ["G3"]]))
@@ -163,6 +197,16 @@ def test_own_table_with_a_matrix(own, tmp_path):
     assert made.excluded.to_numpy().tolist() == [stranger, left_out]
     counted(made, {"expression": (2 * N, 2 * N - 1), "table": (2 * N, 2 * N), "incomplete": (2 * N, 2 * N - 1)})
     assert set(made.patients["expression_path"]) == {str((tmp_path / "m.tsv").resolve())}
+
+
+@pytest.mark.parametrize("suffix", [".bam", "_counts"])
+def test_a_matrix_of_nobody_in_the_table(own, tmp_path, suffix):
+    (tmp_path / "m.tsv").write_text("\t".join(["gene", *(f"P{i}{suffix}" for i in range(2 * N))]) + "\n")
+    more = {"expression_matrix": ["m.tsv"], "expression_kind": "counts", "incomplete": "exclude"}
+    with pytest.raises(
+        CohortError, match=rf"m\.tsv: holds no patient of cohort\.csv, which has 'P0', but 'P0{suffix}'"
+    ):
+        cohorts.build(own(lambda t: t.assign(patient_id=[f"P{i}" for i in range(2 * N)]), **more))
 
 
 def counted(made, steps):

@@ -102,3 +102,34 @@ def test_notes_stay_with_a_cohort_that_loses_patients(download):
     cohort = cohorts.build(download(clinical=["TCGA-AB-0100\tG2"]))
     less = study.without(cohort, cohort.labels[:1].map(lambda _: "0 valid tiles, none at all"))
     assert less.notes == cohort.notes and len(cohort.notes) == 1
+
+
+def test_an_own_table_of_other_than_diagnostic_slides_is_told_and_their_parts_are_no_strangers(download, tmp_path):
+    download()
+    lines = ["patient_id,label,slide_path"]
+    for i in range(2 * N):
+        name = f"TCGA-AB-{i:04d}-01A-01-TS1" if i < 2 else f"TCGA-AB-{i:04d}-01Z-00-DX2"
+        (tmp_path / "slides" / name).mkdir()
+        for path in (f"slides/{name}.mrxs", f"slides/{name}/Slidedat.ini", f"slides/{name}/Data0000.dat"):
+            (tmp_path / path).write_text(path)
+        lines.append(f"TCGA-AB-{i:04d},{i % 2},slides/{name}.mrxs")
+    for path in (tmp_path / "slides").glob("*.svs"):
+        path.unlink()
+    for name in ("Thumbs.db", "desktop.ini", "gdc_manifest.2024-04-26.txt", "a.md5"):
+        (tmp_path / "slides" / name).write_text("x")
+    (tmp_path / "cohort.csv").write_text("\n".join(lines))
+    base = {"task": "t", "class_names": ["low", "high"], "data_dir": str(tmp_path), "n_folds": 2, "inputs": "slides"}
+    notes = found(params.check({**base, "cohort_table": "cohort.csv"}))
+    assert list(notes) == ["no diagnostic slide"] and "TCGA-AB-0000 (01, TS), TCGA-AB-0001 (01, TS) are" in (
+        notes["no diagnostic slide"].text
+    )
+
+
+def test_a_matrix_of_uuids_is_told(tmp_path):
+    for name in "ab":
+        columns = [f"{name * 8}-0000-4000-8000-{i:012d}" for i in range(N)]
+        (tmp_path / f"{name}.tsv").write_text("\t".join(["gene", *columns]) + "\n")
+    files = ["a.tsv", "b.tsv"]
+    matrices = {"expression_matrix": files, "expression_kind": "counts", "class_values": [[name] for name in files]}
+    base = {"task": "t", "class_names": ["low", "high"], "data_dir": str(tmp_path), "n_folds": 2, "inputs": "genes"}
+    assert list(found(params.check({**base, **matrices, "label_rule": "matrix"}))) == ["UUIDs as patients"]

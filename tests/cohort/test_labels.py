@@ -235,6 +235,59 @@ def test_class_values_that_cannot_be_told_apart():
         )
 
 
+# Tables of the field whose columns are not under one plain header, and what they say.
+CBIOPORTAL = [["#Patient Identifier", "Sample Identifier", "Grade"], ["#STRING", "STRING", "STRING"], ["#1", "1", "1"]]
+OF_THE_FIELD = {
+    "cBioPortal": [
+        *CBIOPORTAL,
+        ["PATIENT_ID", "SAMPLE_ID", "GRADE"],
+        ["TCGA-AB-0001", "TCGA-AB-0001-06", "G3"],
+        ["TCGA-AB-0001", "TCGA-AB-0001-01", "G2"],
+    ],
+    "cBioPortal's page": [["Patient ID", "Neoplasm Histologic Grade"], ["TCGA-AB-0001", "G2"]],
+    "biotab": [
+        ["bcr_patient_uuid", "bcr_patient_barcode", "patient_id", "tumor_grade"],
+        ["bcr_patient_uuid", "bcr_patient_barcode", "patient_id", "neoplasm_histologic_grade"],
+        ["CDE_ID:", "CDE_ID:2003301", "CDE_ID:", "CDE_ID:2785839"],
+        ["A", "TCGA-AB-0001", "0001", "G2"],
+    ],
+    "Xena": [["sample", "submitter_id", "tumor_grade.diagnoses"], ["TCGA-AB-0001-01A", "TCGA-AB-0001", "G2"]],
+    "Xena, 2019": [
+        ["submitter_id.samples", "submitter_id", "neoplasm_histologic_grade"],
+        ["TCGA-AB-0001-11A", "TCGA-AB-0001", "G3"],
+        ["TCGA-AB-0001-01A", "TCGA-AB-0001", "G2"],
+    ],
+    "gaps": [["patient", "Grade"], *(["TCGA-AB-0001", cell] for cell in ("G2", "-", "NULL", "#N/A", "[Completed]"))],
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_FIELD)
+def test_tables_of_the_field(folder, name):
+    head, *rows = OF_THE_FIELD[name]
+    assert clinical_values("grade", [clinical(folder, head, *rows)]) == {"TCGA-AB-0001": "G2"}
+
+
+def test_short_words_for_receptors_are_the_same_status(folder):
+    paths = breast(
+        folder, ("LumA", "Neg", "neg", "Negative"), ("Basal", "+", "Pos", "Neg"), ("Basal", "-", "Neg", "Neg")
+    )
+    assert list(clinical_values("pam50_or_ihc", paths).values()) == [
+        "claimed by both: PAM50 LumA and IHC TNBC",
+        "PAM50 Basal, IHC not triple-negative",
+        "PAM50 Basal, IHC incomplete",
+    ]
+    assert clinical_values("ihc", paths)["p1"] == "Luminal A"
+
+
+def test_a_grade_in_other_words_is_nearly_met():
+    p = params.check({"task": "t", "class_names": ["a", "b"], "label_rule": "grade", "class_values": [["G2"], ["G3"]]})
+    values = ["G2", "G3", "Grade II", "WHO grade 3", "III", "2.0", "G2;G3", "High Grade", "G1"]
+    notes = label_rules.value_findings(p, dict(enumerate(values)))
+    assert [note.text.split("'")[1::2] for note in notes] == [
+        *(["Grade II", "G2"], ["WHO grade 3", "G3"], ["III", "G3"], ["2.0", "G2"])
+    ]
+
+
 def test_a_row_without_patient(folder):
     with pytest.raises(CohortError, match=r"clinical\.tsv, line 3: the patient \(patient\) is empty"):
         clinical_values("grade", [clinical(folder, ["patient", "tumor_grade"], ("a", "G2"), ("", "G2"))])

@@ -408,6 +408,35 @@ def test_a_header_without_the_gene_column(tmp_path, ending):
         assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("#1.2\n2\t2\nNAME\tDescription\tP1\tP2\nA\t.\t1\t2\n", "its first line, '#1.2', is a remark, as GCT files"),
+        ('# Program:featureCounts; "-a" "x,y"\nGeneid\tP1\tP2\nA\t1\t2\n', "is a remark, as GCT files and featureC"),
+        ("gene;P1;P2\nA;1,5;2\n", r"names no samples \(they are separated by ';'\); .*separated by tabs or commas"),
+        ("gene\tP1\tP2\rA\t1\t2\r", r"its first lines cannot be read .*; save it with line feeds"),
+        ("gene\tP1\tP2\nA\t1\t2\t\n", "line 2 ends in a separator and the header does not; delete it from every"),
+        ("Hybridization REF\tP1\tP2\ngene_id\tnormalized_count\tnormalized_count\nA\t1\t2\n", "as a second header"),
+        ("id\tTP53\tEGFR\tMYC\nP1\t1\t2\t3\n", "TP53, EGFR and more are columns, .*transpose it to genes x samples"),
+        ("id\tENSG00000000003.1\tENSG00000000005\tENSG00000000419\nP1\t1\t2\t3\n", "its rows are samples; transpose"),
+        ("id\tAAA\tBBB\nTCGA-44-2656-01A\t1\t2\n", "line 2 is that of TCGA-44-2656-01A, so its rows are samples"),
+        ("A\t5\t0\t0\nB\t5\t1\t2\n", "the column 0 stands there twice; put the line of the samples' names above"),
+    ],
+)
+def test_a_matrix_that_lies_otherwise(tmp_path, text, message):
+    path = tmp_path / "m.tsv"
+    path.write_text(text)
+    with pytest.raises(ExpressionError, match=rf"m\.tsv: .*{message}"):
+        matrix_columns(path)
+
+
+def test_first_lines_that_are_a_matrix(tmp_path):
+    path = tmp_path / "m.tsv"
+    for line in ("A\t1\tInf\tNaN", "A\tna\tNA\tnan", "TP53\t1\t2\t3", "TCGA1\t1\t2\t3"):
+        path.write_text(f"gene\tMYC\tP2\tEGFR\n{line}\n")
+        assert matrix_columns(path) == ["MYC", "P2", "EGFR"]
+
+
 @pytest.mark.parametrize("text", ["P1\tP2\n1\t2\n3\t4\n1\t0\n", "P1,P2\n-0.5,2\n1e-3,4\n"])
 def test_a_matrix_without_gene_names(tmp_path, text):
     path = tmp_path / "m.txt"

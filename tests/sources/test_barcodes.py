@@ -176,6 +176,51 @@ def test_case_4_a_stranger_among_patients_is_an_error_that_names_the_column(anno
         barcodes.primary_columns(["TCGA-44-1000-01A", "GTEX-1117F"])
 
 
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        *("Gene start (bp)", "Gene.stable.ID.version", "Chromosome/scaffold name", "HGNC symbol", "ensembl_gene_id"),
+        *("NCBI gene (formerly Entrezgene) ID", "Gene % GC content", "logFC", "logCPM", "AveExpr", "adj.P.Val"),
+        *("seqnames", "entrezgene_id", "GeneSymbol", "gene_ids", "rownames", "P.Value", "Approved symbol"),
+    ],
+)
+def test_columns_of_other_tools_that_tell_of_genes_are_no_patients(annotation):
+    with pytest.raises(CohortError, match="is no patient but tells of genes; delete the column, or make it the first"):
+        barcodes.primary_columns([annotation, "own1", "own2"])
+
+
+@pytest.mark.parametrize("pair", [("P1", "P1.1"), ("P1.x", "P1.y"), ("P1_x", "P1_y"), ("P1", "P1...7"), ("P1", "P1.x")])
+def test_a_name_that_a_merge_has_numbered_is_no_other_patient(pair):
+    for names in (pair, pair[::-1]):
+        with pytest.raises(CohortError, match=r"is another of 'P1.*', as merging tables writes it"):
+            barcodes.primary_columns([*names, "P2"], "m.tsv")
+
+
+def test_names_that_are_numbered_or_sound_like_genes_are_patients():
+    names = ["P.1", "P.2", "S-1", "S-2.5", "Gene1", "Genova-3", "A_x", "Startup1", "total1", "id7"]
+    assert list(barcodes.primary_columns(names)[0]) == names
+
+
+def test_tximports_list_as_one_table_is_an_error():
+    columns = [f"{kind}.P{i}" for kind in ("abundance", "counts", "length") for i in range(3)]
+    with pytest.raises(CohortError, match="holds tximport's abundance, counts and length side by side"):
+        barcodes.primary_columns(columns)
+
+
+@pytest.mark.parametrize(
+    "name, patient",
+    [
+        ("TCGA-44-2656-01Z-00-DX1.X.svs", "TCGA-44-2656"),
+        ("tcga_44_2656.tsv", "TCGA-44-2656"),
+        ("P1-TCGA-44-2656.svs", ""),
+        ("TCGA-44-26567.svs", ""),
+        ("x.svs", ""),
+    ],
+)
+def test_the_patient_of_a_files_name(name, patient):
+    assert barcodes.named_patient(name) == patient
+
+
 @pytest.mark.parametrize("pair", [("P1", "p1"), ("P01", "P1"), ("P-1", "P1"), ("P1 ", "P1"), ("X7", "7"), ("7.0", "7")])
 def test_a_patients_name_in_two_spellings_is_an_error(pair):
     with pytest.raises(CohortError, match=f"the columns '{pair[0]}' and '{pair[1]}' differ in their spelling only"):

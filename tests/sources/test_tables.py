@@ -33,6 +33,9 @@ def read(folder, data, name="t.csv", **more):
         (b'"a","b"\n"1","x"\n2,""\n', "t.csv"),
         (b",a,,b\n0,1,?,x\n1,2,?,\n", "t.csv"),  # R's and pandas' row numbers, and an emptied column
         (gzip.compress(b"a\tb\n1\tx\n2\t\n", mtime=0), "t.tsv.gz"),
+        (b"sep=,\na,b\n1,x\n2,\n,\n,\n", "t.csv"),  # Excel's first line, and the empty rows at its end
+        (b"#A name\tAnother\n#STRING\tSTRING\na\tb\n1\tx\n2\t\n", "t.txt"),  # cBioPortal's
+        ("a\u200b,b\n1\u200b,x\n2,\u200b\n".encode(), "t.csv"),
     ],
 )
 def test_the_same_table_in_many_forms(folder, data, name):
@@ -62,6 +65,9 @@ def test_cells_stay_text_and_keep_their_line(folder):
         (b'a,b\n1,"x"y\n', "t.csv", r"line 2: not a table"),
         (b"a;b\n1;2\n", "t.csv", r"separated by ';', not by ','"),
         (b"a,b\n1,2\n", "t.tsv", r"separated by ',', not by '\\t'"),
+        (b'"a";"b"\n"1";"2"\n', "t.csv", r"line 1: .*separated by ';', not by ','"),  # R's write.csv2
+        (b'"a"\t"b"\n"1"\t"2"\n', "t.csv", r"line 1: .*separated by '\\t', not by ','"),
+        (b"sep=;\na;b\n1;2\n", "t.csv", r"line 2: .*separated by ';', not by ','"),
         (b"a,b\n" + b"x" * 200_000 + b",1\n", "t.csv", r"line 2: .*field larger"),
         (gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-20], "t.csv.gz", r"t\.csv\.gz: cannot be read"),
         (b"no gzip", "t.csv.gz", r"t\.csv\.gz: cannot be read"),
@@ -94,7 +100,9 @@ def test_any_bytes(folder, name, data):
         assert all(isinstance(cell, str) for row in table.to_numpy() for cell in row) and "" not in table.columns
 
 
-cell = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=8).map(str.strip)
+cell = st.text(st.characters(exclude_characters="\r\n\0\u200b\u2060\ufeff", exclude_categories=["Cs"]), max_size=8).map(
+    str.strip
+)
 
 
 @FEW
@@ -104,4 +112,4 @@ def test_what_a_csv_writer_wrote_is_read_back(folder, rows, comma, crlf):
     end = "\r\n" if crlf else "\n"
     csv.writer(text, delimiter="," if comma else "\t", lineterminator=end).writerows([["a", "b", "c"], *rows])
     table = read(folder, text.getvalue(), "t.csv" if comma else "t.tsv")
-    assert table.to_numpy().tolist() == rows
+    assert table.to_numpy().tolist() == [cells for cells in rows if any(cells)]
