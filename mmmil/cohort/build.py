@@ -29,6 +29,7 @@ from mmmil.sources.tables import CohortError, absolute, distinct, fail
 __all__ = ["Cohort", "CohortError", "beside_paper", "build", "fold_patients", "folds_of", "split", "write_splits"]
 
 
+UNMATCHED = "clinical rows without a patient"
 UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -73,7 +74,7 @@ def build(p: Params) -> Cohort:
     excluded, steps = tally.tables()
     if patients.empty:
         reasons = [f"  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items()]
-        reasons += [f"  {note.text}" for note in notes if note.check == label_rules.NOBODY_HAS]
+        reasons += [f"  {note.text}" for note in notes if note.check in (label_rules.NOBODY_HAS, UNMATCHED)]
         raise CohortError(
             f"task '{p.task}': no patient is left from {source}; left out:\n"
             + ("\n".join(reasons) or "  nothing: no rows")
@@ -239,7 +240,7 @@ def _label_values(
     if unmatched:
         text = f"{len(unmatched):,} of {len(values):,} patients have no file in the cohort, as {unmatched[0]}"
         remedy = "nothing to do if the table is of a whole project; else look at how its patients are written"
-        notes.append(Finding("clinical rows without a patient", text, remedy, tables))
+        notes.append(Finding(UNMATCHED, text, remedy, tables))
     return {i: values.get(i, f"{label_rules.NOT_IN}clinical tables") for i in ids}
 
 
@@ -255,9 +256,10 @@ def _complete(patients: pd.DataFrame, p: Params, source: str, tally: Tally) -> p
             field: f", or set inputs: {other[field]}, since no patient has one" if none[field] else "" for field in none
         }
         remedy = "add it, or set incomplete: exclude"
+        why = {(i, step): f" ({reason.removeprefix(f'{step}: ')})" for i, reason, step in tally.left_out}
         fail(
             [
-                f"{source}, patient {i}: {field}: has no {modality}; {remedy}{whole[field]}"
+                f"{source}, patient {i}: {field}: has no {modality}{why.get((i, modality), '')}; {remedy}{whole[field]}"
                 for i, field, modality in lacking
             ]
         )

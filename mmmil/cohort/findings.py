@@ -17,8 +17,8 @@ def find(cohort: Cohort, p: Params) -> list[Finding]:
 
     Of building it (`cohort.notes`): patients whose only RNA is FFPE or may be, aliquots that cannot be told apart,
     class values that are nearly met or that nobody has, clinical rows without a patient. Then slides that are not DX1
-    or, in an own table, no diagnostic slides; manifest
-    rows that are not used, files without a stated size, and files that no table names.
+    or, in an own table, no diagnostic slides; manifest rows that are not used, files without a stated size, and files
+    that no table names.
     """
     found = [*cohort.notes, *_later_slides(cohort, p)]
     return (

@@ -431,6 +431,18 @@ def test_patient_without_one_modality(download, tmp_path):
     counted(made, {**files, "label": (more, more), "incomplete": (more, 2 * N)})
 
 
+def test_who_lacks_a_modality_is_told_why(download, tmp_path):
+    """Slides that somebody has renamed, and a clinical table of other names."""
+    p = download()
+    sheet = (tmp_path / "sheet.tsv").read_text()
+    (tmp_path / "sheet.tsv").write_text(sheet.replace("TCGA-AB-0003-01Z-00-DX1.X3.svs", "3.svs"))
+    with pytest.raises(CohortError, match=r"AB-0003: slide_path: has no slide \(its file name is no TCGA slide barcode\);"):
+        cohorts.build(p)
+    numbers = {"case_submitter_id": [f"{i:04d}" for i in range(2 * N)]}
+    with pytest.raises(CohortError, match=r"(?s)no patient is left.*16 of 16 patients have no file .*, as 0000"):
+        cohorts.build(download(clinical=numbers))
+
+
 def test_labels_by_pam50_or_receptors(download):
     calls = ["LumA" if i % 2 else "Basal" for i in range(2 * N)]
     calls[0] = "LumA"
