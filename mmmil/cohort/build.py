@@ -200,6 +200,7 @@ def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[st
             if patient in matrix_of:
                 faults.append(f"{path}, patient {patient}: is in {matrix_of[patient]}, too; delete one of the columns")
             matrix_of[patient] = path
+    notes += _perhaps_there(sorted((keep or set()) - set(matrix_of)), left_out, ", ".join(p.expression_matrix))
     if keep and not matrix_of and not faults:
         strange = ", ".join(f"'{patient}'" for patient, _ in left_out[:3]) or "no column"
         faults.append(
@@ -209,6 +210,16 @@ def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[st
     fail(faults)
     tally.step("expression", "columns", entered, len(matrix_of), left_out)
     return matrix_of
+
+
+def _perhaps_there(lacking: list[str], left_out: list[tuple[str, str]], file: str) -> list[Finding]:
+    """Patients of an own table without a column, where one that is left out has a longer name."""
+    pairs = barcodes.perhaps_meant(lacking, (patient for patient, _ in left_out))
+    if not pairs:
+        return []
+    text = f"{len(pairs):,} patients of the table have no column, and columns have longer names, as "
+    text += f"'{pairs[0][1]}' for {pairs[0][0]}"
+    return [Finding("columns perhaps of patients", text, "name the columns as the patients if they are theirs", file)]
 
 
 def _label_values(

@@ -9,7 +9,7 @@ import pandas as pd
 from mmmil.params import Params
 from mmmil.sources.findings import Finding
 from mmmil.sources.manifests import read_manifest, unfinished
-from mmmil.sources.slide_files import parts_of
+from mmmil.sources.slide_files import SUFFIXES, parts_of
 from mmmil.sources.tables import absolute, fail, is_file
 
 LEFT_BY_TOOLS = (".", "annotations.txt", "MANIFEST", "gdc_manifest", "Thumbs.db", "desktop.ini")
@@ -115,8 +115,9 @@ def manifest_findings(patients: pd.DataFrame, p: Params) -> list[Finding]:
 def stray_findings(p: Params, named: set[str]) -> list[Finding]:
     """Files in slides/ and expression/ that no table names, where the cohort reads files of that kind.
 
-    named: file names that the sheets or the table name, used or left out. The parts of such a slide, and what tools
-    leave beside a download (`annotations.txt`, manifests, logs, unfinished files), do not count.
+    named: file names that the sheets or the table name, used or left out. The parts of such a slide, files in slides/
+    that are none (outlines, thumbnails), and what tools leave beside a download (`annotations.txt`, manifests, logs,
+    unfinished files) do not count.
     """
     found = []
     for folder in ["slides"] * p.has_slides + ["expression"] * (p.has_genes and not p.expression_matrix):
@@ -128,6 +129,7 @@ def stray_findings(p: Params, named: set[str]) -> list[Finding]:
             if is_file(path)
             and path.name not in named
             and path not in parts
+            and (folder != "slides" or path.suffix.lower() in SUFFIXES)
             and not path.name.startswith(LEFT_BY_TOOLS)
             and path.parent.name != "logs"
             and path.suffix not in (".part", ".partial", ".parcel", ".md5")

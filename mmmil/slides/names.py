@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mmmil.slides.files import SlideError
 from mmmil.sources import barcodes
+from mmmil.sources.slide_files import SUFFIXES
 
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm")
 FROZEN = {"TS", "BS", "MS"}  # TCGA's top, bottom and middle sections of a frozen sample
 
 

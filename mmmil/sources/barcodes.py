@@ -185,6 +185,18 @@ def nearly_the_same(names: Iterable[str], others: Iterable[str]) -> list[tuple[s
     return [(name, other) for name, other in pairs if other is not None]
 
 
+def perhaps_meant(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    """(name, other) where a name is missing among the others and one of them goes on where it ends (P1, P1_tumour)."""
+    others = dict.fromkeys(others)
+    longer: dict[tuple[str, ...], str] = {}
+    for other in others:
+        key = near_key(other)
+        for end in range(1, len(key)):
+            longer.setdefault(key[:end], other)
+    pairs = [(name, longer.get(near_key(name))) for name in dict.fromkeys(names) if name not in others]
+    return [(name, other) for name, other in pairs if other is not None]
+
+
 def spelled_twice(names: Iterable[str]) -> list[tuple[str, str]]:
     """(first, second) of different names that differ in their spelling only."""
     first: dict[tuple[str, ...], str] = {}

@@ -1,8 +1,10 @@
-"""Files that belong to a slide: those in which its pixels lie."""
+"""Files of slides: how their names end, and those in which a slide's pixels lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm")
 
 
 def parts_of(slide: Path) -> list[Path]:

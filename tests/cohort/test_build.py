@@ -436,7 +436,9 @@ def test_who_lacks_a_modality_is_told_why(download, tmp_path):
     p = download()
     sheet = (tmp_path / "sheet.tsv").read_text()
     (tmp_path / "sheet.tsv").write_text(sheet.replace("TCGA-AB-0003-01Z-00-DX1.X3.svs", "3.svs"))
-    with pytest.raises(CohortError, match=r"AB-0003: slide_path: has no slide \(its file name is no TCGA slide barcode\);"):
+    with pytest.raises(
+        CohortError, match=r"AB-0003: slide_path: has no slide \(its file name is no TCGA slide barcode\);"
+    ):
         cohorts.build(p)
     numbers = {"case_submitter_id": [f"{i:04d}" for i in range(2 * N)]}
     with pytest.raises(CohortError, match=r"(?s)no patient is left.*16 of 16 patients have no file .*, as 0000"):

@@ -115,8 +115,9 @@ def test_an_own_table_of_other_than_diagnostic_slides_is_told_and_their_parts_ar
         lines.append(f"TCGA-AB-{i:04d},{i % 2},slides/{name}.mrxs")
     for path in (tmp_path / "slides").glob("*.svs"):
         path.unlink()
-    for name in ("Thumbs.db", "desktop.ini", "gdc_manifest.2024-04-26.txt", "a.md5"):
+    for name in ("Thumbs.db", "desktop.ini", "gdc_manifest.2024-04-26.txt", "a.geojson"):
         (tmp_path / "slides" / name).write_text("x")
+    (tmp_path / "expression/gdc_manifest.txt").write_text("x")
     (tmp_path / "cohort.csv").write_text("\n".join(lines))
     base = {"task": "t", "class_names": ["low", "high"], "data_dir": str(tmp_path), "n_folds": 2, "inputs": "slides"}
     notes = found(params.check({**base, "cohort_table": "cohort.csv"}))
