@@ -209,6 +209,16 @@ def test_a_matrix_of_nobody_in_the_table(own, tmp_path, suffix):
         cohorts.build(own(lambda t: t.assign(patient_id=[f"P{i}" for i in range(2 * N)]), **more))
 
 
+def test_columns_that_are_perhaps_of_patients_are_told(own, tmp_path):
+    names = [f"P{i}" if i < N else f"P{i}_T" for i in range(2 * N)]
+    (tmp_path / "m.tsv").write_text("\t".join(["gene", *names]) + "\n")
+    more = {"expression_matrix": ["m.tsv"], "expression_kind": "counts", "incomplete": "exclude"}
+    made = cohorts.build(own(lambda t: t.assign(patient_id=[f"P{i}" for i in range(2 * N)]), **more))
+    assert [note.text for note in made.notes] == [
+        "8 patients of the table have no column, and columns have longer names, as 'P10_T' for P10"
+    ]
+
+
 def counted(made, steps):
     """The flow adds up, agrees with the excluded ones, and is {step: (entered, left)}."""
     flow = made.flow
