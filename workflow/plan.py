@@ -255,9 +255,13 @@ def _require_own_folders(synthetic_tasks: list[Params]) -> None:
     of_folder: dict[Path, str] = {}
     for p in synthetic_tasks:
         if not p.data.is_relative_to(params.root()):
-            raise ParameterError(f"data_dir of {p.task}: {p.data} is outside the project; a synthetic cohort is made in it")
+            raise ParameterError(
+                f"data_dir of {p.task}: {p.data} is outside the project; a synthetic cohort is made in it"
+            )
         if (other := of_folder.setdefault(p.data, p.task)) != p.task:
-            raise ParameterError(f"data_dir of {p.task}: {p.data} is the synthetic cohort of {other}; name another folder")
+            raise ParameterError(
+                f"data_dir of {p.task}: {p.data} is the synthetic cohort of {other}; name another folder"
+            )
 
 
 def _require_possible(section: paper.Section, p: Params) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mmmil import record
 from mmmil.genes import choice, coverage, expression, profiles
 from mmmil.genes.coverage import Coverage
 from mmmil.genes.expression import DATES, NO_TABLE, Expression
@@ -304,7 +305,23 @@ def _names(seen: Look) -> Iterator[Finding]:
 
 # -- gene sets ---------------------------------------------------------------------------------------------------
 def _coverage(seen: Look) -> Iterator[Finding]:
+    files = {library: choice.gmt(seen.p, library) for library in seen.covered}
+    if len(files) == 2 and len({record.file_digest(path) for path in files.values()}) == 1:
+        yield Finding(
+            "gene sets",
+            "go_gmt and kegg_gmt have the same content, so the models of the two are of the same sets",
+            "name the file of each library",
+            str(files["kegg"]),
+        )
     for library, covered in seen.covered.items():
+        if covered.dates:
+            yield Finding(
+                "gene sets",
+                f"{len(covered.dates)} genes are dates or numbers that a spreadsheet made of their names",
+                "download the file again, and open it in no spreadsheet",
+                str(files[library]),
+                examples(covered.dates, expression.EXAMPLES),
+            )
         genes, sets = covered.shares
         if genes < coverage.ENOUGH or sets < coverage.ENOUGH:
             yield Finding(
@@ -312,5 +329,5 @@ def _coverage(seen: Look) -> Iterator[Finding]:
                 f"the data hold {covered.found} of the sets' {covered.genes} genes ({genes:.0%}), and {covered.usable} "
                 f"of {covered.sets} sets are of usable size there ({sets:.0%}); names: {covered.names}",
                 "give expression of all genes, or gene sets in the data's kind of id and species",
-                str(choice.gmt(seen.p, library)),
+                str(files[library]),
             )

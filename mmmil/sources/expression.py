@@ -214,7 +214,9 @@ def _header(handle: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[list[str], s
     cells = next(csv.reader([handle.readline().decode(errors="replace").rstrip("\r\n")], delimiter=sep), [])
     handle.seek(start)
     if len(cells) > len(names):  # R writes row names without a name; every sample would get its neighbour's values
-        remedy = "put 'gene' before the first sample's name" if cells[-1] else "delete the empty cell that ends the rows"
+        remedy = (
+            "put 'gene' before the first sample's name" if cells[-1] else "delete the empty cell that ends the rows"
+        )
         raise ExpressionError(f"{path}: line 2 has {len(cells)} cells, the header {len(names)}; {remedy}")
     if cells and not _by_slide(names) and barcodes.parse(cells[0]):
         raise ExpressionError(f"{path}: line 2 is of the sample {cells[0]}; give genes in rows, samples in columns")

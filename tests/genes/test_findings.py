@@ -345,6 +345,15 @@ def test_sets_of_which_the_data_hold_less_than_half_are_a_finding(cohort, clean)
     assert look.covered["go"].shares == (44 / 150, 0.4)
 
 
+def test_two_libraries_of_one_content_and_sets_with_dates_are_findings(cohort, clean, tmp_path):
+    names = ["1-Mar", "2-Sep", *GENES[2:]]
+    patients, p = cohort(clean, genes=names, kegg_gmt="kegg.gmt")
+    (tmp_path / "kegg.gmt").write_bytes((tmp_path / "go.gmt").read_bytes())
+    found = [f for f in findings.find(patients, p) if f.check == "gene sets"]
+    assert "go_gmt and kegg_gmt have the same content" in found[0].text and len(found) == 3
+    assert "2 genes are dates" in found[1].text and found[1].place == "1-Mar, 2-Sep"
+
+
 def test_summary_holds_what_page_01_shows(cohort, clean):
     patients, p = cohort(pd.concat([clean, clean.sum().to_frame("Total").T]))
     shown = findings.summary(findings.look(patients, p)).set_index("what")["value"].to_dict()
