@@ -33,6 +33,7 @@ STRANGER = 0.3  # below the cohort's median correlation; tumours of one organ di
 MANY_DIFFERENT = 0.5  # share of cells above 0 that are not whole; in RSEM's expected counts it is a tenth to a third
 MANY_REPEATED = 0.2  # share of the rows: GENCODE's symbols, all of its genes, repeat in 2 %, TCGA's older ones in 5 %
 MISSING_NAMES = 0.2  # share of a matrix's genes: GENCODE releases differ by some per cent
+FAR_FROM_ZERO = 2.0  # half of all genes two deviations off their mean is no patient
 OFF_MEAN, OFF_DEVIATION = 0.5, (0.5, 2.0)  # of the median gene's z-scores; those of a part of a cohort differ by less
 
 
@@ -171,6 +172,19 @@ def _likeness(seen: Look) -> Iterator[Finding]:
             seen.files[patients[i]],
             f"patient {patients[i]}",
         )
+    for path, rows in _rows_of_files(seen):
+        others = np.setdiff1d(np.arange(len(patients)), rows)
+        if min(len(rows), len(others)) < 2:
+            continue
+        within, across = np.nanmedian(alike[np.ix_(rows, rows)]), np.median(alike[np.ix_(rows, others)])
+        if across < within - STRANGER:
+            yield Finding(
+                "unlike all others",
+                f"median correlation of its patients with those of the other files {across:.2f} (Spearman), with each "
+                f"other {within:.2f}",
+                "check that the genes of all files are in the order of their names, and their unit is the same",
+                path,
+            )
 
 
 # -- values ------------------------------------------------------------------------------------------------------
@@ -181,6 +195,16 @@ def _values(seen: Look) -> Iterator[Finding]:
         return
     if "tpm" in data.libraries:
         yield from _tpm(seen)
+    if data.kind == "zscore":
+        middle = np.median(data.level, axis=1)
+        for i in np.flatnonzero(np.abs(middle) > FAR_FROM_ZERO).tolist():
+            yield Finding(
+                "kind of values",
+                f"the median of its genes is {middle[i]:.2f}, where that of a patient's z-scores is near 0",
+                "give its z-scores, by the means and deviations that the other patients' were made with",
+                seen.files[data.patients[i]],
+                f"patient {data.patients[i]}",
+            )
     for path, rows in _rows_of_files(seen):
         if len(rows) < MANY_PATIENTS:
             continue

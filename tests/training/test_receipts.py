@@ -119,7 +119,7 @@ def test_a_damaged_receipt_or_one_of_an_older_version_is_made_again(study, text)
     path = receipts.receipt(study.p, "go/1")
     path.write_text(text)
     assert not receipts.failed(study.p)
-    with pytest.raises(receipts.BatchError, match="no whole receipt|of other settings"):
+    with pytest.raises(receipts.BatchError, match=r"no whole receipt|of other settings"):
         receipts.read(study)
     receipts.forget_failures(study.p)
     assert [t for t in receipts.trainings(study.p) if not receipts.receipt(study.p, t).is_file()] == ["go/1"]
