@@ -235,7 +235,8 @@ class Steps:
 def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
     """The steps of every task.
 
-    Raises ParameterError for wrong parameters, a page that its task cannot have, or results that lie elsewhere.
+    Raises ParameterError for wrong parameters, a page that its task cannot have, results that lie elsewhere, and
+    synthetic cohorts outside the project or two in one folder.
     """
     steps = {task: Steps(params.load(task, overlay)) for task in tasks}
     for task, task_steps in steps.items():
@@ -246,7 +247,21 @@ def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
                 f"results_dir of {task}: the batch engine writes to results/<task>; "
                 "another folder is for notebooks run by hand"
             )
+    _require_own_folders([task.p for task in steps.values() if task.p.synthetic])
     return steps
+
+
+def _require_own_folders(synthetic_tasks: list[Params]) -> None:
+    of_folder: dict[Path, str] = {}
+    for p in synthetic_tasks:
+        if not p.data.is_relative_to(params.root()):
+            raise ParameterError(
+                f"data_dir of {p.task}: {p.data} is outside the project; a synthetic cohort is made in it"
+            )
+        if (other := of_folder.setdefault(p.data, p.task)) != p.task:
+            raise ParameterError(
+                f"data_dir of {p.task}: {p.data} is the synthetic cohort of {other}; name another folder"
+            )
 
 
 def _require_possible(section: paper.Section, p: Params) -> None:

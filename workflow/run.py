@@ -110,6 +110,15 @@ def snakemake(call: list[str], lock: int) -> int:
     return subprocess.run(call, stdin=lock, env=environment()).returncode
 
 
+def tiled() -> dict[str, str]:
+    """What TILED says; nothing where it is not there, or damaged: then Snakemake is asked."""
+    try:
+        known = json.loads(TILED.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 def prepare(steps: dict[str, plan.Steps], call: list[str], lock: int) -> None:
     """Everything that the last call of Snakemake plans with: synthetic cohorts, the inventory, who has enough tiles.
 
@@ -122,7 +131,7 @@ def prepare(steps: dict[str, plan.Steps], call: list[str], lock: int) -> None:
         raise RunError(f"a synthetic cohort could not be made (Snakemake's status {status})")
     plan.take_inventory(steps)
     steps = plan.load(steps, next(iter(steps.values())).p.overlay)
-    known = json.loads(TILED.read_text()) if TILED.is_file() else {}
+    known = tiled()
     wanted = plan.tiles(steps)
     stale = [table for table, depends in wanted.items() if known.get(table) != depends or not Path(table).is_file()]
     if stale and not snakemake([*call, *stale], lock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -74,6 +75,10 @@ def _fault(path: Path, stated: int | None) -> str:
             return f"is only there as {part.name}: download not finished; start it again, it goes on from there"
         if _is_link(path):
             return f"is a link to {path.readlink()}, which is not there; fetch that file, or mount its disk"
+        if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a name that no file can have
+            return "is a folder; name the file in it"
+        if near := _in_other_case(path):
+            return f"is not there, but {near} is; write its name as it is"
         return "is not there; download it or correct it"
     size = path.stat().st_size
     if size == 0:
@@ -83,6 +88,14 @@ def _fault(path: Path, stated: int | None) -> str:
     if stated is not None and size > stated:
         return f"is too large: {size:,} bytes where the manifest states {stated:,}; download it again"
     return ""
+
+
+def _in_other_case(path: Path) -> str:
+    """The name of a file there that differs from the path's in its capitals only, or ''."""
+    try:
+        return next((p.name for p in path.parent.iterdir() if p.name.casefold() == path.name.casefold()), "")
+    except (OSError, ValueError):
+        return ""
 
 
 def _is_link(path: Path) -> bool:

@@ -6,9 +6,11 @@ these are not what the inventory says. Replaced, missing and doubled files are s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from tqdm import tqdm
@@ -17,7 +19,9 @@ from mmmil import record
 from mmmil.cohort.build import Cohort
 from mmmil.params import Params
 from mmmil.sources.slide_files import parts_of
-from mmmil.sources.tables import absolute, fail, is_file
+from mmmil.sources.tables import CohortError, absolute, fail, is_file
+
+T = TypeVar("T")
 
 FILE = "inventory.parquet"
 COLUMNS = ["setting", "patient_id", "path", "bytes", "time", "changed", "fingerprint"]
@@ -43,7 +47,7 @@ def named(cohort: Cohort, p: Params) -> Iterator[tuple[str, str, Path]]:
             yield "expression_path", str(patient), Path(row["expression_path"])
     folders = {"coords_dir": p.coords_dir if p.has_slides else "", "weights_dir": p.weights_dir}
     for field, folder in folders.items():  # whole: which file is a slide's or a network's is told by its name
-        for path in sorted(absolute(p.path(folder)).glob("*")) if folder else []:
+        for path in sorted(absolute(p.path(folder)).glob("[!.]*")) if folder else []:  # .DS_Store, .nfs000... are none
             if path.is_file():
                 yield field, "", path
 
@@ -57,7 +61,7 @@ def look(cohort: Cohort, p: Params) -> pd.DataFrame:
     rows = list(named(cohort, p))
     fail([f"{field}{_of(patient)}: {path} is not there; download it or correct it"
           for field, patient, path in rows if not is_file(path)])  # fmt: skip
-    states = {path: record.state(path) for _, _, path in rows}
+    states = {path: _asked(record.state, path) for _, _, path in rows}
     for state, fingerprint in _known(read(p)).items():
         record.remember(state, fingerprint)
     fingerprints = _fingerprints(states)
@@ -66,6 +70,14 @@ def look(cohort: Cohort, p: Params) -> pd.DataFrame:
     )
     _require_unlike(table)
     return table
+
+
+def _asked(what: Callable[[Path], T], path: Path) -> T:
+    """What the file system says of a file; CohortError where it does not let us look."""
+    try:
+        return what(path)
+    except OSError as error:
+        raise CohortError(f"{path}: cannot be read ({error}); see to its permissions and its disk") from None
 
 
 def _of(patient: str) -> str:
@@ -81,7 +93,7 @@ def _fingerprints(states: dict[Path, tuple[str, int, int, int]]) -> dict[Path, s
     """The fingerprint of every path; several are read at a time, since most of it is waiting for the disk."""
     with ThreadPoolExecutor(8) as pool:
         done = tqdm(
-            pool.map(record.fingerprint, states), desc="inventory", total=len(states), unit="file",
+            pool.map(partial(_asked, record.fingerprint), states), desc="inventory", total=len(states), unit="file",
             delay=2, mininterval=2,
         )  # fmt: skip
         fingerprints = dict(zip(states, done, strict=True))
@@ -91,11 +103,15 @@ def _fingerprints(states: dict[Path, tuple[str, int, int, int]]) -> dict[Path, s
 
 
 def _require_unlike(table: pd.DataFrame) -> None:
-    """Raise CohortError where a slide or a counts file of two patients has the same content: one of them is not its."""
+    """Raise CohortError where a slide or a counts file of two patients has the same content: one of them is not its.
+
+    The parts of a slide, which come after it, may be: DICOM files of several slides lie in one folder.
+    """
     of_patients = table[table["setting"].isin(["slide_path", "expression_path"])]
+    of_patients = of_patients.drop_duplicates(["setting", "patient_id"])
     faults = []
     for _, same in of_patients.groupby(["setting", "fingerprint"], sort=False):
-        first, *others = same.drop_duplicates("patient_id").itertuples()
+        first, *others = same.itertuples()
         faults += [
             f"{other.path}, patient {other.patient_id}: {other.setting}: the content is that of {first.path}, "
             f"patient {first.patient_id}; one of them is a copy under a wrong name: download both again"
@@ -105,9 +121,14 @@ def _require_unlike(table: pd.DataFrame) -> None:
 
 
 def read(p: Params) -> pd.DataFrame:
-    """The inventory that the last run wrote; without rows where there is none."""
-    path = p.results / FILE
-    return record.read_parquet(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    """The inventory that the last run wrote; without rows where there is none, or a damaged one or one of an older
+    version: it is made again.
+    """
+    try:
+        table = record.read_parquet(p.results / FILE)
+    except (OSError, ValueError):
+        table = pd.DataFrame()
+    return table if list(table.columns) == COLUMNS else pd.DataFrame(columns=COLUMNS)
 
 
 def update(cohort: Cohort, p: Params) -> pd.DataFrame:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from mmmil.genes.enrichment import EnrichmentError
-from mmmil.sources.gene_names import gap
+from mmmil.sources.gene_names import gap, is_date
 
 ENOUGH_SETS = 2  # a model of gene sets needs two
 # Data of all genes hold nine tenths of GO's and KEGG's and of the sets of usable size; a filter for expression leaves
@@ -18,7 +21,8 @@ ENOUGH = 0.5
 @dataclass(frozen=True)
 class Coverage:
     """genes: different ones in the sets; found: of them, in the data; sets: in the file, of set_size_min to
-    set_size_max genes there; usable: of that size in the data; names: how the two sides name genes that only one has.
+    set_size_max genes there; usable: of that size in the data; names: how the two sides name genes that only one has;
+    dates: the sets' genes that a spreadsheet has turned into dates or numbers.
     """
 
     genes: int
@@ -26,6 +30,7 @@ class Coverage:
     sets: int
     usable: int
     names: str
+    dates: tuple[str, ...] = ()
 
     @property
     def shares(self) -> tuple[float, float]:
@@ -38,6 +43,7 @@ def coverage(sets: Mapping[str, list[str]], symbols: Collection[str], size_min: 
     known = set(symbols)
     genes = dict.fromkeys(gene for members in sets.values() for gene in members)
     found = sum(gene in known for gene in genes)
+    dates = is_date(pd.Series(list(genes), dtype=object))
     sizes = [(len(members), sum(gene in known for gene in members)) for members in sets.values()]
     return Coverage(
         genes=len(genes),
@@ -45,6 +51,7 @@ def coverage(sets: Mapping[str, list[str]], symbols: Collection[str], size_min: 
         sets=sum(size_min <= n <= size_max for n, _ in sizes),
         usable=sum(size_min <= n <= size_max for _, n in sizes),
         names=gap(genes, symbols, "the sets", "the data") if found < len(genes) else "",
+        dates=tuple(itertools.compress(genes, dates)),
     )
 
 

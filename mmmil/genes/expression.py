@@ -32,13 +32,13 @@ from mmmil.sources.expression import (
 from mmmil.sources.expression_values import MANY_GENES, fractional_share, tpm_sums
 from mmmil.sources.gene_names import (
     WITHOUT_TPM,
-    first_part,
     gap,
     gene_lengths,
     gene_table_for,
     is_date,
     is_par_y,
     is_unnamed,
+    symbol_part,
     with_symbols,
     without_version,
 )
@@ -180,7 +180,7 @@ def _from_matrices(
     for frame in frames.values():
         values[patients.index.get_indexer(frame.columns)] = frame.loc[common].to_numpy().T
     ids = common.to_series()
-    genes = pd.DataFrame({"gene_id": ids.to_numpy(), "symbol": first_part(ids).to_numpy()})
+    genes = pd.DataFrame({"gene_id": ids.to_numpy(), "symbol": symbol_part(ids).to_numpy()})
     return genes, values, places, pd.DataFrame.from_dict(facts, orient="index")
 
 

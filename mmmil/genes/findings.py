@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mmmil import record
 from mmmil.genes import choice, coverage, expression, profiles
 from mmmil.genes.coverage import Coverage
 from mmmil.genes.expression import DATES, NO_TABLE, Expression
@@ -32,6 +33,7 @@ STRANGER = 0.3  # below the cohort's median correlation; tumours of one organ di
 MANY_DIFFERENT = 0.5  # share of cells above 0 that are not whole; in RSEM's expected counts it is a tenth to a third
 MANY_REPEATED = 0.2  # share of the rows: GENCODE's symbols, all of its genes, repeat in 2 %, TCGA's older ones in 5 %
 MISSING_NAMES = 0.2  # share of a matrix's genes: GENCODE releases differ by some per cent
+FAR_FROM_ZERO = 2.0  # half of all genes two deviations off their mean is no patient
 OFF_MEAN, OFF_DEVIATION = 0.5, (0.5, 2.0)  # of the median gene's z-scores; those of a part of a cohort differ by less
 
 
@@ -170,6 +172,19 @@ def _likeness(seen: Look) -> Iterator[Finding]:
             seen.files[patients[i]],
             f"patient {patients[i]}",
         )
+    for path, rows in _rows_of_files(seen):
+        others = np.setdiff1d(np.arange(len(patients)), rows)
+        if min(len(rows), len(others)) < 2:
+            continue
+        within, across = np.nanmedian(alike[np.ix_(rows, rows)]), np.median(alike[np.ix_(rows, others)])
+        if across < within - STRANGER:
+            yield Finding(
+                "unlike all others",
+                f"median correlation of its patients with those of the other files {across:.2f} (Spearman), with each "
+                f"other {within:.2f}",
+                "check that the genes of all files are in the order of their names, and their unit is the same",
+                path,
+            )
 
 
 # -- values ------------------------------------------------------------------------------------------------------
@@ -180,6 +195,16 @@ def _values(seen: Look) -> Iterator[Finding]:
         return
     if "tpm" in data.libraries:
         yield from _tpm(seen)
+    if data.kind == "zscore":
+        middle = np.median(data.level, axis=1)
+        for i in np.flatnonzero(np.abs(middle) > FAR_FROM_ZERO).tolist():
+            yield Finding(
+                "kind of values",
+                f"the median of its genes is {middle[i]:.2f}, where that of a patient's z-scores is near 0",
+                "give its z-scores, by the means and deviations that the other patients' were made with",
+                seen.files[data.patients[i]],
+                f"patient {data.patients[i]}",
+            )
     for path, rows in _rows_of_files(seen):
         if len(rows) < MANY_PATIENTS:
             continue
@@ -304,7 +329,23 @@ def _names(seen: Look) -> Iterator[Finding]:
 
 # -- gene sets ---------------------------------------------------------------------------------------------------
 def _coverage(seen: Look) -> Iterator[Finding]:
+    files = {library: choice.gmt(seen.p, library) for library in seen.covered}
+    if len(files) == 2 and len({record.file_digest(path) for path in files.values()}) == 1:
+        yield Finding(
+            "gene sets",
+            "go_gmt and kegg_gmt have the same content, so the models of the two are of the same sets",
+            "name the file of each library",
+            str(files["kegg"]),
+        )
     for library, covered in seen.covered.items():
+        if covered.dates:
+            yield Finding(
+                "gene sets",
+                f"{len(covered.dates)} genes are dates or numbers that a spreadsheet made of their names",
+                "download the file again, and open it in no spreadsheet",
+                str(files[library]),
+                examples(covered.dates, expression.EXAMPLES),
+            )
         genes, sets = covered.shares
         if genes < coverage.ENOUGH or sets < coverage.ENOUGH:
             yield Finding(
@@ -312,5 +353,5 @@ def _coverage(seen: Look) -> Iterator[Finding]:
                 f"the data hold {covered.found} of the sets' {covered.genes} genes ({genes:.0%}), and {covered.usable} "
                 f"of {covered.sets} sets are of usable size there ({sets:.0%}); names: {covered.names}",
                 "give expression of all genes, or gene sets in the data's kind of id and species",
-                str(choice.gmt(seen.p, library)),
+                str(files[library]),
             )

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from mmmil.sources.barcodes import named_patient
+from mmmil.sources import barcodes
 from mmmil.sources.expression_values import checked
 from mmmil.sources.gene_names import (
     ANY_ENSEMBL,
@@ -37,39 +37,55 @@ STAR_COLUMNS = [
 STAR_ROWS = {"N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"}
 HTSEQ_ROWS = {"__no_feature", "__ambiguous", "__too_low_aQual", "__not_aligned", "__alignment_not_unique"}
 SUMMARY_ROWS = {"star": STAR_ROWS, "htseq": HTSEQ_ROWS}
+# Lines above the header, such as featureCounts' `# Program:...`; a header that starts with # has separators.
+COMMENT, GCT = re.compile(r"#( [^\t]*|[^\t,]*)$"), ("#1.2", "#1.3")
 SUMMARY, SPIKE_INS = "summary rows", "spike-ins"  # rows that readers leave out, as their table's `attrs` count them
 COMMON_GENES = {"ACTB", "BRAF", "BRCA1", "CD8A", "EGFR", "ERBB2", "ESR1", "GAPDH", "KRAS", "MYC", "PTEN", "TP53"}
 NOT_A_NUMBER = ["", "NA", "NaN", "nan", "null", "NULL", "N/A"]
 NUMBER_WORDS = {*(word.casefold() for word in NOT_A_NUMBER), "inf", "infinity"}
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"  # what such files start with
 AGAIN = "compare its size and MD5 with the manifest and download it again"
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """A plain, gzip or one-file zip file as bytes; ExpressionError where it is missing or cut."""
+    """A plain, gzip or one-file zip file as bytes; ExpressionError where it is missing or cut.
+
+    By what it starts with: browsers and people unpack a file and leave it the name `.gz`, or the other way round.
+    """
     if not path.is_file():
         raise ExpressionError(f"{path}: the file is not there; download it, or correct its name")
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as handle:
-                yield handle
-        elif path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                if len(archive.namelist()) != 1:
-                    raise ExpressionError(f"{path}: holds {len(archive.namelist())} files; put one table in it")
-                with archive.open(archive.namelist()[0]) as handle:
-                    yield handle
-        else:
-            with path.open("rb") as handle:
+        with path.open("rb") as handle:
+            start = handle.read(len(ZIP))
+            handle.seek(0)
+            if start.startswith(GZIP):
+                with gzip.open(handle) as unpacked:
+                    yield unpacked
+            elif start == ZIP:
+                with zipfile.ZipFile(handle) as archive, archive.open(_only_member(archive, path)) as member:
+                    yield member
+            else:
                 yield handle
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise ExpressionError(f"{path}: the file is truncated or damaged ({error}); {AGAIN}") from None
+    except OSError as error:
+        raise ExpressionError(f"{path}: cannot be read ({error}); see to its permissions and its disk") from None
+
+
+def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
+    names = archive.namelist()
+    if "[Content_Types].xml" in names:
+        raise ExpressionError(f"{path}: is a spreadsheet; save its sheet as text, separated by tabs")
+    if len(names) != 1:
+        raise ExpressionError(f"{path}: holds {len(names)} files; put one table in it")
+    return names[0]
 
 
 def _whole(path: Path, kind: str) -> bytes:
     """All bytes of a counts file, which must end with a whole line and have the summary rows of its kind."""
     with _opened(path) as handle:
-        data = handle.read()
+        data = handle.read().removeprefix(b"\xef\xbb\xbf")
     if not data.endswith(b"\n"):
         raise ExpressionError(f"{path}: the file is truncated (its last line is not ended); {AGAIN}")
     if missing := _missing_rows(data, SUMMARY_ROWS[kind]):
@@ -167,7 +183,7 @@ def read_htseq(path: Path) -> pd.DataFrame:
     """
     data = _whole(path, "htseq")
     try:
-        table = pd.read_csv(io.BytesIO(data), sep="\t", header=None, dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.BytesIO(data), sep="\t", header=None, quoting=3, dtype=str, keep_default_na=False)
     except pd.errors.ParserError as error:
         raise ExpressionError(f"{path}: damaged ({error}); {AGAIN}") from None
     if table.shape[1] != 2:
@@ -182,47 +198,47 @@ def read_htseq(path: Path) -> pd.DataFrame:
 def _header(handle: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[list[str], str]:
     try:
         first = handle.readline().decode("utf-8-sig").rstrip("\r\n")
+        if first.startswith(GCT):
+            raise ExpressionError(f"{path}: is a GCT file; delete its first two lines and the column Description")
+        while COMMENT.match(first):
+            first = handle.readline().decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise ExpressionError(f"{path}: line 1 is no text in UTF-8 ({error}); save the table as UTF-8") from None
-    if first.startswith("#"):
-        raise ExpressionError(
-            f"{path}: its first line, '{first[:30]}', is a remark, as GCT files and featureCounts have; delete what "
-            "stands above the line of the samples' names"
-        )
+    if "\r" in first:
+        raise ExpressionError(f"{path}: its lines end with CR alone, as of old Macs; save the table with LF or CR LF")
     sep = "\t" if "\t" in first else ","
-    start = handle.tell()
-    second = handle.readline().decode(errors="replace").rstrip("\r\n")
-    handle.seek(start)
-    try:
-        names, cells = (next(csv.reader([line], delimiter=sep), []) for line in (first, second))
-    except csv.Error as error:  # lines that end as they did on a Macintosh of old
-        raise ExpressionError(f"{path}: its first lines cannot be read ({error}); save it with line feeds") from None
+    names = next(csv.reader([first], delimiter=sep), [])
     if len(names) < 2:
-        mark = " (they are separated by ';')" if ";" in first else ""
         raise ExpressionError(
-            f"{path}: its first line names no samples{mark}; give a table of genes x samples, separated by tabs or "
-            "commas, with a header"
+            f"{path}: its first line, '{first[:60]}', names no samples separated by tabs or commas; give a table of "
+            "genes x samples with a header"
         )
-    _require_genes_in_rows(path, names, cells)
-    words = [cell for cell in cells[1:] if re.match("[A-Za-z]{2}", cell) and cell.casefold() not in NUMBER_WORDS]
-    if len(words) > len(cells) / 2 and not _by_slide(names):
-        raise ExpressionError(f"{path}: line 2 has '{words[0]}' and more words, as a second header; delete the line")
-    if len(cells) == len(names) + 1 and not cells[-1]:
-        raise ExpressionError(f"{path}: line 2 ends in a separator and the header does not; delete it from every line")
+    start = handle.tell()
+    cells = next(csv.reader([handle.readline().decode(errors="replace").rstrip("\r\n")], delimiter=sep), [])
+    handle.seek(start)
+    if not _by_slide(names):
+        _require_genes_in_rows(path, names, cells)
     if len(cells) > len(names):  # R writes row names without a name; every sample would get its neighbour's values
-        raise ExpressionError(
-            f"{path}: line 2 has {len(cells)} cells, the header {len(names)}; put 'gene' before the first sample's name"
+        remedy = (
+            "put 'gene' before the first sample's name" if cells[-1] else "delete the empty cell that ends the rows"
         )
+        raise ExpressionError(f"{path}: line 2 has {len(cells)} cells, the header {len(names)}; {remedy}")
     return names, sep
 
 
 def _require_genes_in_rows(path: Path, names: list[str], cells: list[str]) -> None:
-    """Raise ExpressionError for samples x genes: genes would be taken for patients. cells: those of line 2."""
+    """Raise ExpressionError for samples x genes, whose genes would be patients, and for a second header.
+
+    cells: those of line 2.
+    """
     genes = [name for name in names[1:] if name.upper() in COMMON_GENES or ANY_ENSEMBL.match(name)]
-    in_rows = not _by_slide(names) and cells and named_patient(cells[0])
-    if in_rows or len(genes) > 2:
-        what = f"line 2 is that of {cells[0]}" if in_rows else f"{genes[0]}, {genes[1]} and more are columns"
-        raise ExpressionError(f"{path}: {what}, so its rows are samples; transpose it to genes x samples")
+    sample = cells[0] if cells and barcodes.named_patient(cells[0]) else ""
+    if sample or len(genes) > 2:
+        what = f"line 2 is of the sample {sample}" if sample else f"{genes[0]}, {genes[1]} and more are columns"
+        raise ExpressionError(f"{path}: {what}; give genes in rows, samples in columns")
+    words = [cell for cell in cells[1:] if re.match("[A-Za-z]{2}", cell) and cell.casefold() not in NUMBER_WORDS]
+    if len(words) > len(cells) / 2:
+        raise ExpressionError(f"{path}: line 2 has '{words[0]}' and more words, as a second header; delete the line")
 
 
 def _by_slide(names: list[str]) -> bool:

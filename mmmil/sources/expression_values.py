@@ -17,6 +17,7 @@ from mmmil.sources.gene_names import ExpressionError
 MANY_GENES = 100
 MANY_PATIENTS = 10  # a gene's mean and deviation over fewer says little
 LOG_LIMIT = 32  # a count has 31 bits, so its logarithm is below; a library without a gene of 32 reads is none
+THOUSAND = 1e3  # some gene of every library has more reads
 MILLION = 1e6
 
 Place = Callable[[np.ndarray], str]
@@ -41,7 +42,11 @@ def checked(frame: pd.DataFrame, path: Path, kind: str, whole: bool) -> pd.DataF
         frame = numbers  # text stood in rows that are no genes
     values = frame.to_numpy()
     if not np.isfinite(values).all():
-        raise ExpressionError(f"{place(~np.isfinite(values))} is missing or infinite; fill the cell or delete the gene")
+        bad = ~np.isfinite(values)
+        raise ExpressionError(
+            f"{place(bad)} is missing or infinite; fill the cell or delete the gene ({bad.sum():,} cells of "
+            f"{bad.any(axis=1).sum():,} genes are so), or download the file again if it was cut there"
+        )
     if kind == "counts":
         _require_counts(values, path, place, whole)
     elif kind == "log2tpm":
@@ -89,6 +94,8 @@ def _no_counts(values: np.ndarray, parts: np.ndarray) -> str:
     sums = values.sum(axis=0)
     if values.max() <= LOG_LIMIT:
         return f"no cell is above {LOG_LIMIT}"
+    if len(values) >= MANY_GENES and values.max() < THOUSAND:
+        return "no cell reaches 1,000 (or a point stands for thousands)"
     if np.allclose(sums, MILLION, rtol=0.01):
         return "columns add up to 1e6"
     if len(values) >= MANY_GENES and fractional_share(values) > 0.5 and np.median(sums) < 2 * MILLION:

@@ -15,7 +15,7 @@ from mmmil.sources.tables import CohortError, read_table
 ENSEMBL_ID = re.compile(r"^ENS[A-Z]*\d+$")
 ANY_ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}(\.\d+)?(_PAR_Y)?$", re.IGNORECASE)
 ENSEMBL_VERSION = re.compile(r"^(ENS\w*?\d+)\.\d+")
-PAR_Y = re.compile(r"_PAR_Y$|^ENSGR\d")  # GENCODE before release 25, as in HTSeq files, writes ENSGR0...
+PAR_Y = re.compile(r"_PAR_Y\b|^ENSGR\d")  # GENCODE before release 25, as in HTSeq files, writes ENSGR0...
 # GENCODE and the GDC say gene_name; the GDC's gencode.gene.info has exon_length beside a full_length with introns.
 NAMES = {"gene_id": ["gene_id"], "symbol": ["symbol", "gene_name"], "length": ["length", "exon_length"]}
 WITHOUT_TPM = ("htseq", "counts")  # kinds of expression files whose level is computed from their counts
@@ -63,10 +63,14 @@ class ExpressionError(ValueError):
 
 
 def clean(name: str) -> str:
-    """A name without the blanks and the pair of quotes around it; an Ensembl id in capitals."""
+    """A name without the blanks and the pair of quotes around it; an Ensembl id in capitals, an Entrez id that pandas
+    made a float of (7157.0) without its point.
+    """
     name = name.strip()
     if name[:1] in ("'", '"') and name[-1:] == name[0] and len(name) > 1:
         name = name[1:-1].strip()
+    if name[-2:] == ".0" and name[:-2].isdigit():
+        return name[:-2]
     return name.upper() if name[:1] == "e" and ANY_ENSEMBL.match(name) else name
 
 
@@ -75,9 +79,16 @@ def cleaned(names: pd.Series) -> pd.Series:
     return names.map(clean)
 
 
-def first_part(names: pd.Series) -> pd.Series:
-    """The symbol of TCGA's older names, `symbol|entrez`; other names as they are."""
-    return names.str.split("|").str[0]
+def symbol_part(names: pd.Series) -> pd.Series:
+    """The symbol of names of several parts, `symbol|entrez` (TCGA's older ones) or `ENSG...|symbol`; others as they
+    are.
+    """
+    if not names.str.contains("|", regex=False).any():
+        return names
+    parts = names.str.partition("|")
+    second = parts[2].str.partition("|")[0]
+    is_second = parts[0].str.match(ANY_ENSEMBL) & (second != "") & ~second.str.match(ANY_ENSEMBL)
+    return parts[0].where(~is_second, second)
 
 
 def is_summary_row(names: pd.Series) -> np.ndarray:
@@ -101,7 +112,7 @@ def is_date(names: pd.Series) -> np.ndarray:
 
     Days as whole numbers (36951) count where most names are no numbers: Entrez ids are.
     """
-    names = first_part(names)
+    names = symbol_part(names)
     days = pd.to_numeric(names.where(names.str.fullmatch(r"\d{5}")), errors="coerce").between(*SERIAL_DAYS)
     few = names.str.fullmatch(r"\d+").mean() < 0.5
     return (names.str.match(DATE) | (days & few)).to_numpy(bool)
@@ -158,6 +169,9 @@ def require_gene_names(names: pd.Series, path: Path) -> None:
     """
     if (names == "").any():
         raise ExpressionError(f"{path}: a row has no gene name; name it or delete it")
+    if (broken := names.str.contains("\n", regex=False)).any():  # the rows up to the next quote would be lost
+        first = names[broken].iloc[0].partition("\n")[0]
+        raise ExpressionError(f"{path}: gene {first[:40]!r}: the quote is not closed on its line; remove or close it")
     numbers = pd.to_numeric(names, errors="coerce")
     if len(names) and numbers.notna().all() and ((numbers % 1 != 0).any() or numbers.duplicated().any()):
         raise ExpressionError(

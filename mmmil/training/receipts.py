@@ -138,13 +138,22 @@ def failed(p: Params) -> list[str]:
     lines = []
     for training in trainings(p):
         path = receipt(p, training)
-        error = json.loads(path.read_text())["error"] if path.is_file() else ""
+        error = _noted_error(path) if path.is_file() else ""
         lines += [f"  {p.task} {training}: {error.splitlines()[0]} (log in {path})"] if error else []
     return lines
 
 
 def forget_failures(p: Params) -> None:
-    """Remove the receipts of trainings that failed, so that the next batch tries them again."""
+    """Remove the receipts of trainings that failed, so that the next batch tries them again, and damaged ones."""
     for path in (p.results / "trainings").glob("*/*.json"):
-        if json.loads(path.read_text())["error"]:
+        if _noted_error(path) != "":
             path.unlink()
+
+
+def _noted_error(path: Path) -> str | None:
+    """Why a training failed, by its receipt; '' where it did not, None where the receipt is damaged or an older one."""
+    try:
+        note = json.loads(path.read_text())
+        return note["error"] if isinstance(note["folder"], str) else None
+    except (ValueError, KeyError, TypeError):
+        return None

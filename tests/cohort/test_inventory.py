@@ -167,3 +167,52 @@ def test_a_matrix_is_one_file_whoever_is_in_it_and_however_it_is_named(p, monkey
         counts = made["setting"].value_counts()
         assert counts["expression_matrix"] == 1 and "expression_path" not in counts
         assert str(data / "counts.tsv") in set(made["path"])
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1garbage", "cut", "older"])
+def test_a_damaged_inventory_or_one_of_an_older_version_is_made_again(p, damage):
+    table, path = update(p), p.results / inventory.FILE
+    if damage == "older":
+        table.drop(columns="changed").to_parquet(path)
+    else:
+        path.write_bytes(path.read_bytes()[:-100] if damage == "cut" else damage)
+    assert not len(inventory.read(p))
+    assert update(p).equals(table) and inventory.read(p).equals(table)
+
+
+def test_what_a_file_system_leaves_beside_weights_is_no_weight(p):
+    before = digests(update(p))
+    (p.data / "weights" / ".DS_Store").write_text("x")
+    (p.data / "coords" / ".nfs0001").write_text("x")
+    assert changed(p, before) == set()
+
+
+def test_a_file_that_cannot_be_read_is_named(p, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    cohort = cohorts.build(p)
+    monkeypatch.setattr(record, "fingerprint", denied)
+    with pytest.raises(CohortError, match=r"cohort\.csv: cannot be read \(.*denied\); see to its permissions"):
+        inventory.look(cohort, p)
+
+
+def test_dicom_slides_of_several_patients_may_lie_in_one_folder(p):
+    rows = pd.read_csv(p.data / "cohort.csv")
+    rows["slide_path"] = [f"slides/{i}.dcm" for i in range(N)]
+    for i in range(N):
+        (p.data / "slides" / f"{i}.dcm").write_text(f"series {i}")
+    rows.to_csv(p.data / "cohort.csv", index=False)
+    assert (update(p)["setting"] == "slide_path").sum() == N * N  # each with the files beside it
+    shutil.copy(p.data / "slides/3.dcm", p.data / "slides/7.dcm")
+    with pytest.raises(CohortError, match=r"patient P07: slide_path: the content is that of .*3\.dcm, patient P03"):
+        update(p)
+
+
+def test_a_file_in_other_capitals_and_a_folder_are_told(p):
+    (p.data / "counts/3.tsv").rename(p.data / "counts/3.TSV")
+    (p.data / "counts/5.tsv").unlink()
+    (p.data / "counts/5.tsv").mkdir()
+    with pytest.raises(CohortError, match=r"3\.tsv is not there, but 3\.TSV is; write its name") as error:
+        update(p)
+    assert "5.tsv is a folder; name the file in it" in str(error.value)

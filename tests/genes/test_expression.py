@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import io
+import zipfile
 from collections import Counter
 
 import numpy as np
@@ -411,15 +413,14 @@ def test_a_header_without_the_gene_column(tmp_path, ending):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("#1.2\n2\t2\nNAME\tDescription\tP1\tP2\nA\t.\t1\t2\n", "its first line, '#1.2', is a remark, as GCT files"),
-        ('# Program:featureCounts; "-a" "x,y"\nGeneid\tP1\tP2\nA\t1\t2\n', "is a remark, as GCT files and featureC"),
-        ("gene;P1;P2\nA;1,5;2\n", r"names no samples \(they are separated by ';'\); .*separated by tabs or commas"),
-        ("gene\tP1\tP2\rA\t1\t2\r", r"its first lines cannot be read .*; save it with line feeds"),
-        ("gene\tP1\tP2\nA\t1\t2\t\n", "line 2 ends in a separator and the header does not; delete it from every"),
+        ("#1.2\t\t\t\n2\t2\t\t\nNAME\tDescription\tP1\tP2\nA\t.\t1\t2\n", "is a GCT file; delete its first two lines"),
         ("Hybridization REF\tP1\tP2\ngene_id\tnormalized_count\tnormalized_count\nA\t1\t2\n", "as a second header"),
-        ("id\tTP53\tEGFR\tMYC\nP1\t1\t2\t3\n", "TP53, EGFR and more are columns, .*transpose it to genes x samples"),
-        ("id\tENSG00000000003.1\tENSG00000000005\tENSG00000000419\nP1\t1\t2\t3\n", "its rows are samples; transpose"),
-        ("id\tAAA\tBBB\nTCGA-44-2656-01A\t1\t2\n", "line 2 is that of TCGA-44-2656-01A, so its rows are samples"),
+        (
+            "id\tTP53\tEGFR\tMYC\nP1\t1\t2\t3\n",
+            "TP53, EGFR and more are columns; give genes in rows, samples in columns",
+        ),
+        ("id\tENSG00000000003.1\tENSG00000000005\tENSG00000000419\nP1\t1\t2\t3\n", "and more are columns; give genes"),
+        ("id\tAAA\tBBB\nTCGA-44-2656-01A\t1\t2\n", "line 2 is of the sample TCGA-44-2656-01A; give genes in rows"),
         ("A\t5\t0\t0\nB\t5\t1\t2\n", "the column 0 stands there twice; put the line of the samples' names above"),
     ],
 )
@@ -599,3 +600,89 @@ def test_gencode_names_the_genes_of_an_htseq_file(real_data, tmp_path):
     assert made.dropped == {"summary rows": 5, "not in the gene table": 1, **repeated}
     known = {gene["gene_id"].split(".")[0]: gene["gene_name"] for gene in genes}
     assert all(known[i] == symbol for i, symbol in made.genes["symbol"].items())
+
+
+# -- what programs and people make of a matrix -------------------------------------------------------------------
+TABLE = "gene\tP1\tP2\nA\t1\t2\nB\t4\t5\n"
+FEATURECOUNTS = '# Program:featureCounts v2.0.3; Command:"featureCounts" "-T" "8,2" "-o" "m.tsv"\n'
+
+
+def zipped(text, name="m.tsv"):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, text)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("m.tsv", gzip.compress(TABLE.encode())),
+        ("m.tsv.gz", TABLE.encode()),  # as a browser leaves it
+        ("m.tsv.gz", gzip.compress(TABLE.encode())),
+        ("m.tsv", zipped(TABLE)),
+        ("m.tsv", (FEATURECOUNTS + TABLE).encode()),
+        ("m.csv", ("# made by hand, twice\n" + TABLE.replace("\t", ",")).encode()),
+        ("m.csv", ("#" + TABLE.replace("\t", ",")).encode()),
+        ("m.tsv", ("\ufeff#" + TABLE.replace("\n", "\r\n")).encode()),
+    ],
+)
+def test_a_table_is_told_by_its_content_and_starts_at_its_header(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    assert matrix_columns(tmp_path / name) == ["P1", "P2"]
+    assert expression.read_matrix(tmp_path / name, "counts").to_dict("list") == {"P1": [1, 4], "P2": [2, 5]}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (zipped("", "[Content_Types].xml"), "is a spreadsheet; save its sheet as text"),
+        (("#1.2\n2\t2\n" + TABLE).encode(), "is a GCT file; delete its first two lines and the column Description"),
+        (TABLE.replace("\n", "\r").encode(), "lines end with CR alone"),
+        (TABLE.replace("\n", "\t\n").replace("P2\t", "P2").encode(), "delete the empty cell that ends the rows"),
+        (TABLE.replace("\t", ";").encode(), r"its first line, 'gene;P1;P2', names no samples separated by tabs or"),
+        (b"gene\tA\tB\nTCGA-44-1000-01A\t1\t2\n", "line 2 is of the sample TCGA-44-1000-01A; give genes in rows"),
+    ],
+)
+def test_what_is_no_table_of_genes_and_samples_is_told_at_its_header(tmp_path, data, message):
+    (tmp_path / "m.tsv").write_bytes(data)
+    with pytest.raises(ExpressionError, match=rf"m\.tsv: .*{message}"):
+        matrix_columns(tmp_path / "m.tsv")
+
+
+def test_a_quote_that_swallows_rows_is_named(tmp_path):
+    (tmp_path / "m.tsv").write_text('gene\tP1\n"A\t1\nB\t2\n"C\t3\nD\t4\n')
+    with pytest.raises(ExpressionError, match=r"gene 'A.*: the quote is not closed on its line"):
+        expression.read_matrix(tmp_path / "m.tsv", "counts")
+
+
+def test_a_cut_matrix_names_how_much_is_missing(tmp_path):
+    (tmp_path / "m.tsv").write_text("gene\tP1\tP2\tP3\nA\t1\t2\t3\nB\t4")
+    with pytest.raises(ExpressionError, match=r"\(2 cells of 1 genes are so\), or download the file again"):
+        expression.read_matrix(tmp_path / "m.tsv", "counts")
+
+
+def test_a_star_file_that_a_program_marked_as_utf8_is_the_same(star):
+    assert expression.read_star(star("b.tsv", "\ufeff" + star_text())).equals(expression.read_star(star()))
+
+
+@pytest.mark.parametrize(
+    ("names", "symbols"),
+    [
+        (["ENSG00000000003.15|TSPAN6", "ENSG00000000005|TNMD|protein_coding"], ["TSPAN6", "TNMD"]),
+        (["TSPAN6|7105", "?|100130426"], ["TSPAN6"]),
+        (["TSPAN6|ENSG00000000003", "TNMD|ENSG00000000005"], ["TSPAN6", "TNMD"]),
+        (["ENST00000456328|ENSG00000223972", "A"], ["ENST00000456328", "A"]),
+        (["7105.0", "64102.0"], ["7105", "64102"]),
+    ],
+)
+def test_the_symbol_of_names_of_several_parts_and_entrez_ids_as_floats(matrix, names, symbols):
+    path = matrix({"gene": names, "P1": [1, 3], "P2": [2, 9]})
+    made = expression.assemble(pd.Series({"P1": str(path), "P2": str(path)}), "counts", counts_level="cpm")
+    assert made.genes["symbol"].tolist() == symbols
+
+
+def test_par_y_copies_named_with_a_symbol_go(matrix):
+    path = matrix({"gene": ["ENSG00000002586.20|CD99", "ENSG00000002586.20_PAR_Y|CD99"], "P1": [1, 3], "P2": [2, 9]})
+    made = expression.assemble(pd.Series({"P1": str(path), "P2": str(path)}), "counts", counts_level="cpm")
+    assert made.counts.tolist() == [[1], [2]] and made.dropped == {"_PAR_Y copies": 1}

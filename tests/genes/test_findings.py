@@ -221,6 +221,23 @@ def test_a_patient_whose_rows_are_out_of_order_is_a_finding(cohort, clean):
     assert [f.place for f in found] == ["patient P07"]
 
 
+def test_a_matrix_whose_rows_are_out_of_order_is_a_finding(cohort, clean, tmp_path):
+    patients, p = cohort(clean)
+    table = pd.read_csv(tmp_path / "b.tsv", sep="\t", index_col=0)
+    table.set_axis(np.roll(table.index, 1)).rename_axis("gene").to_csv(tmp_path / "b.tsv", sep="\t")
+    found = [f for f in findings.find(patients, p) if f.check == "unlike all others" and not f.place]
+    assert {f.file for f in found} == {str(tmp_path / "a.tsv"), str(tmp_path / "b.tsv")}
+    assert "with those of the other files" in found[0].text
+
+
+def test_a_patient_among_zscores_whose_values_are_none_is_a_finding(cohort, clean):
+    log2 = np.log2(clean + 1)
+    z = log2.sub(log2.mean(axis=1), axis=0).div(log2.std(axis=1), axis=0)
+    z[PATIENTS[3]] = log2[PATIENTS[3]]
+    found = [f for f in findings.find(*cohort(z, "zscore")) if "near 0" in f.text]
+    assert [f.place for f in found] == [f"patient {PATIENTS[3]}"]
+
+
 def test_likeness_is_spearmans():
     from scipy.stats import spearmanr
 
@@ -343,6 +360,15 @@ def test_sets_of_which_the_data_hold_less_than_half_are_a_finding(cohort, clean)
     assert len(found) == 1 and "44 of the sets' 150 genes (29%), and 4 of 10 sets" in found[0].text
     look = findings.look(patients, p)
     assert look.covered["go"].shares == (44 / 150, 0.4)
+
+
+def test_two_libraries_of_one_content_and_sets_with_dates_are_findings(cohort, clean, tmp_path):
+    names = ["1-Mar", "2-Sep", *GENES[2:]]
+    patients, p = cohort(clean, genes=names, kegg_gmt="kegg.gmt")
+    (tmp_path / "kegg.gmt").write_bytes((tmp_path / "go.gmt").read_bytes())
+    found = [f for f in findings.find(patients, p) if f.check == "gene sets"]
+    assert "go_gmt and kegg_gmt have the same content" in found[0].text and len(found) == 3
+    assert "2 genes are dates" in found[1].text and found[1].place == "1-Mar, 2-Sep"
 
 
 def test_summary_holds_what_page_01_shows(cohort, clean):

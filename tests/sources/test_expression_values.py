@@ -107,3 +107,9 @@ def test_sums_and_moments(kinds):
     assert np.all(tpm_sums(kinds["log2 tpm, 0.001"]) > 0.99e6)
     mean, deviation = gene_moments(kinds["zscore"])
     assert abs(mean) < 1e-9 and deviation == pytest.approx(1)
+
+
+def test_a_point_for_thousands_makes_no_expected_counts(tmp_path, counts):
+    shown = np.where(counts < 1000, counts, counts / 1000)  # 2.256 is how 2,256 reads
+    with pytest.raises(ExpressionError, match=r"no cell reaches 1,000 \(or a point stands for thousands\)"):
+        read(tmp_path, np.minimum(shown, 999.5), "counts", whole=False)

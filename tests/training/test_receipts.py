@@ -113,6 +113,18 @@ def test_a_page_does_not_train_again_what_failed_and_the_next_batch_does(study):
     assert len(runs.predictions(study, NAMES)) == 9 * 12
 
 
+@pytest.mark.parametrize("text", ["", '{"folder": "x"', "[]", '{"error": ""}', '{"folder": "x"}'])
+def test_a_damaged_receipt_or_one_of_an_older_version_is_made_again(study, text):
+    training_receipts.make(study, receipts.trainings(study.p))
+    path = receipts.receipt(study.p, "go/1")
+    path.write_text(text)
+    assert not receipts.failed(study.p)
+    with pytest.raises(receipts.BatchError, match=r"no whole receipt|of other settings"):
+        receipts.read(study)
+    receipts.forget_failures(study.p)
+    assert [t for t in receipts.trainings(study.p) if not receipts.receipt(study.p, t).is_file()] == ["go/1"]
+
+
 def test_a_task_of_which_every_training_failed_still_has_its_rows(study):
     study.broken = {(name, fold) for name in NAMES for fold in study.fold_numbers}
     assert training_receipts.make(study, receipts.trainings(study.p)) == 9

@@ -136,3 +136,11 @@ def test_the_workflow_plans_every_step_of_a_task():
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     assert counts["cohort"] == counts["tiles"] == counts["genes"] == counts["record"] == counts["book"] == "1"
     assert int(counts["notebook"]) == 8 and counts["train_lgg_0"] == counts["train_lgg_1"] == "1"
+
+
+@pytest.mark.parametrize("text", [None, "", '{"results/lgg/tiles.csv": "ab', "[]"])
+def test_what_an_interrupted_run_left_of_its_notes_is_no_error(launcher, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(launcher, "TILED", tmp_path / "tiled.json")
+    if text is not None:
+        (tmp_path / "tiled.json").write_text(text)
+    assert launcher.tiled() == {}

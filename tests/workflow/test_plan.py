@@ -205,6 +205,18 @@ def test_a_page_that_cannot_be_made_is_told_before_any_work(plan, monkeypatch, c
         plan.load(["lgg"], "demo")
 
 
+def test_synthetic_cohorts_have_a_folder_each_within_the_project(plan, monkeypatch, tmp_path):
+    load, changes = params.load, {"data_dir": "data/shared"}
+    monkeypatch.setattr(plan.params, "load", lambda task, overlay: load(task, overlay, **changes))
+    with pytest.raises(
+        ParameterError, match=r"data_dir of nsclc: .*shared is the synthetic cohort of lgg; name another"
+    ):
+        plan.load(["lgg", "nsclc"], "demo")
+    changes["data_dir"] = str(tmp_path)
+    with pytest.raises(ParameterError, match=r"data_dir of lgg: .* is outside the project"):
+        plan.load(["lgg"], "demo")
+
+
 def test_a_variant_is_enough_for_the_pages_that_need_no_other(plan, monkeypatch):
     fewer = params.load("lgg", "demo", variants=["wsi"], notebooks=["01_dataset", "03_backbone_pruning"])
     monkeypatch.setattr(plan.params, "load", lambda task, overlay: fewer)
