@@ -68,12 +68,12 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        if self.expression_kind in ("counts", "log2tpm", "zscore") and self.inputs != "slides":
-            if not self.expression_matrix:
-                raise ValueError(
-                    f"expression_kind '{self.expression_kind}' describes a matrix: name it in expression_matrix"
-                )
-        elif self.expression_matrix:
+        of_matrix = self.expression_kind in ("counts", "log2tpm", "zscore")
+        if of_matrix and not self.expression_matrix and self.has_genes:
+            raise ValueError(
+                f"expression_kind '{self.expression_kind}' describes a matrix: name it in expression_matrix"
+            )
+        if self.expression_matrix and not of_matrix:
             raise ValueError(
                 f"expression_matrix is given but expression_kind is '{self.expression_kind}': "
                 "say what the matrix holds (counts, log2tpm or zscore)"

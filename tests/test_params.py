@@ -136,3 +136,8 @@ def test_a_settings_text_is_no_markup():
     shown = params.load("lgg", title="<b>LGG</b>", clinical=["a.tsv", "b.tsv"]).show("cohort")
     assert html(shown).b is None and "<b>LGG</b>" in html(shown).get_text()
     assert "a.tsv, b.tsv" in html(shown).get_text()
+
+
+def test_a_matrix_beside_slides_alone_is_not_told_to_say_what_it_says():
+    p = params.load("lgg", inputs="slides", expression_matrix=["x.tsv"], expression_kind="counts")
+    assert p.expression_matrix and not p.has_genes

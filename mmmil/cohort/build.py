@@ -120,10 +120,7 @@ def _with_sites(patients: pd.DataFrame) -> pd.DataFrame:
 def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     from_sheets = p.has_slides or not p.expression_matrix
     if from_sheets and not p.sample_sheets:
-        alone = f" (inputs is '{p.inputs}'); for a cohort of the matrices alone set inputs: genes"
-        raise CohortError(
-            f"task '{p.task}': name a cohort_table, or the GDC's sample_sheets{alone if p.expression_matrix else ''}"
-        )
+        raise CohortError(f"task '{p.task}': name a cohort_table, or the GDC's sample_sheets")
     if p.label_rule == "table":
         rules = ", ".join([*label_rules.RULES, "matrix"])
         raise CohortError(f"task '{p.task}': label_rule 'table' needs a cohort_table; or use one of {rules}")

@@ -48,6 +48,13 @@ def read_mpp_table(path: Path) -> dict[str, float]:
     bad = ~mpp.between(low, high, inclusive="neither") | wsi.duplicated() | (wsi == "")
     if bad.any():
         line = table.index[bad.to_numpy().argmax()]
+        again = table.index[(wsi == wsi[line]) & (table.index < line)]
+        if len(again) and table["wsi"][line] != table["wsi"][again[0]]:
+            raise SlideError(
+                f"{path}, line {line}: '{table['wsi'][line]}' and line {again[0]}'s '{table['wsi'][again[0]]}' are one "
+                "name, for a slide is known by its file's, without the folder; give them names that differ (links will "
+                "do)"
+            )
         raise SlideError(
             f"{path}, line {line}: each wsi must stand once, with an mpp between {low} and {high} µm per px; "
             f"this one has '{table['wsi'][line]}' and '{table['mpp'][line]}'"

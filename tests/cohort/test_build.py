@@ -525,8 +525,8 @@ def test_case_4_an_annotation_in_a_matrix_is_no_patient(tmp_path):
 
 def test_a_cohort_of_matrices_alone_is_told_to_say_so(tmp_path):
     matrices(tmp_path)
-    with pytest.raises(CohortError, match=r"inputs is 'both'\); for a cohort of the matrices alone set inputs: genes"):
-        cohorts.build(check(tmp_path, **{**BY_MATRIX, "inputs": "both"}))
+    with pytest.raises(params.ParameterError, match="only expression_matrix is named: set inputs: genes"):
+        check(tmp_path, **{**BY_MATRIX, "inputs": "both"})
 
 
 @pytest.mark.real

@@ -151,6 +151,10 @@ def test_the_parts_of_a_slide_belong_to_it(tmp_path):
         path.write_text("x")
     assert parts_of(slide) == parts and parts_of(tmp_path / "a.svs") == []
     assert parts_of(tmp_path / "b.dcm") == [tmp_path / "c.dcm"]
+    (tmp_path / "a" / ".DS_Store").write_text("x")
+    assert parts_of(slide) == parts
+    (tmp_path / "d.vms").write_text("[Virtual Microscope Specimen]\nImageFile=c.dcm\nMapFile=gone.jpg\n")
+    assert parts_of(tmp_path / "d.vms") == [tmp_path / "c.dcm"]
 
 
 def test_a_matrix_is_one_file_whoever_is_in_it_and_however_it_is_named(p, monkeypatch):
@@ -167,3 +171,25 @@ def test_a_matrix_is_one_file_whoever_is_in_it_and_however_it_is_named(p, monkey
         counts = made["setting"].value_counts()
         assert counts["expression_matrix"] == 1 and "expression_path" not in counts
         assert str(data / "counts.tsv") in set(made["path"])
+
+
+def dicom(path, *series):
+    path.write_bytes(bytes(128) + b"DICM" + b"".join(b"\x20\x00\x0e\x00UI\x06\x00" + uid for uid in series))
+    return path
+
+
+def test_a_folder_may_hold_the_dicom_series_of_many_slides(tmp_path):
+    first, second = dicom(tmp_path / "1.dcm", b"1.2.3\0"), dicom(tmp_path / "2.dcm", b"1.2.3\0")
+    other = dicom(tmp_path / "3.dcm", b"1.2.3\0", b"1.2.4\0")  # refers to the other series first
+    assert parts_of(first) == [second] and parts_of(other) == []
+
+
+def test_slides_of_several_files_are_alike_only_as_a_whole():
+    def table(*contents):
+        rows = [("slide_path", who, f"{who}{i}", 1, 1, 1, c) for who, all_ in zip("AB", contents, strict=True)
+                for i, c in enumerate(all_)]  # fmt: skip
+        return pd.DataFrame(rows, columns=inventory.COLUMNS)
+
+    inventory._require_unlike(table(["preview", "pixels of A"], ["preview", "pixels of B"]))
+    with pytest.raises(CohortError, match="B0, patient B: slide_path: the content is that of A0, patient A"):
+        inventory._require_unlike(table(["preview", "pixels"], ["preview", "pixels"]))
