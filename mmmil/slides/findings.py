@@ -18,12 +18,13 @@ from mmmil.sources.findings import Finding
 ERROR = "error"  # the check of a finding that will stop the study; its text is the error's
 EXAMPLES = 3  # slides or rows told of a finding that many have
 LOOK = ["patient_id", "slide_path", "format", "width", "height", "levels", "mpp", "tile_mpp", "power", "stated_power"]
-LOOK += ["contradictions", "grey", "error"]
+LOOK += ["contradictions", "of_coords", "grey", "error"]
 
 
 # -- headers -----------------------------------------------------------------------------------------------------
 def _look(patient: str, path: Path, p: Params, table: dict[str, float]) -> dict:
-    row: dict[str, Any] = {"patient_id": patient, "slide_path": str(path), "contradictions": [], "grey": False, "error": ""}
+    row: dict[str, Any] = {"patient_id": patient, "slide_path": str(path), "error": ""}
+    row |= {"contradictions": [], "of_coords": [], "grey": False}
     try:
         with slide_files.open_slide(path) as slide:
             stated = scale.stated(slide, path, table)
@@ -40,7 +41,8 @@ def _look(patient: str, path: Path, p: Params, table: dict[str, float]) -> dict:
             }
             if p.coords_dir:
                 file = coordinates.find(p.path(p.coords_dir), path.stem)
-                _, g = coordinates.read(file, slide, path, p.tile_px, table)
+                _, g = coordinates.read(file, slide, path, p.tile_px, table, p.tile_level, p.tile_mpp)
+                row["of_coords"] = coordinates.contradictions(file, path.stem, g.mpp_level0)
             else:
                 g = scale.geometry(slide, path, p.tile_px, p.tile_level, p.tile_mpp, table)
             row["tile_mpp"] = g.mpp
@@ -53,7 +55,7 @@ def look(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataFrame:
     """One row per slide, of its header alone, columns LOOK; what cannot be known of a slide is NaN.
 
     patients: index patient_id, column slide_path. mpp and tile_mpp: µm per px at level 0 and of a tile; power: that of
-    mpp, stated_power: the file's; contradictions: list of words; grey: whether it has no colours; error: what tiling the slide would raise, or ''.
+    mpp, stated_power: the file's; contradictions, and of_coords those of its file of coordinates: list of words; grey: whether it has no colours; error: what tiling the slide would raise, or ''.
     Raises SlideError for an mpp_table that cannot be read.
     """
     table = scale.read_mpp_table(p.path(p.mpp_table)) if p.mpp_table else {}
@@ -104,6 +106,7 @@ def find(patients: pd.DataFrame, p: Params, workers: int = 1, slides: pd.DataFra
         *(_error(row.error, row.slide_path, row.patient_id) for row in slides.itertuples() if row.error),
         *_contradictions(slides),
         *_scales(slides, p),
+        *_of_coords(slides, p),
         *_grey(slides),
         *_frozen(slides),
         *_beside(p.mpp_table, lambda: scale.unused_rows(p.path(p.mpp_table), paths), "row", "mpp_table"),
@@ -164,6 +167,16 @@ def _scales(slides: pd.DataFrame, p: Params) -> list[Finding]:
         remedy = f"tile_mpp: {wanted:.4g}{instead} gives all of them one scale"
     text = f"the cohort's tiles are of {len(of_scale)} scales, and a model sees pixels, not µm: {', '.join(told)}"
     return [Finding("mixed scales", text, remedy, "", _some(fewest["patient_id"].astype(str)))]
+
+
+def _of_coords(slides: pd.DataFrame, p: Params) -> list[Finding]:
+    rows = slides[slides["of_coords"].map(len) > 0]
+    if rows.empty:
+        return []
+    told = _some(f"of {Path(row.slide_path).name}, {', '.join(row.of_coords)}" for row in rows.itertuples())
+    text = f"{_n(len(rows), 'file')} of coordinates that contradict the slide: {told}"
+    remedy = "see whether the tiles lie on this slide's tissue (page 02), or make them again"
+    return [Finding("coordinates", text, remedy, p.coords_dir, _some(rows["patient_id"].astype(str)))]
 
 
 def _grey(slides: pd.DataFrame) -> list[Finding]:

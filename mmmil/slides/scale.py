@@ -139,6 +139,11 @@ def _percent(a: float, b: float) -> float:
     return 100 * (max(a, b) / min(a, b) - 1)
 
 
+def is_same(mpp: float, other: float) -> bool:
+    """Whether two statements of a scale agree."""
+    return _percent(mpp, other) <= MAX_ERROR
+
+
 def is_plausible(mpp: float | None) -> bool:
     """Whether a scanner of tissue may state so many µm per px at level 0."""
     return mpp is not None and PLAUSIBLE_MPP[0] < mpp < PLAUSIBLE_MPP[1]

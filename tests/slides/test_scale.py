@@ -58,7 +58,7 @@ def test_the_table_overrides_what_the_file_states(svs):
         ("wsi,mpp\na.svs,0.00025\n", "line 2"),  # mm
         ("wsi,mpp\na.svs,20\n", "line 2"),  # the power
         ('wsi,mpp\na.svs,"0,25"\n', "line 2.*'0,25'"),
-        ("wsi,mpp\nx/a.svs,0.25\ny/a.svs,0.5\n", "line 3"),
+        ("wsi,mpp\nx/a.svs,0.25\ny/a.svs,0.5\n", "line 3: 'y/a.svs' and line 2's 'x/a.svs' are one name"),
         ("wsi,mpp\n,0.25\n", "line 2"),
         ("slide,mpp\na.svs,0.25\n", "needs the columns wsi and mpp"),
         ("", "the table is empty"),
