@@ -356,15 +356,21 @@ def load(task: str, overlay: str = "", **overrides: Any) -> Params:
     return _load(task, overlay, overrides)
 
 
-def _load(task: str, overlay: str, overrides: Mapping[str, Any], beside: Sequence[str] = ()) -> Params:
+def _files(task: str, overlay: str) -> dict[str, dict[str, Any]]:
+    """What the files of a task and of the overlay, if there is one, hold: name -> mapping."""
     files = {name: read_yaml(name) for name in [task, overlay][: 1 + bool(overlay)]}
     if files[task].get("overlay"):
         raise ParameterError(f"params/{task}.yaml is an overlay (it says overlay: {task}); name a task to lay it over")
     if overlay and "task" in files[overlay]:
         raise ParameterError(
             f"params/{overlay}.yaml is a task's file (it says task: {overlay}) and cannot be laid over {task}; "
-            f'name an overlay, or "" for none'
+            'name an overlay, or "" for none'
         )
+    return files
+
+
+def _load(task: str, overlay: str, overrides: Mapping[str, Any], beside: Sequence[str] = ()) -> Params:
+    files = _files(task, overlay)
     values = {key: value for content in files.values() for key, value in content.items()}
     given_in = {key: f"params/{name}.yaml" for name, content in files.items() for key in content}
     single = {"task": task, "overlay": overlay, **overrides}
@@ -418,23 +424,22 @@ def _without_files(task: str, overlay: str, given: dict[str, Any], injected: Col
             "the file given to papermill names no task, so it would be laid over the notebook's own; add the line "
             "`task: ` with the file's name in params/"
         )
-    of_file = read_yaml(task)
+    files = _files(task, overlay)
+    of_file, laid_over = files[task], files.get(overlay, {})
     lacking = sorted(of_file.keys() - set(injected) - {"task", "overlay"})
     if lacking:
         raise ParameterError(
             f"the file given to papermill says task: {task} and is not params/{task}.yaml, which has "
             f"{', '.join(lacking)} besides; give that one, or put yours into params/ under a name of its own"
         )
-    if not overlay and "synthetic" in set(injected) - of_file.keys():
+    of_task = {name for name in given.keys() & set(injected) & of_file.keys() if given[name] == of_file[name]}
+    under = sorted(name for name in of_task & laid_over.keys() if laid_over[name] != of_file[name])
+    if (under and laid_over.keys() <= set(injected)) or (not overlay and "synthetic" in set(injected) - of_file.keys()):
         raise ParameterError(
-            f"synthetic is an overlay's, and none is laid over {task}; give its file after the task's: "
-            f"-f params/{task}.yaml -f params/demo.yaml"
+            f"{', '.join(under) or 'synthetic'}: papermill had the file of an overlay and then that of the task; give "
+            f"the task's first: -f params/{task}.yaml -f params/{overlay or 'demo'}.yaml"
         )
-    return {
-        name: value
-        for name, value in given.items()
-        if name not in injected or name not in of_file or value != of_file[name]
-    }
+    return {name: value for name, value in given.items() if name not in of_task}
 
 
 IPYTHONS = ("In", "Out", "exit", "quit", "get_ipython", "open")

@@ -70,7 +70,8 @@ def read(p: Params) -> pd.DataFrame:
             f"{where[line]}: {name} '{written[line] or patients[name][line]}' {fault}" for line in table.index[again]
         ]
     faults += [  # a slide's results lie in a folder of this name
-        f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\, and keep below {LONGEST} bytes"
+        f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\, and keep below "
+        f"{LONGEST} bytes"
         for line, name in patients["slide_id"].items()
         if name in (".", "..") or "/" in name or "\\" in name or len(os.fsencode(name)) > LONGEST
     ]

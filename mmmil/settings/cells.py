@@ -94,7 +94,11 @@ def _statements(source: str) -> list[ast.stmt]:
     except (SyntaxError, ValueError):  # it was refused by Python, too, and set nothing
         return []
     match statements:
-        case [ast.Expr(ast.Call(ast.Attribute(attr="run_cell_magic"), [ast.Constant(magic), _, ast.Constant(body)]))]:
+        case [
+            ast.Expr(
+                ast.Call(ast.Attribute(attr="run_cell_magic"), [ast.Constant(str(magic)), _, ast.Constant(str(body))])
+            )
+        ]:
             return _statements(body) if magic in RUN_BY else []
     return statements
 

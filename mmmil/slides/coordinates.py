@@ -139,12 +139,13 @@ def contradictions(path: Path, slide: str, mpp: float) -> list[str]:
     """In words, what a file of coordinates states that cannot be true of a slide of `mpp` µm per px at level 0."""
     with h5py.File(path) as file:
         a = dict(file["coords"].attrs)
-    name, power = a.get("name", slide), a.get("level0_magnification")
+    name, power = a.get("name", slide), np.ravel(a.get("level0_magnification", []))
     told = []
     if isinstance(name, str) and names.fold(name) != names.fold(slide):
         told.append(f"{path.name} says that it is of {name}")
-    if np.size(power) == 1 and isinstance(np.ravel(power)[0], np.number):
-        told += [f"{path.name}: {words}" for words in scale.Stated(mpp, None, None, float(power)).contradictions()]
+    if power.size == 1 and np.issubdtype(power.dtype, np.number) and power[0] > 0:
+        stated = scale.Stated(mpp, None, None, float(power[0]))
+        told += [f"{path.name}: {words}" for words in stated.contradictions()]
     return told
 
 

@@ -91,7 +91,7 @@ def is_grey(path: Path, slide: AbstractSlide) -> bool:
     if slide.properties.get("openslide.vendor") != "generic-tiff":
         return False
     with tifffile.TiffFile(path) as file:
-        return file.pages[0].tags["SamplesPerPixel"].value == 1 if "SamplesPerPixel" in file.pages[0].tags else True
+        return file.pages.first.samplesperpixel == 1
 
 
 # -- pixels ------------------------------------------------------------------------------------------------------

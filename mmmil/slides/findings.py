@@ -55,7 +55,8 @@ def look(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataFrame:
     """One row per slide, of its header alone, columns LOOK; what cannot be known of a slide is NaN.
 
     patients: index patient_id, column slide_path. mpp and tile_mpp: µm per px at level 0 and of a tile; power: that of
-    mpp, stated_power: the file's; contradictions, and of_coords those of its file of coordinates: list of words; grey: whether it has no colours; error: what tiling the slide would raise, or ''.
+    mpp, stated_power: the file's; contradictions, and of_coords those of its file of coordinates: lists of words; grey:
+    whether it has no colours; error: what tiling the slide would raise, or ''.
     Raises SlideError for an mpp_table that cannot be read.
     """
     table = scale.read_mpp_table(p.path(p.mpp_table)) if p.mpp_table else {}

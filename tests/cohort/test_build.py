@@ -94,7 +94,7 @@ def set_cell(column, value, row=3):
         (set_cell("slide_path", ""), r"TCGA-AB-0003: slide_path: has no slide; .*incomplete: exclude"),
         (set_cell("expression_path", ""), r"TCGA-AB-0003: expression_path: has no expression"),
         (set_cell("slide_path", "s/0.svs"), r"slide_path 's/0\.svs' belongs to more than one patient"),
-        (set_cell("slide_id", "slide0"), r"slide_id 'slide0' belongs to more than one patient; give each slide its own"),
+        (set_cell("slide_id", "slide0"), r"slide_id 'slide0' belongs to more than one patient; give each"),
         (set_cell("slide_id", "SLIDE0"), r"slide_id 'SLIDE0' belongs to more than one patient"),
         (set_cell("slide_id", "x" * 201), r"cannot be a folder's name; .* keep below 200 bytes"),
         (lambda t: t.drop(columns="label"), r"the column 'label' is missing"),

@@ -197,8 +197,9 @@ def test_an_overlay_lies_over_a_file_given_to_papermill_however_it_is_named(shel
     ("cell", "told"),
     [
         (injected("lgg").replace("task = 'lgg'\n", ""), "names no task, so it would be laid over the notebook's own"),
-        (injected("lgg").replace("sample_sheets", "manifests"), r"not params/lgg.yaml, which has sample_sheets besides"),
-        (injected("demo", "lgg"), "synthetic is an overlay's.*-f params/lgg.yaml -f params/demo.yaml"),
+        (injected("lgg").replace("sample_sheets", "manifests"), r"not params/lgg.yaml, which has sample_sheets"),
+        (injected("demo", "lgg"), "synthetic: .*give the task's first: -f params/lgg.yaml -f params/demo.yaml"),
+        (injected("demo", "lgg", overlay="demo"), "data_dir: .*-f params/lgg.yaml -f params/demo.yaml"),
         (injected("lgg", task="elsewhere"), "each have a file of their name in params/"),
         (injected("lgg", overlay="nsclc"), "is a task's file .* cannot be laid over lgg"),
         (injected("demo", task="demo"), "params/demo.yaml is an overlay"),
@@ -211,7 +212,7 @@ def test_a_file_that_papermill_takes_for_another_is_an_error(shell, cell, told):
 
 def test_a_misspelt_name_is_seen_in_a_cell_without_task_and_under_a_magic(shell):
     shell(OWN, ASK)
-    with pytest.raises(ParameterError, match="'epcohs'; did you mean 'epochs'.*\n.*until: del epcohs"):
+    with pytest.raises(ParameterError, match=r"'epcohs'; did you mean 'epochs'.*\n.*until: del epcohs"):
         shell("seed = 1\nepcohs = 20\n", ASK)
     with pytest.raises(ParameterError, match="'epcohs'; did you mean 'epochs'"):
         shell("del epcohs", "%%time\n" + OWN + "epcohs = 20\n", ASK)

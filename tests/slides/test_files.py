@@ -151,7 +151,7 @@ def test_only_one_function_reads_pixels_and_nothing_follows_a_link():
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.svs", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "not there yet; run: git lfs pull a.svs"),
+        ("a.svs", b"version https://git-lfs.github.com/spec/v1\n", "not there yet; run: git lfs pull a.svs"),
         ("a.svs", b"/annex/objects/SHA256E-s1--1.svs\n", "not there yet; run: git annex get a.svs"),
         ("a.svs", b"<html><title>Sign in</title></html>", "a page or message of a server.*download it again"),
         ("a.mrxs", b"\xff\xd8\xff\xe0", "a folder beside it, and a/ is not there; copy all of it again"),

@@ -39,9 +39,7 @@ def test_case_receipts_of_other_settings_are_not_read_into_the_record(s):
         receipts.read(of(s, epochs=3))
     told = str(error.value)
     assert "3 of 6 trainings" in told and "of other settings, code or files" in told  # regression has no epochs
-    assert told.endswith(
-        "mmmil train --task nsclc --overlay demo --training go/0 --training go/1 --training go/final"
-    )
+    assert told.endswith("mmmil train --task nsclc --overlay demo --training go/0 --training go/1 --training go/final")
     with pytest.raises(receipts.BatchError, match="6 of 6 trainings"):
         receipts.read(of(s, seed=1))
 
