@@ -57,6 +57,15 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     def _path(cls, value: str | list[str]) -> str | list[str]:
         for text in [value] if isinstance(value, str) else value:
             paths.filled(text, task="", real="")  # raises ValueError; what is hashed is the text as it was given
+        if isinstance(value, list) and ("" in value or len(set(value)) < len(value)):
+            raise ValueError("names each file once, and none that is empty; [] for none")
+        return value
+
+    @field_validator("class_names")
+    @classmethod
+    def _two_names(cls, value: list[str]) -> list[str]:
+        if len({" ".join(name.casefold().split()) for name in value} - {""}) < len(value):
+            raise ValueError("give each class a name of its own")
         return value
 
     @field_validator("results_dir")
@@ -83,7 +92,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 f"inputs: {self.inputs} wants slides, and only expression_matrix is named: set inputs: genes, or name "
                 "the slides in a cohort_table or sample_sheets"
             )
-        if self.label_rule != "table" and len(self.class_values) != 2:
+        if self.label_rule != "table" and (len(self.class_values) != 2 or not all(self.class_values)):
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
         for name in ("n_permutations", "null_draws"):
             if 1 / (getattr(self, name) + 1) >= self.attention_fdr:
@@ -393,9 +402,11 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
     if any(isinstance(value, Params) for value in namespace.values()):  # later cells have set names of their own
         given = {name: value for name, value in given.items() if name in known | session.current | session.beside}
     for name in beside:
-        if not isinstance(given.pop(name, None), bool):
+        value = given.pop(name, None)
+        if not isinstance(value, bool):
             near = difflib.get_close_matches(name, given.keys() - known, n=1)
             remedy = f"correct {near[0]}" if near else f"add the line {name} = False"
+            remedy = remedy if value is None else f"here it is {value!r}"
             raise ParameterError(f"the parameters cell must set `{name}` to True or False; {remedy}")
     task, overlay = given.pop("task", None), given.pop("overlay", "")
     if not isinstance(task, str):

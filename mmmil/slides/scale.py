@@ -115,10 +115,11 @@ class Stated:
     def compared(self) -> list[tuple[float, str]]:
         """Difference in %, and both values in words, of each two statements that should agree.
 
-        A power is known to half the way, in log scale, to the next one only: within it, there is no difference.
+        A power is known to half the way, in log scale, to the next one only: within it, there is no difference. What
+        is implausible, as the 72 dpi of programs that know no scale, is no statement beside the table's.
         """
         pairs = []
-        if self.listed is not None and self.x is not None:
+        if self.listed is not None and self.x is not None and is_plausible(self.x):
             told = f"mpp_table has {self.listed:.4g} µm/px, the file {self.x:.4g}"
             pairs.append((_percent(self.listed, self.x), told))
         if self.x is not None and self.y is not None:

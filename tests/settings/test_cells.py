@@ -234,3 +234,5 @@ def test_a_misspelt_switch_is_named(shell):
         shell(OWN + "trian = True\n", ask)
     with pytest.raises(ParameterError, match="'Train'; did you mean 'train'"):
         shell("del trian\n", OWN + "train = False\nTrain = True\n", ask)
+    with pytest.raises(ParameterError, match="True or False; here it is 'True'"):  # papermill -r
+        shell("del Train\n", "# Parameters\ntrain = 'True'\n", ask)

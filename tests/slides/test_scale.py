@@ -247,3 +247,9 @@ def test_a_resized_tile_is_the_mean_of_what_it_covers(svs):
         whole = np.asarray(slide_files.read_region(slide, (384, 384), 0, (256, 256))[0], float)
     mean = whole.reshape(128, 2, 128, 2, 3).mean((1, 3))
     assert small.shape == (128, 128, 3) and np.abs(small - mean).mean() < 4
+
+
+def test_a_table_that_says_what_the_file_does_not_know_is_no_contradiction():
+    dpi72 = 25400 / 72
+    assert scale.Stated(dpi72, dpi72, 0.5, None).contradictions() == []
+    assert len(scale.Stated(0.25, 0.25, 0.5, None).contradictions()) == 1
