@@ -71,6 +71,8 @@ def _fault(path: Path, stated: int | None) -> str:
             return f"is only there as {part.name}: download not finished; start it again, it goes on from there"
         if _is_link(path):
             return f"is a link to {path.readlink()}, which is not there; fetch that file, or mount its disk"
+        if path.is_dir():
+            return "is a folder; name the file in it (of DICOM any one of the slide's series)"
         return "is not there; download it or correct it"
     size = path.stat().st_size
     if size == 0:

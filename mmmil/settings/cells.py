@@ -7,11 +7,14 @@ ones. IPython's list of executed cells says which is which.
 from __future__ import annotations
 
 import ast
+import difflib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from types import UnionType
 
 INJECTED = "# Parameters"  # papermill's first line of the cell that it puts in
 RUN_BY = ("time", "capture")  # magics that run the cell beneath them in the notebook's own names
+NEARLY = 0.8  # likeness of names, 1 if equal: epcohs and epochs have 0.83
 LOCAL = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -19,7 +22,7 @@ LOCAL = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 class Session:
     """current: names that the parameters cells set as they were last run; outdated: names that count no more;
     injected: those of papermill's cell that count; beside: what a cell without `task` gives a plain value together with
-    a parameter.
+    a parameter, or a number under nearly the name of one.
     """
 
     current: frozenset[str] = frozenset()
@@ -34,6 +37,7 @@ class _Cell:
     is_own: bool  # a notebook's own parameters cell, or papermill's
     is_injected: bool
     is_plain: bool  # nothing but assignments of plain values
+    numbers: frozenset[str]  # set to a number
 
     @property
     def sets_parameters(self) -> bool:
@@ -57,7 +61,7 @@ def read(sources: Iterable[str], known: Collection[str] = ()) -> Session:
     outdated = {name for name, number in last.items() if number in old}
     if "overlay" in last and last["overlay"] < last.get("task", -1) and "task" in cells[last["overlay"]].names:
         outdated.add("overlay")
-    plain = {number for number, cell in enumerate(cells) if cell.is_plain and cell.names & set(known)}
+    plain = {number for number, cell in enumerate(cells) if cell.is_plain and _means(cell, known)}
     beside = {name for name, number in last.items() if number in plain} - outdated
     given = _names(cells, injected)
     return Session(_names(cells, own) | given, frozenset(outdated), given, frozenset(beside))
@@ -88,6 +92,12 @@ def _names(cells: Sequence[_Cell], number: int) -> frozenset[str]:
     return cells[number].names if number >= 0 else frozenset()
 
 
+def _means(cell: _Cell, known: Collection[str]) -> bool:
+    """Whether a cell of plain values is meant to set parameters."""
+    nearly = any(difflib.get_close_matches(name, known, n=1, cutoff=NEARLY) for name in cell.numbers)
+    return bool(nearly or cell.names & set(known))
+
+
 def _statements(source: str) -> list[ast.stmt]:
     try:
         statements = ast.parse(source).body
@@ -109,13 +119,15 @@ def _cell(source: str) -> _Cell:
     is_injected = source.lstrip().startswith(INJECTED)
     is_own = "task" in bound(before) and not is_injected
     # What stands after the call in the same cell was set from the parameters and is none of them.
-    is_plain = all(isinstance(node, ast.Assign | ast.AnnAssign) and _is_plain(node.value) for node in statements)
-    return _Cell(frozenset(bound(before if is_own else statements)), is_own, is_injected, is_plain)
+    plain = [isinstance(node, ast.Assign | ast.AnnAssign) and _is_plain(node.value) for node in statements]
+    numbers = [node for node in statements if isinstance(node, ast.Assign) and _is_plain(node.value, int | float)]
+    names = bound(before if is_own else statements)
+    return _Cell(frozenset(names), is_own, is_injected, all(plain), frozenset(bound(numbers)))
 
 
-def _is_plain(value: ast.expr | None) -> bool:
+def _is_plain(value: ast.expr | None, kind: type | UnionType = object) -> bool:
     try:
-        return value is not None and (ast.literal_eval(value), True)[1]
+        return value is not None and isinstance(ast.literal_eval(value), kind)
     except ValueError:
         return False
 

@@ -214,8 +214,11 @@ def test_a_misspelt_name_is_seen_in_a_cell_without_task_and_under_a_magic(shell)
     shell(OWN, ASK)
     with pytest.raises(ParameterError, match=r"'epcohs'; did you mean 'epochs'.*\n.*until: del epcohs"):
         shell("seed = 1\nepcohs = 20\n", ASK)
+    with pytest.raises(ParameterError, match="'treshold'; did you mean 'threshold'"):
+        shell("del epcohs", "treshold = 0.4\n", ASK)
+    shell("del treshold", "seeds = [1, 2]\nvariant = 'go'\n", "k = 3\n", ASK)  # nothing that a parameter could be
     with pytest.raises(ParameterError, match="'epcohs'; did you mean 'epochs'"):
-        shell("del epcohs", "%%time\n" + OWN + "epcohs = 20\n", ASK)
+        shell("%%time\n" + OWN + "epcohs = 20\n", ASK)
     assert shell("%%capture\n" + OWN + "epochs = 2\n", ASK).epochs == 2
     assert shell("%%time\n" + OWN, ASK).epochs == 14
 
