@@ -91,6 +91,7 @@ def set_cell(column, value, row=3):
         (set_cell("patient_id", " "), r"line 5, patient \?: patient_id is empty"),
         (set_cell("slide_path", "s/none.svs"), r"TCGA-AB-0003: slide_path: .*none\.svs is not there"),
         (set_cell("expression_path", "s/none.tsv"), r"TCGA-AB-0003: expression_path: .*none\.tsv is not there"),
+        (set_cell("slide_path", "s"), r"TCGA-AB-0003: slide_path: .*s is a folder; name the file in it"),
         (set_cell("slide_path", ""), r"TCGA-AB-0003: slide_path: has no slide; .*incomplete: exclude"),
         (set_cell("expression_path", ""), r"TCGA-AB-0003: expression_path: has no expression"),
         (set_cell("slide_path", "s/0.svs"), r"slide_path 's/0\.svs' belongs to more than one patient"),
