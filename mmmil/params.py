@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import types
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -57,16 +57,32 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     def _path(cls, value: str | list[str]) -> str | list[str]:
         for text in [value] if isinstance(value, str) else value:
             paths.filled(text, task="", real="")  # raises ValueError; what is hashed is the text as it was given
+        if isinstance(value, list) and ("" in value or len(set(value)) < len(value)):
+            raise ValueError("names each file once, and none that is empty; [] for none")
+        return value
+
+    @field_validator("class_names")
+    @classmethod
+    def _two_names(cls, value: list[str]) -> list[str]:
+        if len({" ".join(name.casefold().split()) for name in value} - {""}) < len(value):
+            raise ValueError("give each class a name of its own")
+        return value
+
+    @field_validator("results_dir")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if not value.strip("./"):
+            raise ValueError("results need a folder of their own, as results/{task}")
         return value
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        if self.expression_kind in ("counts", "log2tpm", "zscore") and self.inputs != "slides":
-            if not self.expression_matrix:
-                raise ValueError(
-                    f"expression_kind '{self.expression_kind}' describes a matrix: name it in expression_matrix"
-                )
-        elif self.expression_matrix:
+        of_matrix = self.expression_kind in ("counts", "log2tpm", "zscore")
+        if of_matrix and not self.expression_matrix and self.has_genes:
+            raise ValueError(
+                f"expression_kind '{self.expression_kind}' describes a matrix: name it in expression_matrix"
+            )
+        if self.expression_matrix and not of_matrix:
             raise ValueError(
                 f"expression_matrix is given but expression_kind is '{self.expression_kind}': "
                 "say what the matrix holds (counts, log2tpm or zscore)"
@@ -76,7 +92,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 f"inputs: {self.inputs} wants slides, and only expression_matrix is named: set inputs: genes, or name "
                 "the slides in a cohort_table or sample_sheets"
             )
-        if self.label_rule != "table" and len(self.class_values) != 2:
+        if self.label_rule != "table" and (len(self.class_values) != 2 or not all(self.class_values)):
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
         for name in ("n_permutations", "null_draws"):
             if 1 / (getattr(self, name) + 1) >= self.attention_fdr:
@@ -249,8 +265,9 @@ def real_data() -> Path:
     return Path(os.environ.get("MMMIL_REAL_DATA", "../shared/data")).expanduser()
 
 
-def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None) -> Params:
-    """Validate a flat mapping of parameters; given_in: the file that gives a parameter, for those that one gives.
+def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None, beside: Sequence[str] = ()) -> Params:
+    """Validate a flat mapping of parameters; given_in: the file that gives a parameter, for those that one gives;
+    beside: names that are none and may be meant by a misspelt one.
 
     Raises ParameterError with one line per fault: the parameter, what is wrong, the file, and for an unknown name the
     nearest known one.
@@ -260,7 +277,7 @@ def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None) 
     faults = []
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(name), [*known, *beside], n=1, cutoff=0.5)
             meant = f"; did you mean '{near[0]}'?" if near else ""
             faults.append(f"unknown parameter '{name}'{meant}{places.get(name, '')}")
     try:
@@ -277,22 +294,37 @@ def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None) 
 
 
 def _remedy(error: Mapping[str, Any]) -> str:
-    """What to write in place of a value of the wrong type, where YAML or papermill made it what it is."""
-    kind, value = error["type"], error["input"]
+    """What to write in place of a value of the wrong type, where YAML, papermill or a notebook made it what it is."""
+    kind, value, name = error["type"], error["input"], error["loc"][0] if error["loc"] else ""
     if value is None:
         return '; write "" for none' if kind == "string_type" else "; leave the line out for the default"
     if isinstance(value, bool) and kind in ("string_type", "literal_error"):
         return "; YAML reads NO, yes, on and off as true or false: put it in quotes"
     if isinstance(value, int | float | datetime.date) and kind in ("string_type", "literal_error"):
         return "; put it in quotes"
+    if isinstance(value, str) and kind == "list_type" and len(error["loc"]) > 1:
+        return f"; each class has a list of its own: `{name}: [[a], [b]]`"
     if isinstance(value, str) and kind == "list_type":
-        example = f"{error['loc'][0]}: [a, b]"
+        example = f"{name}: [a, b]"
         return f"; a list is written `{example}` in YAML, and given to papermill by -y '{example}'"
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
-        return "; YAML reads 1e-4 as text, write 1.0e-4 with point and sign"
     if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type"):
+        return _no_text(value)
+    if isinstance(value, os.PathLike) and kind == "string_type":
+        return "; write the path as a text"
+    if isinstance(value, tuple) and kind == "list_type":
+        return "; write [a, b]"
+    return "; write the number itself" if hasattr(value, "dtype") else ""  # numpy's
+
+
+def _no_text(value: str) -> str:
+    """What to write in place of a text where a number, true or false is wanted."""
+    if re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
+        return "; YAML reads 1e-4 as text, write 1.0e-4 with point and sign"
+    if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", value):
+        return "; write a decimal point, not a comma"
+    if re.fullmatch(r"[-+]?[0-9.]+|true|false", value, re.IGNORECASE):
         return "; write it without quotes"
-    return ""
+    return "; a comment needs a blank before its #" if "#" in value else "; write the value alone"
 
 
 def read_yaml(name: str) -> dict[str, Any]:
@@ -304,30 +336,54 @@ def read_yaml(name: str) -> dict[str, Any]:
     path = root() / "params" / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise ParameterError(f"{path} does not exist; there are {', '.join(names)}")
+        there = f"there are {', '.join(names)}; a task and an overlay each have a file of their name in params/"
+        if path.with_suffix(".yml").is_file():
+            there = f"rename {name}.yml"
+        raise ParameterError(f"{path} does not exist; {there}")
     try:
         values = yaml_files.read(path)
     except yaml_files.YamlError as error:
         raise ParameterError(str(error)) from None
     if not isinstance(values, dict):
         raise ParameterError(f"{path} must hold one flat mapping `name: value`, one per line")
-    if values.get("task", name) != name:
+    if str(values.get("task", name)) != name:
         raise ParameterError(f"{path}: task: {values['task']} is another file's name; write {name}, or rename the file")
     if values.get("overlay", "") not in ("", name):
         raise ParameterError(
             f"{path}: overlay: {values['overlay']} names another file, which a file cannot lay over itself; write "
-            '"" here, and give the overlay beside the task (OVERLAY=, --overlay, or a second -f)'
+            f'"" here, and give the overlay beside the task (OVERLAY=, --overlay, or a second -f), or write {name} if '
+            "this file is an overlay itself"
         )
     return values
 
 
 def load(task: str, overlay: str = "", **overrides: Any) -> Params:
-    """Parameters of a task: schema defaults, then the task's file, then the overlay's, then single values."""
+    """Parameters of a task: schema defaults, then the task's file, then the overlay's, then single values.
+
+    Raises ParameterError as `check` and `read_yaml`, and for an overlay taken for a task, or a task for an overlay.
+    """
+    return _load(task, overlay, overrides)
+
+
+def _files(task: str, overlay: str) -> dict[str, dict[str, Any]]:
+    """What the files of a task and of the overlay, if there is one, hold: name -> mapping."""
     files = {name: read_yaml(name) for name in [task, overlay][: 1 + bool(overlay)]}
+    if files[task].get("overlay"):
+        raise ParameterError(f"params/{task}.yaml is an overlay (it says overlay: {task}); name a task to lay it over")
+    if overlay and "task" in files[overlay]:
+        raise ParameterError(
+            f"params/{overlay}.yaml is a task's file (it says task: {overlay}) and cannot be laid over {task}; "
+            'name an overlay, or "" for none'
+        )
+    return files
+
+
+def _load(task: str, overlay: str, overrides: Mapping[str, Any], beside: Sequence[str] = ()) -> Params:
+    files = _files(task, overlay)
     values = {key: value for content in files.values() for key, value in content.items()}
     given_in = {key: f"params/{name}.yaml" for name, content in files.items() for key in content}
     single = {"task": task, "overlay": overlay, **overrides}
-    return check(values | single, {key: file for key, file in given_in.items() if key not in single})
+    return check(values | single, {key: file for key, file in given_in.items() if key not in single}, beside)
 
 
 def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
@@ -338,21 +394,26 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
     nothing but parameters and modules is there. Names that an earlier version of the cell had set, and an `overlay`
     that was given to another task, don't count and are removed (`mmmil.settings.cells`). Input files are checked too.
     """
-    session = cells.read(map(str, namespace.get("In", ())))
+    session = cells.read(map(str, namespace.get("In", ())), Params.model_fields)
     given = {name: value for name, value in namespace.items() if _is_set(name, value)}
     for name in session.outdated & given.keys():
         del given[name], namespace[name]
     known = {*Params.model_fields, *beside}
     if any(isinstance(value, Params) for value in namespace.values()):  # later cells have set names of their own
-        given = {name: value for name, value in given.items() if name in known | session.current}
+        given = {name: value for name, value in given.items() if name in known | session.current | session.beside}
     for name in beside:
-        if not isinstance(given.pop(name, None), bool):
-            raise ParameterError(f"the parameters cell must set `{name}` to True or False; add the line {name} = False")
+        value = given.pop(name, None)
+        if not isinstance(value, bool):
+            near = difflib.get_close_matches(name, given.keys() - known, n=1)
+            remedy = f"correct {near[0]}" if near else f"add the line {name} = False"
+            remedy = remedy if value is None else f"here it is {value!r}"
+            raise ParameterError(f"the parameters cell must set `{name}` to True or False; {remedy}")
     task, overlay = given.pop("task", None), given.pop("overlay", "")
     if not isinstance(task, str):
         raise ParameterError("the notebook sets no `task`: name a file of params/")
     try:
-        return load(task, overlay, **given).require_files()
+        given = _without_files(task, overlay, given, session.injected)
+        return _load(task, overlay, given, beside).require_files()
     except ParameterError as error:
         elsewhere = sorted(given.keys() - known - session.current) if session.current else []
         if not elsewhere:
@@ -360,6 +421,36 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
         raise ParameterError(
             f"{error}\n  set outside the parameters cell, so it stays there until: del {', '.join(elsewhere)}"
         ) from None
+
+
+def _without_files(task: str, overlay: str, given: dict[str, Any], injected: Collection[str]) -> dict[str, Any]:
+    """The given values less those that papermill has of the task's own file (-f), over which an overlay lies.
+
+    Papermill passes on what a file says and not which file it was. Raises ParameterError where that is another one.
+    """
+    if "class_names" not in injected:  # only files of tasks have it
+        return given
+    if "task" not in injected:
+        raise ParameterError(
+            "the file given to papermill names no task, so it would be laid over the notebook's own; add the line "
+            "`task: ` with the file's name in params/"
+        )
+    files = _files(task, overlay)
+    of_file, laid_over = files[task], files.get(overlay, {})
+    lacking = sorted(of_file.keys() - set(injected) - {"task", "overlay"})
+    if lacking:
+        raise ParameterError(
+            f"the file given to papermill says task: {task} and is not params/{task}.yaml, which has "
+            f"{', '.join(lacking)} besides; give that one, or put yours into params/ under a name of its own"
+        )
+    of_task = {name for name in given.keys() & set(injected) & of_file.keys() if given[name] == of_file[name]}
+    under = sorted(name for name in of_task & laid_over.keys() if laid_over[name] != of_file[name])
+    if (under and laid_over.keys() <= set(injected)) or (not overlay and "synthetic" in set(injected) - of_file.keys()):
+        raise ParameterError(
+            f"{', '.join(under) or 'synthetic'}: papermill had the file of an overlay and then that of the task; give "
+            f"the task's first: -f params/{task}.yaml -f params/{overlay or 'demo'}.yaml"
+        )
+    return {name: value for name, value in given.items() if name not in of_task}
 
 
 IPYTHONS = ("In", "Out", "exit", "quit", "get_ipython", "open")
@@ -372,7 +463,7 @@ def _is_set(name: str, value: Any) -> bool:
     """
     if name.startswith("_") or name in IPYTHONS or isinstance(value, Params):
         return False
-    taken = isinstance(value, types.ModuleType | types.FunctionType | type)
+    taken = isinstance(value, types.ModuleType) or callable(value)
     if taken and name in Params.model_fields:
         raise ParameterError(
             f"{name}: is a parameter, and here a {type(value).__name__}; import or define it under another name"

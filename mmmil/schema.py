@@ -61,7 +61,10 @@ class Cohort(Stage):
     )
     overlay: str = setting("", "second file of params/ laid over the task's; empty at the paper's scale")
     seed: int = setting(
-        0, "of splits, tile choice, initial weights and batches: a run can be repeated bit for bit", ge=0
+        0,
+        "of splits, tile choice, initial weights and batches: a run can be repeated bit for bit",
+        ge=0,
+        lt=2**32,
     )
     data_dir: str = setting(
         "data/tcga/{task}",
@@ -130,7 +133,7 @@ class Tiles(Stage):
     tile_px: int = setting(256, "side of a tile as the backbone reads it, px (paper: 256)", ge=32)
     tile_level: int = setting(0, "pyramid level of the tiles; 0 is the scan's own magnification", "tiles", ge=0)
     tile_mpp: float = setting(
-        0.0, "µm per px of the tiles in place of a level (20x: 0.5), where scans differ; 0: by tile_level", ge=0
+        0.0, "µm per px of the tiles in place of a level (20x: 0.5), where scans differ; 0: by tile_level", ge=0, le=10
     )
     tissue: Literal["biggest", "all"] = setting(
         "biggest",
@@ -171,6 +174,8 @@ class Tiles(Stage):
     def _one_scale(self) -> Self:
         if self.tile_level and self.tile_mpp:
             raise ValueError("tile_level and tile_mpp both say how large the tiles are; give one of them")
+        if 0 < self.tissue_percent <= 1:
+            raise ValueError(f"tissue_percent is in %, and {self.tissue_percent:g} would let nearly all glass pass")
         return self
 
 

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
@@ -23,6 +24,22 @@ def test_task_files_hold_the_papers_scale_and_the_demo_lies_over_them(task):
         ({"epochs": "ten"}, "epochs: "),
         ({"epochs": True}, "epochs: "),
         ({"lr": "1e-4"}, "write 1.0e-4"),
+        ({"lr": "0,001"}, "write a decimal point, not a comma"),
+        ({"epochs": "20"}, "write it without quotes"),
+        ({"tile_px": "256px"}, "write the value alone"),
+        ({"n_tiles": "64# as the paper"}, "a comment needs a blank before its #"),
+        ({"class_values": ["G2", "G3"]}, "`class_values: [[a], [b]]`"),
+        ({"class_values": [["G2"], []]}, "one list of values per class"),
+        ({"class_names": ["II", " ii"]}, "a name of its own"),
+        ({"class_names": ["II", ""]}, "a name of its own"),
+        ({"sample_sheets": ["a.tsv", "a.tsv"]}, "names each file once"),
+        ({"clinical": [""]}, "names each file once"),
+        ({"variants": ("go",)}, "write [a, b]"),
+        ({"data_dir": Path("data")}, "write the path as a text"),
+        ({"results_dir": ""}, "a folder of their own"),
+        ({"tissue_percent": 0.9}, "tissue_percent is in %"),
+        ({"tile_mpp": 20}, "less than or equal to 10"),
+        ({"seed": 2**32}, "less than 4294967296"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"width": 97}, "multiple of 8"),
         ({"set_size_min": 600}, "set_size_min (600) is above set_size_max (500)"),
@@ -49,6 +66,13 @@ def test_missing_files_are_named_with_their_parameter():
     with pytest.raises(ParameterError) as error:
         params.load("lgg", data_dir="data/nowhere").require_files()
     assert "clinical: " in str(error.value) and "params/lgg.yaml" in str(error.value)
+
+
+def test_an_overlay_and_a_task_are_not_taken_for_each_other():
+    with pytest.raises(ParameterError, match=r"params/demo.yaml is an overlay"):
+        params.load("demo")
+    with pytest.raises(ParameterError, match=r"params/lgg.yaml is a task's file"):
+        params.load("nsclc", "lgg")
 
 
 def test_an_unknown_task_lists_the_known_ones():
@@ -117,3 +141,8 @@ def test_a_settings_text_is_no_markup():
     shown = params.load("lgg", title="<b>LGG</b>", clinical=["a.tsv", "b.tsv"]).show("cohort")
     assert html(shown).b is None and "<b>LGG</b>" in html(shown).get_text()
     assert "a.tsv, b.tsv" in html(shown).get_text()
+
+
+def test_a_matrix_beside_slides_alone_is_not_told_to_say_what_it_says():
+    p = params.load("lgg", inputs="slides", expression_matrix=["x.tsv"], expression_kind="counts")
+    assert p.expression_matrix and not p.has_genes

@@ -76,7 +76,7 @@ def _fault(path: Path, stated: int | None) -> str:
         if _is_link(path):
             return f"is a link to {path.readlink()}, which is not there; fetch that file, or mount its disk"
         if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a name that no file can have
-            return "is a folder; name the file in it"
+            return "is a folder; name the file in it (of DICOM any one of the slide's series)"
         if near := _in_other_case(path):
             return f"is not there, but {near} is; write its name as it is"
         return "is not there; download it or correct it"

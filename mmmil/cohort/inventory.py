@@ -103,14 +103,13 @@ def _fingerprints(states: dict[Path, tuple[str, int, int, int]]) -> dict[Path, s
 
 
 def _require_unlike(table: pd.DataFrame) -> None:
-    """Raise CohortError where a slide or a counts file of two patients has the same content: one of them is not its.
-
-    The parts of a slide, which come after it, may be: DICOM files of several slides lie in one folder.
-    """
+    """Raise CohortError where a slide or a counts file of two patients has the same content: one of them is not its."""
     of_patients = table[table["setting"].isin(["slide_path", "expression_path"])]
-    of_patients = of_patients.drop_duplicates(["setting", "patient_id"])
+    # A slide of several files as a whole: slides of a scanner may share a preview or a file of settings.
+    files = of_patients.groupby(["setting", "patient_id"], sort=False)
+    whole = files.agg(path=("path", "first"), content=("fingerprint", lambda parts: tuple(sorted(parts)))).reset_index()
     faults = []
-    for _, same in of_patients.groupby(["setting", "fingerprint"], sort=False):
+    for _, same in whole.groupby(["setting", "content"], sort=False):
         first, *others = same.itertuples()
         faults += [
             f"{other.path}, patient {other.patient_id}: {other.setting}: the content is that of {first.path}, "

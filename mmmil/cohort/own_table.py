@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -16,9 +17,10 @@ from mmmil.sources.tables import CohortError, absolute, fail, folded, read_table
 
 FILES = ("slide_path", "expression_path")
 COLUMNS = ["patient_id", "label", "site", "slide_id", "slide_path", "expression_path"]
+LONGEST = 200  # bytes of a slide_id: file systems take 255, and results add words of their own to it
 ONCE = {
     "patient_id": "stands there more than once; keep one row per patient",
-    "slide_id": "belongs to more than one patient; correct it",
+    "slide_id": "belongs to more than one patient; give each slide its own in the column slide_id",
     "slide_path": "belongs to more than one patient; correct it",
     "expression_path": "belongs to more than one patient; correct it, or name a matrix of all in expression_matrix",
 }
@@ -75,15 +77,21 @@ def read(p: Params) -> pd.DataFrame:
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
     for name, fault in ONCE.items():
         of_file = patients[name].map(os.path.realpath) if name in used else patients[name]  # two links to one file
+        if name == "slide_id":  # results lie in a folder of this name, on some disks in any case
+            of_file = of_file.map(lambda value: unicodedata.normalize("NFC", value).casefold())
         again = of_file.duplicated() & (patients[name] != "")
         written = table[name] if name in table else patients[name]
         faults += [
             f"{where[line]}: {name} '{written[line] or patients[name][line]}' {fault}" for line in table.index[again]
         ]
     faults += [  # a slide's results lie in a folder of this name
-        f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\"
+        f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\, and keep below "
+        f"{LONGEST} bytes"
         for line, name in patients["slide_id"].items()
-        if name in (".", "..") or "/" in name or ("\\" in name and "slide_id" in table and table["slide_id"][line])
+        if name in (".", "..")
+        or "/" in name
+        or ("\\" in name and "slide_id" in table and table["slide_id"][line])
+        or len(os.fsencode(name)) > LONGEST
     ]
     faults += [
         f"{path}: patient_id '{one}' and '{other}' differ in their spelling only; if they are one patient keep one "

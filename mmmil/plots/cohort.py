@@ -17,7 +17,8 @@ from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 def labels_by_site(patients: pd.DataFrame, class_names: list[str]) -> plt.Figure:
     """Patients per tissue source site and class, the largest twenty sites."""
-    counts = patients.groupby(["site", "label"]).size().unstack(fill_value=0).reindex(columns=[0, 1], fill_value=0)
+    sites = patients["site"].replace("", "not known")
+    counts = patients.groupby([sites, "label"]).size().unstack(fill_value=0).reindex(columns=[0, 1], fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False).index[:20]]
     figure, axes = plt.subplots(figsize=(8, 3.2))
     counts.set_axis(class_names, axis=1).plot.bar(stacked=True, color=CLASSES, ax=axes, width=0.8)

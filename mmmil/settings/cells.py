@@ -7,19 +7,28 @@ ones. IPython's list of executed cells says which is which.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from types import UnionType
 
 INJECTED = "# Parameters"  # papermill's first line of the cell that it puts in
+RUN_BY = ("time", "capture")  # magics that run the cell beneath them in the notebook's own names
+NEARLY = 0.8  # likeness of names, 1 if equal: epcohs and epochs have 0.83
 LOCAL = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 @dataclass(frozen=True)
 class Session:
-    """current: names that the parameters cells set as they were last run; outdated: names that count no more."""
+    """current: names that the parameters cells set as they were last run; outdated: names that count no more;
+    injected: those of papermill's cell that count; beside: what a cell without `task` gives a plain value together with
+    a parameter, or a number under nearly the name of one.
+    """
 
     current: frozenset[str] = frozenset()
     outdated: frozenset[str] = frozenset()
+    injected: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -27,18 +36,20 @@ class _Cell:
     names: frozenset[str]
     is_own: bool  # a notebook's own parameters cell, or papermill's
     is_injected: bool
+    is_plain: bool  # nothing but assignments of plain values
+    numbers: frozenset[str]  # set to a number
 
     @property
     def sets_parameters(self) -> bool:
         return self.is_own or self.is_injected
 
 
-def read(sources: Iterable[str]) -> Session:
+def read(sources: Iterable[str], known: Collection[str] = ()) -> Session:
     """What the executed cells, in their order, say about the names of a session.
 
     A cell that sets `task` is the notebook's parameters cell, the last one as it stands now; papermill's may lie over
-    it. A name counts unless who set it last was an earlier version of these. `overlay` belongs to the task: it counts
-    where it was set with the task or after it.
+    it. A name counts unless who set it last was an earlier version of these. An `overlay` that was set with a task
+    belongs to that one, and does not count for a task that was set later. known: the names of parameters.
     """
     cells = [_cell(source) for source in sources]
     last = {name: number for number, cell in enumerate(cells) for name in cell.names}
@@ -48,9 +59,12 @@ def read(sources: Iterable[str]) -> Session:
         injected = -1  # it gave the settings of another task
     old = {number for number, cell in enumerate(cells) if cell.sets_parameters} - {own, injected}
     outdated = {name for name, number in last.items() if number in old}
-    if last.get("overlay", -1) < last.get("task", -1):
+    if "overlay" in last and last["overlay"] < last.get("task", -1) and "task" in cells[last["overlay"]].names:
         outdated.add("overlay")
-    return Session(_names(cells, own) | _names(cells, injected), frozenset(outdated))
+    plain = {number for number, cell in enumerate(cells) if cell.is_plain and _means(cell, known)}
+    beside = {name for name, number in last.items() if number in plain} - outdated
+    given = _names(cells, injected)
+    return Session(_names(cells, own) | given, frozenset(outdated), given, frozenset(beside))
 
 
 def bound(statements: Sequence[ast.AST]) -> set[str]:
@@ -78,16 +92,44 @@ def _names(cells: Sequence[_Cell], number: int) -> frozenset[str]:
     return cells[number].names if number >= 0 else frozenset()
 
 
-def _cell(source: str) -> _Cell:
+def _means(cell: _Cell, known: Collection[str]) -> bool:
+    """Whether a cell of plain values is meant to set parameters."""
+    nearly = any(difflib.get_close_matches(name, known, n=1, cutoff=NEARLY) for name in cell.numbers)
+    return bool(nearly or cell.names & set(known))
+
+
+def _statements(source: str) -> list[ast.stmt]:
     try:
-        statements: list[ast.stmt] = ast.parse(source).body
+        statements = ast.parse(source).body
     except (SyntaxError, ValueError):  # it was refused by Python, too, and set nothing
-        statements = []
+        return []
+    match statements:
+        case [
+            ast.Expr(
+                ast.Call(ast.Attribute(attr="run_cell_magic"), [ast.Constant(str(magic)), _, ast.Constant(str(body))])
+            )
+        ]:
+            return _statements(body) if magic in RUN_BY else []
+    return statements
+
+
+def _cell(source: str) -> _Cell:
+    statements = _statements(source)
     before = statements[: next((i for i, node in enumerate(statements) if _asks(node)), len(statements))]
     is_injected = source.lstrip().startswith(INJECTED)
     is_own = "task" in bound(before) and not is_injected
     # What stands after the call in the same cell was set from the parameters and is none of them.
-    return _Cell(frozenset(bound(before if is_own else statements)), is_own, is_injected)
+    plain = [isinstance(node, ast.Assign | ast.AnnAssign) and _is_plain(node.value) for node in statements]
+    numbers = [node for node in statements if isinstance(node, ast.Assign) and _is_plain(node.value, int | float)]
+    names = bound(before if is_own else statements)
+    return _Cell(frozenset(names), is_own, is_injected, all(plain), frozenset(bound(numbers)))
+
+
+def _is_plain(value: ast.expr | None, kind: type | UnionType = object) -> bool:
+    try:
+        return value is not None and isinstance(ast.literal_eval(value), kind)
+    except ValueError:
+        return False
 
 
 def _asks(statement: ast.AST) -> bool:

@@ -25,6 +25,15 @@ MISREAD = re.compile(
 )
 
 
+# What to write instead, by a part of the parser's words.
+REMEDIES = {
+    "'\\t'": "; write spaces, not tabs",
+    "could not find expected ':'": "; write `name: value` with a blank after the colon",
+    "mapping values are not allowed": "; put a text that holds ': ' in quotes",
+    "unknown escape character": "; write a path in single quotes, or with /",
+}
+
+
 class YamlError(ValueError):
     """A YAML file cannot be read, or would be read otherwise than it is written; names the file, line and key."""
 
@@ -51,7 +60,7 @@ def read(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        remedy = "; write spaces, not tabs" if "'\\t'" in str(error.problem) else ""
+        remedy = next((told for problem, told in REMEDIES.items() if problem in str(error.problem)), "")
         raise YamlError(f"{path}{line}: {error.problem or error.context}{remedy}") from None
     except yaml.reader.ReaderError as error:
         line_number = text.count("\n", 0, error.position) + 1

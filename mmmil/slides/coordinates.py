@@ -125,13 +125,38 @@ def unused_files(folder: Path, slides: Iterable[Path]) -> list[str]:
     return names.unused(chosen, [path.name for path in files], str(folder))
 
 
+def _whole(path: Path, a: dict, name: str, default: int) -> int:
+    """A whole number of a file's attributes, which some programs write as a list of one."""
+    values = np.ravel(a.get(name, default))
+    try:
+        (value,) = (int(value) for value in values)
+    except (TypeError, ValueError):
+        raise SlideError(f"{path}: its {name} is {a[name]!r}, not one whole number; make it again") from None
+    return value
+
+
+def contradictions(path: Path, slide: str, mpp: float) -> list[str]:
+    """In words, what a file of coordinates states that cannot be true of a slide of `mpp` µm per px at level 0."""
+    with h5py.File(path) as file:
+        a = dict(file["coords"].attrs)
+    name, power = a.get("name", slide), np.ravel(a.get("level0_magnification", []))
+    told = []
+    if isinstance(name, str) and names.fold(name) != names.fold(slide):
+        told.append(f"{path.name} says that it is of {name}")
+    if power.size == 1 and np.issubdtype(power.dtype, np.number) and power[0] > 0:
+        stated = scale.Stated(mpp, None, None, float(power[0]))
+        told += [f"{path.name}: {words}" for words in stated.contradictions()]
+    return told
+
+
 def read(
-    path: Path, slide: AbstractSlide, slide_path: Path, tile_px: int, mpp_table: dict
+    path: Path, slide: AbstractSlide, slide_path: Path, tile_px: int, mpp_table: dict, level: int = 0, mpp: float = 0
 ) -> tuple[np.ndarray, Geometry]:
     """Coordinates (N, 2) in level-0 px of a CLAM or TRIDENT file, and the geometry of its tiles on the slide.
 
-    Raises SlideError for a file without coordinates or tile size, made for another slide or another tile_px, or
-    with tiles beyond the slide's border.
+    Raises SlideError for a file without coordinates or tile size, made for another slide or another tile_px, of
+    another scale than that asked for by pyramid level or µm per px (0: any), with tiles twice or beyond the slide's
+    border.
     """
     try:
         with h5py.File(path) as file:
@@ -142,28 +167,40 @@ def read(
         raise SlideError(f"{path}: coords is {coords.dtype} {coords.shape}, not whole numbers (N, 2); make it again")
     if "patch_size" not in a:
         raise SlideError(f"{path}: coords has no attribute patch_size; make it with CLAM or TRIDENT")
-    if int(a["patch_size"]) != tile_px:
-        raise SlideError(
-            f"{path}: its tiles are {int(a['patch_size'])} px, tile_px is {tile_px}; set tile_px to theirs"
-        )
+    patch_size = _whole(path, a, "patch_size", 0)
+    if patch_size != tile_px:
+        raise SlideError(f"{path}: its tiles are {patch_size} px, tile_px is {tile_px}; set tile_px to theirs")
     width, height = slide.dimensions
-    if (int(a.get("level0_width", width)), int(a.get("level0_height", height))) != (width, height):
+    made_for = (_whole(path, a, "level0_width", width), _whole(path, a, "level0_height", height))
+    if made_for != (width, height):
         raise SlideError(
-            f"{path}: was made for a slide of {a['level0_width']} x {a['level0_height']} px, {slide_path.name} "
+            f"{path}: was made for a slide of {made_for[0]} x {made_for[1]} px, {slide_path.name} "
             f"has {width} x {height}; name the right coords_dir"
         )
     if "patch_size_level0" in a:
-        size_level0 = int(a["patch_size_level0"])
+        size_level0 = _whole(path, a, "patch_size_level0", 0)
     else:  # CLAM: pixels of a level, shrunk further by custom_downsample
-        level = int(a.get("patch_level", 0))
-        if level >= slide.level_count:
-            raise SlideError(f"{path}: patch_level {level}, but {slide_path.name} has {slide.level_count} levels")
-        size_level0 = round(tile_px * slide.level_downsamples[level] * int(a.get("custom_downsample", 1)))
+        theirs, shrunk = _whole(path, a, "patch_level", 0), _whole(path, a, "custom_downsample", 1)
+        if not 0 <= theirs < slide.level_count:
+            raise SlideError(f"{path}: patch_level {theirs}, but {slide_path.name} has {slide.level_count} levels")
+        size_level0 = round(tile_px * slide.level_downsamples[theirs] * shrunk)
+    if size_level0 < 1:
+        raise SlideError(f"{path}: its tiles have a side of {size_level0} px at level 0; make it again")
+    if len(np.unique(coords, axis=0)) < len(coords):
+        raise SlideError(f"{path}: holds tiles twice, which a bag would count twice; make it again")
     if len(coords) and ((coords < 0).any() or (coords + size_level0 > (width, height)).any()):
         # CLAM pads a tile at the border; what lies outside the scan is white.
         outside = (coords >= (width, height)).any(1) | (coords < 0).any(1)
         if outside.any():
             where = coords[outside][0].tolist()
             raise SlideError(f"{path}: the tile at {where} lies outside the slide ({width} x {height}); make it again")
-    base = scale.microns_per_pixel(slide, slide_path, mpp_table)
-    return coords.astype(np.int64), scale.resampled(slide, tile_px, size_level0, base)
+    g = scale.resampled(slide, tile_px, size_level0, scale.microns_per_pixel(slide, slide_path, mpp_table))
+    if level or mpp:
+        wanted = scale.geometry(slide, slide_path, tile_px, level, mpp, mpp_table).mpp
+        if not scale.is_same(g.mpp, wanted):
+            asked = f"tile_mpp {mpp:g}" if mpp else f"tile_level {level} ({wanted:.4g} µm/px)"
+            raise SlideError(
+                f"{path}: its tiles are of {g.mpp:.4g} µm/px, and {asked} is asked for; leave that out, or make "
+                "coordinates of that scale"
+            )
+    return coords.astype(np.int64), g

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 AGAIN = "compare its size and MD5 with the manifest (`python -m mmmil.gdc verify`) and download it again"
 
+CONVERT = (
+    "if it is whole, convert it to a pyramid that OpenSlide reads, and give its µm per px in mpp_table: "
+    "vips tiffsave <it> <name>.tif --tile --pyramid --compression jpeg --bigtiff"
+)
 PLAIN = {b"II": "TIFF", b"MM": "TIFF", b"\x89PNG": "PNG", b"\xff\xd8": "JPEG"}  # how files of images start
+POINTERS = {b"version https://git-lfs": "git lfs pull", b"/annex/objects/": "git annex get"}  # and how those in place
 
 
 class SlideError(ValueError):
@@ -59,11 +64,34 @@ def open_slide(path: Path | str) -> AbstractSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
-        with path.open("rb") as handle:
-            start = handle.read(4)
-        kind = next((kind for magic, kind in PLAIN.items() if start.startswith(magic)), "")
-        cause = f"a plain {kind} image, not a whole-slide image" if kind else "no whole-slide image, or damaged"
-        raise SlideError(f"{path}: OpenSlide cannot open it ({error}): {cause}; {AGAIN}") from None
+        raise SlideError(f"{path}: OpenSlide cannot open it ({error}): {_cause(path)}") from None
+
+
+def _cause(path: Path) -> str:
+    """What a file is that OpenSlide cannot open, and what to do."""
+    with path.open("rb") as handle:
+        start = handle.read(64).lstrip()
+    for magic, command in POINTERS.items():
+        if start.startswith(magic):
+            return f"it only stands for the slide, which is not there yet; run: {command} {path.name}"
+    if path.suffix.lower() == ".mrxs":
+        state = "not whole" if path.with_suffix("").is_dir() else "not there"
+        return f"a MIRAX slide's pixels lie in a folder beside it, and {path.stem}/ is {state}; copy all of it again"
+    if start[:1] in (b"<", b"{"):
+        return "a page or message of a server, not a slide; download it again"
+    kind = next((kind for magic, kind in PLAIN.items() if start.startswith(magic)), "")
+    cause = f"a plain {kind} image, not a whole-slide image" if kind else "no whole-slide image, or damaged"
+    return f"{cause}; {AGAIN}; {CONVERT}"
+
+
+def is_grey(path: Path, slide: AbstractSlide) -> bool:
+    """Whether a TIFF file that no scanner's software wrote has one value per pixel: it, or a channel of it, is grey."""
+    import tifffile
+
+    if slide.properties.get("openslide.vendor") != "generic-tiff":
+        return False
+    with tifffile.TiffFile(path) as file:
+        return file.pages.first.samplesperpixel == 1
 
 
 # -- pixels ------------------------------------------------------------------------------------------------------

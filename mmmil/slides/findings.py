@@ -18,12 +18,13 @@ from mmmil.sources.findings import Finding
 ERROR = "error"  # the check of a finding that will stop the study; its text is the error's
 EXAMPLES = 3  # slides or rows told of a finding that many have
 LOOK = ["patient_id", "slide_path", "format", "width", "height", "levels", "mpp", "tile_mpp", "power", "stated_power"]
-LOOK += ["contradictions", "error"]
+LOOK += ["contradictions", "of_coords", "grey", "error"]
 
 
 # -- headers -----------------------------------------------------------------------------------------------------
 def _look(patient: str, path: Path, p: Params, table: dict[str, float]) -> dict:
-    row: dict[str, Any] = {"patient_id": patient, "slide_path": str(path), "contradictions": [], "error": ""}
+    row: dict[str, Any] = {"patient_id": patient, "slide_path": str(path), "error": ""}
+    row |= {"contradictions": [], "of_coords": [], "grey": False}
     try:
         with slide_files.open_slide(path) as slide:
             stated = scale.stated(slide, path, table)
@@ -36,10 +37,12 @@ def _look(patient: str, path: Path, p: Params, table: dict[str, float]) -> dict:
                 "power": None if stated.mpp is None else scale.power_of(stated.mpp),
                 "stated_power": stated.power,
                 "contradictions": stated.contradictions(),
+                "grey": slide_files.is_grey(path, slide),
             }
             if p.coords_dir:
                 file = coordinates.find(p.path(p.coords_dir), path.stem)
-                _, g = coordinates.read(file, slide, path, p.tile_px, table)
+                _, g = coordinates.read(file, slide, path, p.tile_px, table, p.tile_level, p.tile_mpp)
+                row["of_coords"] = coordinates.contradictions(file, path.stem, g.mpp_level0)
             else:
                 g = scale.geometry(slide, path, p.tile_px, p.tile_level, p.tile_mpp, table)
             row["tile_mpp"] = g.mpp
@@ -52,7 +55,8 @@ def look(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataFrame:
     """One row per slide, of its header alone, columns LOOK; what cannot be known of a slide is NaN.
 
     patients: index patient_id, column slide_path. mpp and tile_mpp: µm per px at level 0 and of a tile; power: that of
-    mpp, stated_power: the file's; contradictions: list of words; error: what tiling the slide would raise, or ''.
+    mpp, stated_power: the file's; contradictions, and of_coords those of its file of coordinates: lists of words; grey:
+    whether it has no colours; error: what tiling the slide would raise, or ''.
     Raises SlideError for an mpp_table that cannot be read.
     """
     table = scale.read_mpp_table(p.path(p.mpp_table)) if p.mpp_table else {}
@@ -103,6 +107,8 @@ def find(patients: pd.DataFrame, p: Params, workers: int = 1, slides: pd.DataFra
         *(_error(row.error, row.slide_path, row.patient_id) for row in slides.itertuples() if row.error),
         *_contradictions(slides),
         *_scales(slides, p),
+        *_of_coords(slides, p),
+        *_grey(slides),
         *_frozen(slides),
         *_beside(p.mpp_table, lambda: scale.unused_rows(p.path(p.mpp_table), paths), "row", "mpp_table"),
         *_beside(p.coords_dir, lambda: coordinates.unused_files(p.path(p.coords_dir), paths), "file", "coords_dir"),
@@ -157,9 +163,30 @@ def _scales(slides: pd.DataFrame, p: Params) -> list[Finding]:
     if p.coords_dir:
         remedy = "make all coordinates at one number of µm per px"
     else:
-        remedy = f"tile_mpp: {scale.common_mpp(known['mpp'].tolist()):g} gives all of them one scale"
+        wanted = max(scale.common_mpp(known["mpp"].tolist()), known["tile_mpp"].min() if p.tile_level else 0)
+        instead = " in place of tile_level" if p.tile_level else ""
+        remedy = f"tile_mpp: {wanted:.4g}{instead} gives all of them one scale"
     text = f"the cohort's tiles are of {len(of_scale)} scales, and a model sees pixels, not µm: {', '.join(told)}"
     return [Finding("mixed scales", text, remedy, "", _some(fewest["patient_id"].astype(str)))]
+
+
+def _of_coords(slides: pd.DataFrame, p: Params) -> list[Finding]:
+    rows = slides[slides["of_coords"].map(len) > 0]
+    if rows.empty:
+        return []
+    told = _some(f"of {Path(row.slide_path).name}, {', '.join(row.of_coords)}" for row in rows.itertuples())
+    text = f"{_n(len(rows), 'file')} of coordinates that contradict the slide: {told}"
+    remedy = "see whether the tiles lie on this slide's tissue (page 02), or make them again"
+    return [Finding("coordinates", text, remedy, p.coords_dir, _some(rows["patient_id"].astype(str)))]
+
+
+def _grey(slides: pd.DataFrame) -> list[Finding]:
+    rows = slides[slides["grey"]]
+    if rows.empty:
+        return []
+    told = _some(Path(path).name for path in rows["slide_path"])
+    remedy = "models are made for stained tissue in colour: convert an OME-TIFF whose channels lie apart to RGB"
+    return [Finding("grey", f"{_n(len(rows))} with one channel, read as grey: {told}", remedy, *_of(rows))]
 
 
 def _frozen(slides: pd.DataFrame) -> list[Finding]:

@@ -105,7 +105,7 @@ def _other_pieces(pieces: int | None, left_out: float | None, p: Params) -> dict
     if pieces is None or left_out is None:
         return _finding("other pieces", float("nan"), "%", MAX_LEFT_OUT, False, "no grid of our own")
     note = {0: "no piece of tissue", 1: "1 piece of tissue"}.get(pieces, f"{pieces} pieces of tissue")
-    note += ", tiled is the box of the biggest" if pieces != 1 and p.tissue == "biggest" else ""
+    note += ", tiled is the box of the biggest" if pieces > 1 and p.tissue == "biggest" else ""
     flagged = 100 * left_out > MAX_LEFT_OUT or not pieces
     return _finding("other pieces", 100 * left_out, "%", MAX_LEFT_OUT, flagged, note)
 

@@ -48,6 +48,13 @@ def read_mpp_table(path: Path) -> dict[str, float]:
     bad = ~mpp.between(low, high, inclusive="neither") | wsi.duplicated() | (wsi == "")
     if bad.any():
         line = table.index[bad.to_numpy().argmax()]
+        again = table.index[(wsi == wsi[line]) & (table.index < line)]
+        if len(again) and table["wsi"][line] != table["wsi"][again[0]]:
+            raise SlideError(
+                f"{path}, line {line}: '{table['wsi'][line]}' and line {again[0]}'s '{table['wsi'][again[0]]}' are one "
+                "name, for a slide is known by its file's, without the folder; give them names that differ (links will "
+                "do)"
+            )
         raise SlideError(
             f"{path}, line {line}: each wsi must stand once, with an mpp between {low} and {high} µm per px; "
             f"this one has '{table['wsi'][line]}' and '{table['mpp'][line]}'"
@@ -108,10 +115,11 @@ class Stated:
     def compared(self) -> list[tuple[float, str]]:
         """Difference in %, and both values in words, of each two statements that should agree.
 
-        A power is known to half the way, in log scale, to the next one only: within it, there is no difference.
+        A power is known to half the way, in log scale, to the next one only: within it, there is no difference. What
+        is implausible, as the 72 dpi of programs that know no scale, is no statement beside the table's.
         """
         pairs = []
-        if self.listed is not None and self.x is not None:
+        if self.listed is not None and self.x is not None and is_plausible(self.x):
             told = f"mpp_table has {self.listed:.4g} µm/px, the file {self.x:.4g}"
             pairs.append((_percent(self.listed, self.x), told))
         if self.x is not None and self.y is not None:
@@ -130,6 +138,11 @@ class Stated:
 def _percent(a: float, b: float) -> float:
     """By how many % the larger one is above the smaller one."""
     return 100 * (max(a, b) / min(a, b) - 1)
+
+
+def is_same(mpp: float, other: float) -> bool:
+    """Whether two statements of a scale agree."""
+    return _percent(mpp, other) <= MAX_ERROR
 
 
 def is_plausible(mpp: float | None) -> bool:

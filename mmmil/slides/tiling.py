@@ -70,7 +70,7 @@ def find_candidates(
     path = Path(path)
     with slide_files.open_slide(path) as slide:
         if coords_file:
-            coords, g = coordinates.read(coords_file, slide, path, tile_px, mpp_table or {})
+            coords, g = coordinates.read(coords_file, slide, path, tile_px, mpp_table or {}, level, mpp)
         else:
             g = scale.geometry(slide, path, tile_px, level, mpp, mpp_table)
         about: dict = {"grid": "file" if coords_file else "histolab"}

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from pathlib import Path
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm")
+SERIES = re.compile(rb"\x20\x00\x0e\x00UI(..)", re.DOTALL)  # DICOM's SeriesInstanceUID, and the length of its value
+HEAD = 65_536  # bytes of a DICOM file in which it stands
 
 
 def parts_of(slide: Path) -> list[Path]:
-    """Files beside a slide in which its pixels lie: a MIRAX slide's folder of its name, a DICOM file's series.
+    """Files beside a slide in which its pixels lie: a MIRAX slide's folder of its name, the other files of a DICOM
+    file's series, the images that Hamamatsu's VMS and VMU name.
 
     A slide of one file has none.
     """
     suffix = slide.suffix.lower()
-    if suffix == ".mrxs":
-        return sorted(path for path in slide.with_suffix("").glob("*") if path.is_file())
-    if suffix == ".dcm":
-        return sorted(path for path in slide.parent.glob(f"*{slide.suffix}") if path != slide)
+    if suffix == ".mrxs":  # hidden ones are the system's (.DS_Store)
+        files = slide.with_suffix("").glob("*")
+        return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+    if suffix == ".dcm":  # one folder may hold the series of many slides
+        others = (path for path in slide.parent.glob(f"*{slide.suffix}") if path != slide)
+        return sorted(path for path in others if _series_of(path) == _series_of(slide))
+    if suffix in (".vms", ".vmu"):
+        named = (line.partition("=")[2].strip() for line in _text(slide).splitlines())
+        return sorted({slide.parent / name for name in named if name and (slide.parent / name).is_file()} - {slide})
     return []
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def _series_of(path: Path) -> bytes:
+    return _series(path, path.stat().st_mtime_ns) if path.is_file() else b""
+
+
+@lru_cache(maxsize=10_000)
+def _series(path: Path, _time: int) -> bytes:
+    """The series that a DICOM file belongs to, b"" where it names none."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    found = list(SERIES.finditer(head))
+    if not found:
+        return b""
+    last = found[-1]  # those before it stand inside references to other series
+    return head[last.end() : last.end() + int.from_bytes(last[1], "little")].rstrip(b"\0 ")

@@ -44,7 +44,7 @@ def folded(text: str) -> str:
 
 
 def distinct(values: Iterable[str]) -> list[str]:
-    """The values, sorted; of those that differ in case or blanks only (`G2`, `g2 `) the first."""
+    """The values, sorted; of those that differ in case or blanks only (`G2` and `g2` with a blank) the first."""
     first: dict[str, str] = {}
     for value in sorted(set(values)):
         first.setdefault(folded(value), value.strip())

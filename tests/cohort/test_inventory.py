@@ -151,6 +151,10 @@ def test_the_parts_of_a_slide_belong_to_it(tmp_path):
         path.write_text("x")
     assert parts_of(slide) == parts and parts_of(tmp_path / "a.svs") == []
     assert parts_of(tmp_path / "b.dcm") == [tmp_path / "c.dcm"]
+    (tmp_path / "a" / ".DS_Store").write_text("x")
+    assert parts_of(slide) == parts
+    (tmp_path / "d.vms").write_text("[Virtual Microscope Specimen]\nImageFile=c.dcm\nMapFile=gone.jpg\n")
+    assert parts_of(tmp_path / "d.vms") == [tmp_path / "c.dcm"]
 
 
 def test_a_matrix_is_one_file_whoever_is_in_it_and_however_it_is_named(p, monkeypatch):
@@ -197,18 +201,6 @@ def test_a_file_that_cannot_be_read_is_named(p, monkeypatch):
         inventory.look(cohort, p)
 
 
-def test_dicom_slides_of_several_patients_may_lie_in_one_folder(p):
-    rows = pd.read_csv(p.data / "cohort.csv")
-    rows["slide_path"] = [f"slides/{i}.dcm" for i in range(N)]
-    for i in range(N):
-        (p.data / "slides" / f"{i}.dcm").write_text(f"series {i}")
-    rows.to_csv(p.data / "cohort.csv", index=False)
-    assert (update(p)["setting"] == "slide_path").sum() == N * N  # each with the files beside it
-    shutil.copy(p.data / "slides/3.dcm", p.data / "slides/7.dcm")
-    with pytest.raises(CohortError, match=r"patient P07: slide_path: the content is that of .*3\.dcm, patient P03"):
-        update(p)
-
-
 def test_a_file_in_other_capitals_and_a_folder_are_told(p):
     (p.data / "counts/3.tsv").rename(p.data / "counts/3.TSV")
     (p.data / "counts/5.tsv").unlink()
@@ -216,3 +208,25 @@ def test_a_file_in_other_capitals_and_a_folder_are_told(p):
     with pytest.raises(CohortError, match=r"3\.tsv is not there, but 3\.TSV is; write its name") as error:
         update(p)
     assert "5.tsv is a folder; name the file in it" in str(error.value)
+
+
+def dicom(path, *series):
+    path.write_bytes(bytes(128) + b"DICM" + b"".join(b"\x20\x00\x0e\x00UI\x06\x00" + uid for uid in series))
+    return path
+
+
+def test_a_folder_may_hold_the_dicom_series_of_many_slides(tmp_path):
+    first, second = dicom(tmp_path / "1.dcm", b"1.2.3\0"), dicom(tmp_path / "2.dcm", b"1.2.3\0")
+    other = dicom(tmp_path / "3.dcm", b"1.2.3\0", b"1.2.4\0")  # refers to the other series first
+    assert parts_of(first) == [second] and parts_of(other) == []
+
+
+def test_slides_of_several_files_are_alike_only_as_a_whole():
+    def table(*contents):
+        rows = [("slide_path", who, f"{who}{i}", 1, 1, 1, c) for who, all_ in zip("AB", contents, strict=True)
+                for i, c in enumerate(all_)]  # fmt: skip
+        return pd.DataFrame(rows, columns=inventory.COLUMNS)
+
+    inventory._require_unlike(table(["preview", "pixels of A"], ["preview", "pixels of B"]))
+    with pytest.raises(CohortError, match="B0, patient B: slide_path: the content is that of A0, patient A"):
+        inventory._require_unlike(table(["preview", "pixels"], ["preview", "pixels"]))

@@ -177,3 +177,65 @@ def test_a_notebook_that_reads_trainings_says_whether_it_makes_them(path):
     assert ("train = False  # True: make here what is missing" in "\n".join(code)) == reads
     assert ("study.load(p, train=train)" in "\n".join(code)) == reads
     assert ('params.effective(globals(), "train")' in "\n".join(code)) == reads
+
+
+def injected(*files, **values):
+    """Papermill's cell for `-f` of some files of params/, then `-p` of single values."""
+    given = {name: value for file in files for name, value in params.read_yaml(file).items()} | values
+    return "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in given.items())]) + "\n"
+
+
+def test_an_overlay_lies_over_a_file_given_to_papermill_however_it_is_named(shell):
+    wanted = params.load("lgg", "demo")
+    assert shell(OWN, injected("lgg", "demo"), ASK) == wanted
+    assert shell(OWN, injected("lgg", overlay="demo"), ASK) == wanted
+    assert shell(OWN, injected("lgg", "demo", epochs=3), ASK) == wanted.override(epochs=3)
+    assert shell(OWN, injected("lgg", epochs=3), ASK) == params.load("lgg", epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        (injected("lgg").replace("task = 'lgg'\n", ""), "names no task, so it would be laid over the notebook's own"),
+        (injected("lgg").replace("sample_sheets", "manifests"), r"not params/lgg.yaml, which has sample_sheets"),
+        (injected("demo", "lgg"), "synthetic: .*give the task's first: -f params/lgg.yaml -f params/demo.yaml"),
+        (injected("demo", "lgg", overlay="demo"), "data_dir: .*-f params/lgg.yaml -f params/demo.yaml"),
+        (injected("lgg", task="elsewhere"), "each have a file of their name in params/"),
+        (injected("lgg", overlay="nsclc"), "is a task's file .* cannot be laid over lgg"),
+        (injected("demo", task="demo"), "params/demo.yaml is an overlay"),
+    ],
+)
+def test_a_file_that_papermill_takes_for_another_is_an_error(shell, cell, told):
+    with pytest.raises(ParameterError, match=told):
+        shell(OWN, cell, ASK)
+
+
+def test_a_misspelt_name_is_seen_in_a_cell_without_task_and_under_a_magic(shell):
+    shell(OWN, ASK)
+    with pytest.raises(ParameterError, match=r"'epcohs'; did you mean 'epochs'.*\n.*until: del epcohs"):
+        shell("seed = 1\nepcohs = 20\n", ASK)
+    with pytest.raises(ParameterError, match="'treshold'; did you mean 'threshold'"):
+        shell("del epcohs", "treshold = 0.4\n", ASK)
+    shell("del treshold", "seeds = [1, 2]\nvariant = 'go'\n", "k = 3\n", ASK)  # nothing that a parameter could be
+    with pytest.raises(ParameterError, match="'epcohs'; did you mean 'epochs'"):
+        shell("%%time\n" + OWN + "epcohs = 20\n", ASK)
+    assert shell("%%capture\n" + OWN + "epochs = 2\n", ASK).epochs == 2
+    assert shell("%%time\n" + OWN, ASK).epochs == 14
+
+
+def test_an_overlay_in_a_cell_of_its_own_counts_wherever_it_stands(shell):
+    assert shell('overlay = "demo"\n', 'task = "lgg"\n', ASK).overlay == "demo"
+
+
+def test_functions_that_a_notebook_imports_are_no_parameters(shell):
+    assert shell("from math import sqrt\nfrom functools import partial\nhalf = partial(sqrt)\n", OWN, ASK).epochs == 14
+
+
+def test_a_misspelt_switch_is_named(shell):
+    ask = ASK.replace("globals()", 'globals(), "train"')
+    with pytest.raises(ParameterError, match="True or False; correct trian"):
+        shell(OWN + "trian = True\n", ask)
+    with pytest.raises(ParameterError, match="'Train'; did you mean 'train'"):
+        shell("del trian\n", OWN + "train = False\nTrain = True\n", ask)
+    with pytest.raises(ParameterError, match="True or False; here it is 'True'"):  # papermill -r
+        shell("del Train\n", "# Parameters\ntrain = 'True'\n", ask)

@@ -76,12 +76,40 @@ def test_a_cohort_with_their_coordinates(svs, tmp_path):
         (TRIDENT, COORDS.ravel(), "not whole numbers"),
         ({}, COORDS, "no attribute patch_size"),
         ({**CLAM, "patch_level": 5}, COORDS, "patch_level 5"),
+        ({**CLAM, "patch_level": -1}, COORDS, "patch_level -1"),
+        ({**TRIDENT, "patch_size": [64, 64]}, COORDS, "its patch_size is .*, not one whole number"),
+        ({**TRIDENT, "patch_size_level0": 0}, COORDS, "a side of 0 px"),
+        (TRIDENT, COORDS[[0, 1, 0]], "holds tiles twice"),
     ],
 )
 def test_coordinates_that_do_not_fit(svs, tmp_path, attributes, coords, told):
     path = write(tmp_path / "a.h5", attributes, coords)
     with pytest.raises(SlideError, match=rf"a\.h5: .*{told}"):
         tiling.find_candidates(svs, 64, coords_file=path)
+
+
+def test_numbers_written_as_lists_of_one_are_read(svs, tmp_path):
+    path = write(tmp_path / "a.h5", {**CLAM, "patch_size": [64], "patch_level": [1]})
+    assert tiling.find_candidates(svs, 64, coords_file=path).attributes["patch_size_level0"] == 256
+
+
+def test_a_scale_that_is_asked_for_and_is_not_the_coordinates_is_an_error(svs, tmp_path):
+    path = write(tmp_path / "a.h5", TRIDENT)  # 1 µm/px
+    assert tiling.find_candidates(svs, 64, mpp=1.0, coords_file=path).attributes["mpp"] == 1.0
+    with pytest.raises(SlideError, match=r"its tiles are of 1 µm/px, and tile_mpp 0\.5 is asked for; leave that out"):
+        tiling.find_candidates(svs, 64, mpp=0.5, coords_file=path)
+    with pytest.raises(SlideError, match=r"of 1 µm/px, and tile_level 1 \(2 µm/px\) is asked for"):
+        tiling.find_candidates(svs, 64, level=1, coords_file=path)
+
+
+def test_coordinates_of_another_slide_or_power_are_told(tmp_path):
+    path = write(tmp_path / "a.h5", {**TRIDENT, "name": "b.svs", "level0_magnification": 40})
+    assert coordinates.contradictions(path, "a", 0.5) == [
+        "a.h5 says that it is of b.svs",
+        "a.h5: objective 40 stated, 0.5 µm/px is 20",
+    ]
+    for attributes in ({**TRIDENT, "name": "A.svs"}, CLAM, {}):
+        assert coordinates.contradictions(write(tmp_path / "a.h5", attributes), "a", 0.5) == []
 
 
 def test_files_that_are_missing_or_no_hdf5(svs, tmp_path):

@@ -146,3 +146,19 @@ def test_only_one_function_reads_pixels_and_nothing_follows_a_link():
         "slides/files.py"
     ]
     assert not [name for name, text in sources.items() if name.startswith("slides/") and "resolve()" in text]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.svs", b"version https://git-lfs.github.com/spec/v1\n", "not there yet; run: git lfs pull a.svs"),
+        ("a.svs", b"/annex/objects/SHA256E-s1--1.svs\n", "not there yet; run: git annex get a.svs"),
+        ("a.svs", b"<html><title>Sign in</title></html>", "a page or message of a server.*download it again"),
+        ("a.mrxs", b"\xff\xd8\xff\xe0", "a folder beside it, and a/ is not there; copy all of it again"),
+        ("a.jpg", b"\xff\xd8\xff\xe0", "a plain JPEG image.*convert it to a pyramid.*mpp_table: vips tiffsave"),
+    ],
+)
+def test_what_is_no_slide_is_told_with_what_to_do(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SlideError, match=told):
+        slide_files.open_slide(tmp_path / name)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from mmmil import params
 from mmmil.slides import bags, findings, tiling
@@ -173,3 +174,22 @@ def test_images_are_no_slides(real_data, p):
     headers = findings.look(pd.DataFrame({"slide_path": map(str, paths)}, index=[path.name for path in paths]), p)
     kinds = headers["error"].str.extract(r"cannot open it \(.*\): a plain (\w+) image, not a whole-slide image; ")[0]
     assert kinds.value_counts().to_dict() == {"PNG": 16, "JPEG": 3}
+
+
+def test_the_remedy_of_mixed_scales_can_be_followed_at_a_level_too(tmp_path, p):
+    for name, levels in {"half": (1, 2), "quarter": (1, 4)}.items():
+        image = small_slides.tissue(640, [(60, 60, 580, 580)], len(name))
+        small_slides.aperio(tmp_path / f"{name}.svs", image, 0.25, 40, levels)
+    patients = cohort(tmp_path, ["half", "quarter"])
+    found = by_check(findings.find(patients, p.override(tile_level=1, tile_px=64)))
+    assert found["mixed scales"].remedy == "tile_mpp: 0.5 in place of tile_level gives all of them one scale"
+    assert not findings.find(patients, p.override(tile_mpp=0.5, tile_px=64))
+
+
+def test_a_slide_that_is_one_channel_of_a_picture_is_a_finding(tmp_path, p):
+    image = small_slides.tissue(640, [(60, 60, 580, 580)])
+    scale = {"tile": (256, 256), "resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "red.svs", np.ascontiguousarray(image[..., 0]), photometric="minisblack", **scale)
+    tifffile.imwrite(tmp_path / "rgb.svs", image, photometric="rgb", **scale)
+    found = by_check(findings.find(cohort(tmp_path, ["red", "rgb"]), p))
+    assert set(found) == {"grey"} and found["grey"].text == "1 slide with one channel, read as grey: red.svs"

@@ -58,7 +58,7 @@ def test_the_table_overrides_what_the_file_states(svs):
         ("wsi,mpp\na.svs,0.00025\n", "line 2"),  # mm
         ("wsi,mpp\na.svs,20\n", "line 2"),  # the power
         ('wsi,mpp\na.svs,"0,25"\n', "line 2.*'0,25'"),
-        ("wsi,mpp\nx/a.svs,0.25\ny/a.svs,0.5\n", "line 3"),
+        ("wsi,mpp\nx/a.svs,0.25\ny/a.svs,0.5\n", "line 3: 'y/a.svs' and line 2's 'x/a.svs' are one name"),
         ("wsi,mpp\n,0.25\n", "line 2"),
         ("slide,mpp\na.svs,0.25\n", "needs the columns wsi and mpp"),
         ("", "the table is empty"),
@@ -247,3 +247,9 @@ def test_a_resized_tile_is_the_mean_of_what_it_covers(svs):
         whole = np.asarray(slide_files.read_region(slide, (384, 384), 0, (256, 256))[0], float)
     mean = whole.reshape(128, 2, 128, 2, 3).mean((1, 3))
     assert small.shape == (128, 128, 3) and np.abs(small - mean).mean() < 4
+
+
+def test_a_table_that_says_what_the_file_does_not_know_is_no_contradiction():
+    dpi72 = 25400 / 72
+    assert scale.Stated(dpi72, dpi72, 0.5, None).contradictions() == []
+    assert len(scale.Stated(0.25, 0.25, 0.5, None).contradictions()) == 1
