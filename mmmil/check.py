@@ -48,7 +48,7 @@ class Look:
         return ", ".join(f"{len(what) or 'no'} {name}{'s' * (len(what) > 1)}" for what, name in named)
 
     def __str__(self) -> str:
-        lines = [f"{what}: {value}" for what, value in self.counts.items()]
+        lines = [f"{what}: {_shown(value)}" for what, value in self.counts.items()]
         lines += [f"left out, {row.step}: {row.n} x {row.reason}" for row in self.excluded.itertuples()]
         for finding in self.findings:
             where = ", ".join(part for part in (finding.file, finding.place) if part)
@@ -58,10 +58,10 @@ class Look:
         return "\n".join([*lines, "", self.verdict])
 
     def _repr_html_(self) -> str:
-        counted = pd.DataFrame(self.counts.items(), columns=["what", "found"])
+        counted = pd.DataFrame({"what": list(self.counts), "found": map(_shown, self.counts.values())})
         parts = [f"<p>{self.verdict}</p>", *(f"<pre>{html.escape(error)}</pre>" for error in self.errors)]
-        parts += [_html(self.table)] if self.findings else []
-        return "".join([*parts, _html(counted)])
+        parts += [_html(self.table, "findings")] if self.findings else []
+        return "".join([*parts, _html(counted, "counts")])
 
     def attempt(self, step: Callable[[], Any]) -> Any:
         """What a step of the look gives; None where the data are wrong, which is noted."""
@@ -119,10 +119,14 @@ def _relative(seen: Look, p: Params) -> Look:
     return seen
 
 
-def _html(table: pd.DataFrame) -> str:
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _html(table: pd.DataFrame, name: str) -> str:
     look = "text-align: left; vertical-align: top; white-space: normal; padding: 0 1em 0.3em 0"
     style = table.style.hide(axis="index").format(escape="html")
-    return style.set_table_styles([{"selector": "th, td", "props": look}]).to_html()
+    return style.set_table_styles([{"selector": "th, td", "props": look}]).to_html(table_uuid=name)
 
 
 def _count_patients(seen: Look, cohort: cohorts.Cohort, p: Params) -> None:
