@@ -25,7 +25,7 @@ from mmmil.sources.findings import Finding
 EXCLUDED = ["step", "reason", "n"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Look:
     """What a look found. counts: {what: number or words}; errors: messages that stop a run; findings: those that do
     not; excluded: what was left out, columns step, reason, n. On a page it shows itself as tables, elsewhere as lines.
@@ -47,7 +47,7 @@ class Look:
         named = ((self.errors, "error"), (self.findings, "finding"))
         return ", ".join(f"{len(what) or 'no'} {name}{'s' * (len(what) > 1)}" for what, name in named)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{what}: {_shown(value)}" for what, value in self.counts.items()]
         lines += [f"left out, {row.step}: {row.n} x {row.reason}" for row in self.excluded.itertuples()]
         for finding in self.findings:
