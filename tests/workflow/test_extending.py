@@ -160,3 +160,37 @@ def test_twenty_random_cells_of_the_book_are_recomputed_from_the_predictions(bui
             assert np.allclose(interval, expected, atol=0.0005 + 1e-9), cells[at]
         else:
             assert interval[0] <= mean <= interval[1], cells[at]
+
+
+PLANNED = """
+import sys; sys.path.insert(0, "workflow")
+import plan, run
+steps = plan.load(["fourth"])
+plan.take_inventory(steps)
+call = run.command(["fourth"], "", 1, "local")
+sys.exit(run.subprocess.run([*call, "--dry-run", "--quiet", "rules", *sys.argv[1:]], env=run.environment()).returncode)
+"""
+
+
+def planned(folder, *targets):
+    """{rule: jobs} that Snakemake would run for some tables, after a look at all files."""
+    call = [sys.executable, "-c", PLANNED, *(f"results/fourth/{name}" for name in targets)]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+
+
+def test_case_15_a_replaced_file_is_seen_and_its_side_alone_is_done_again(built):
+    """The last test here: it changes the cohort's files."""
+    folder, _ = built
+    sides = {"tiles": ["tiles.csv"], "genes": ["genes.csv"]}
+    assert [planned(folder, *tables) for tables in sides.values()] == [{}, {}]
+    for replaced, kind in (("tiles", "slides/*.svs"), ("genes", "expression/*.tsv")):
+        path = sorted((folder / "data/fourth").glob(kind))[3]
+        content, stat = path.read_bytes(), path.stat()
+        path.write_bytes(content.replace(b"0", b"1"))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        for side, tables in sides.items():
+            assert planned(folder, *tables).get(side, "0") == str(int(side == replaced)), (side, kind)
+        path.write_bytes(content)
+        assert planned(folder, *sides[replaced]) == {}
