@@ -7,7 +7,7 @@
 #   make test | lint | lab | lock | clean
 
 PYTHON  ?= python3
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 TASKS   ?= lgg nsclc brca
 OVERLAY ?= demo
 CORES   ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
