@@ -27,7 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
-_SETTINGS = ("settings.cells", "settings.paths", "settings.yaml_files", "schema", "params")
+_SETTINGS = ("settings.cells", "settings.paths", "settings.shown", "settings.yaml_files", "schema", "params")
 _GROUND = (*_SETTINGS, "paper", "variants", "results", "record", "source_code")
 GROUND = frozenset(f"{PACKAGE}.{name}" for name in _GROUND)
 

@@ -16,7 +16,7 @@ from mmmil.genes import enrichment, expression
 from mmmil.simulate import cohort as synthetic
 from mmmil.slides import files as slide_files
 from mmmil.slides import scale
-from mmmil.sources import barcodes, gene_names, manifests
+from mmmil.sources import aliquots, gene_names, manifests, sample_sheets
 from mmmil.sources.expression import matrix_columns, read_star
 
 SMALL = {"sim_patients": 24, "sim_genes": 500, "sim_slide_px": 512}
@@ -112,9 +112,13 @@ def slide(path):
 
 
 def sheet(path):
-    rows = barcodes.read_sample_sheets([path])
+    rows = sample_sheets.read_sample_sheets([path])
     kinds = rows["Data Type"].unique().tolist()
-    chosen, _ = barcodes.choose_slides(rows) if barcodes.SLIDE in kinds else barcodes.choose_expression(rows, "htseq")
+    chosen, _ = (
+        sample_sheets.choose_slides(rows)
+        if sample_sheets.SLIDE in kinds
+        else sample_sheets.choose_expression(rows, "htseq")
+    )
     return len(rows), len(chosen)
 
 
@@ -124,7 +128,7 @@ def manifest(path):
 
 def matrix(kind, rounded=False):
     def read(path):
-        chosen, _ = barcodes.primary_columns(matrix_columns(path), path.name)
+        chosen, _ = aliquots.primary_columns(matrix_columns(path), path.name)
         paths = pd.Series(dict.fromkeys(chosen, str(path)))
         made = expression.assemble(paths, kind, counts_level="cpm", round_counts=rounded)
         return made.level.shape

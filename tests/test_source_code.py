@@ -119,10 +119,10 @@ EDITING = """
 import pathlib
 from mmmil import record
 from mmmil.cohort import split
-from mmmil.sources import barcodes
+from mmmil.sources import tables
 def keep(n, make=lambda folder: (folder / "x").write_text("x") and None):
     record.cached(pathlib.Path("kept"), {"n": n}, make, split.__name__)
-file = pathlib.Path(barcodes.__file__)
+file = pathlib.Path(tables.__file__)
 text = file.read_text()
 """
 
@@ -131,7 +131,7 @@ def test_editing_a_module_that_a_kernel_has_loaded_keeps_nothing(copied):
     folder, run = copied
     edits = 'keep(1)\nfile.write_text(text + "# a comment")\nkeep(2)\nfile.write_text(text + "LIMIT = 3")\n'
     refused = run(EDITING + edits + "keep(3)", fails=True).splitlines()[-1]
-    assert "mmmil.sources.barcodes was edited" in refused and "restart the kernel" in refused
+    assert "mmmil.sources.tables was edited" in refused and "restart the kernel" in refused
     assert len(list((folder / "kept").iterdir())) == 2
     run(EDITING + "keep(3)")  # the kernel was started again
     assert len(list((folder / "kept").iterdir())) == 3

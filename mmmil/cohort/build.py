@@ -21,7 +21,7 @@ from mmmil.cohort import own_table
 from mmmil.cohort.flow import Tally, no_steps
 from mmmil.cohort.split import fold_patients, split, write_splits
 from mmmil.params import Params
-from mmmil.sources import barcodes
+from mmmil.sources import aliquots, barcodes, sample_sheets
 from mmmil.sources import expression as expression_files
 from mmmil.sources.findings import Finding
 from mmmil.sources.tables import CohortError, absolute, distinct, fail
@@ -125,20 +125,24 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     files: Mapping[str, Path | str] = {}
     projects: dict[str, str] = {}
     if from_sheets:
-        rows = barcodes.read_sample_sheets([p.path(name) for name in p.sample_sheets])
+        rows = sample_sheets.read_sample_sheets([p.path(name) for name in p.sample_sheets])
         projects = rows.groupby("Case ID")["Project ID"].agg(lambda names: " / ".join(distinct(names))).to_dict()
-        expected = [barcodes.SLIDE] * p.has_slides + [barcodes.EXPRESSION] * (p.has_genes and not p.expression_matrix)
-        sheet, left_out = barcodes.used_files(rows, expected)
+        expected = [sample_sheets.SLIDE] * p.has_slides + [sample_sheets.EXPRESSION] * (
+            p.has_genes and not p.expression_matrix
+        )
+        sheet, left_out = sample_sheets.used_files(rows, expected)
         tally.step("file", "files", len(rows), len(sheet), left_out)
-        if barcodes.SLIDE in expected:
-            chosen, left_out = barcodes.choose_slides(sheet)
-            tally.step("slide", "files", (sheet["Data Type"] == barcodes.SLIDE).sum(), len(chosen), left_out)
+        if sample_sheets.SLIDE in expected:
+            chosen, left_out = sample_sheets.choose_slides(sheet)
+            tally.step("slide", "files", (sheet["Data Type"] == sample_sheets.SLIDE).sum(), len(chosen), left_out)
             slides = {patient: cohort_files.place(p, "slides", row) for patient, row in chosen.iterrows()}
-        if barcodes.EXPRESSION in expected:
-            chosen, left_out = barcodes.choose_expression(sheet, p.expression_kind)
-            aliquots = {patient: barcodes.row_aliquot(row, patient) for patient, row in chosen.iterrows()}
-            notes += barcodes.aliquot_findings(aliquots, left_out, ", ".join(p.sample_sheets))
-            tally.step("expression", "files", (sheet["Data Type"] == barcodes.EXPRESSION).sum(), len(chosen), left_out)
+        if sample_sheets.EXPRESSION in expected:
+            chosen, left_out = sample_sheets.choose_expression(sheet, p.expression_kind)
+            used = {patient: sample_sheets.row_aliquot(row, patient) for patient, row in chosen.iterrows()}
+            notes += aliquots.aliquot_findings(used, left_out, ", ".join(p.sample_sheets))
+            tally.step(
+                "expression", "files", (sheet["Data Type"] == sample_sheets.EXPRESSION).sum(), len(chosen), left_out
+            )
             files = {patient: cohort_files.place(p, "expression", row) for patient, row in chosen.iterrows()}
     if p.has_genes and p.expression_matrix:
         files = _matrix_patients(p, tally, notes)
@@ -169,24 +173,22 @@ def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[st
     faults, left_out, entered = [], [], 0
     for name in p.expression_matrix:
         path = str(absolute(p.path(name)))
-        aliquots = barcodes.column_aliquots(expression_files.matrix_columns(Path(path)), path)
-        entered += len(aliquots)
+        columns = aliquots.column_aliquots(expression_files.matrix_columns(Path(path)), path)
+        entered += len(columns)
         if keep is not None:
-            there = {aliquot.patient for aliquot in aliquots}
+            there = {aliquot.patient for aliquot in columns}
             faults += [
                 f"{p.path(p.cohort_table)}, patient {patient}: is '{column}' in {path}; write both alike"
                 for patient, column in barcodes.nearly_the_same(keep, there)
                 if column not in keep
             ]
-            strangers = [aliquot for aliquot in aliquots if aliquot.patient not in keep]
+            strangers = [aliquot for aliquot in columns if aliquot.patient not in keep]
             left_out += [(aliquot.patient, "expression: the patient is not in the own table") for aliquot in strangers]
-            aliquots = [aliquot for aliquot in aliquots if aliquot.patient in keep]
-        chosen, more = barcodes.one_aliquot_each(aliquots)
-        notes += barcodes.aliquot_findings(chosen, more, name)
+            columns = [aliquot for aliquot in columns if aliquot.patient in keep]
+        chosen, more = aliquots.one_aliquot_each(columns)
+        notes += aliquots.aliquot_findings(chosen, more, name)
         if keep is None and all(UUID.fullmatch(patient) for patient in chosen):
-            text = (
-                f"its {len(chosen):,} columns are named by UUIDs; of files or aliquots, several may be of one patient"
-            )
+            text = f"its {len(chosen):,} columns are named by UUIDs; of files or columns, several may be of one patient"
             notes.append(Finding("UUIDs as patients", text, "name the columns by TCGA barcodes or patients", name))
         left_out += more
         faults += [

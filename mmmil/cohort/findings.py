@@ -8,7 +8,7 @@ from mmmil.cohort import files as cohort_files
 from mmmil.cohort import own_table
 from mmmil.cohort.build import Cohort
 from mmmil.params import Params
-from mmmil.sources import barcodes
+from mmmil.sources import barcodes, sample_sheets
 from mmmil.sources.findings import Finding
 
 
@@ -57,7 +57,7 @@ def _named(cohort: Cohort, p: Params) -> set[str]:
     names = {Path(path).name for path in cohort_files.used_names(cohort.patients)}
     names |= set(cohort_files.stated_sizes(p))
     if not p.cohort_table and p.sample_sheets:
-        names |= set(barcodes.read_sample_sheets([p.path(name) for name in p.sample_sheets])["File Name"])
+        names |= set(sample_sheets.read_sample_sheets([p.path(name) for name in p.sample_sheets])["File Name"])
     if p.cohort_table:  # those of patients who are left out, too
         names |= {Path(path).name for path in cohort_files.used_names(own_table.read(p))}
     return names

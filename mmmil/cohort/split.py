@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mmmil import record
-from mmmil.sources.barcodes import CohortError
+from mmmil.sources.tables import CohortError
 
 
 def split(

@@ -16,7 +16,7 @@ from mmmil import params
 from mmmil.gdc.client import fetch_all, hits, unfinished
 from mmmil.gdc.records import CASE_FIELDS, FILE_FIELDS, RECEPTORS, clinical_row, file_tables
 from mmmil.record import write_atomically
-from mmmil.sources import barcodes
+from mmmil.sources import sample_sheets
 from mmmil.sources.manifests import UNFINISHED, GDCError, listed, md5_of, read_manifest
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ API = "https://api.gdc.cancer.gov"
 MANIFEST, SHEET, CLINICAL = "gdc_manifest.txt", "gdc_sample_sheet.tsv", "clinical.tsv"
 # {folder: the fields that its files have at the GDC}
 KINDS = {
-    "slides": {"data_type": barcodes.SLIDE, "experimental_strategy": "Diagnostic Slide"},
-    "expression": {"data_type": barcodes.EXPRESSION, "analysis.workflow_type": "STAR - Counts"},
+    "slides": {"data_type": sample_sheets.SLIDE, "experimental_strategy": "Diagnostic Slide"},
+    "expression": {"data_type": sample_sheets.EXPRESSION, "analysis.workflow_type": "STAR - Counts"},
 }
 READS = {"grade": ["tumor_grade"], "ihc": [*RECEPTORS], "pam50_or_ihc": [*RECEPTORS]}  # by label_rule
 
@@ -39,7 +39,7 @@ def jobs(p: params.Params, manifest: Path) -> pd.DataFrame:
     sheets = [path for path in map(p.path, p.sample_sheets or [SHEET]) if path.is_file()]
     types = {}
     if sheets:
-        sheet = barcodes.read_sample_sheets(sheets)
+        sheet = sample_sheets.read_sample_sheets(sheets)
         types = dict(zip(sheet["File ID"], sheet["Data Type"], strict=True))
     folders = {fields["data_type"]: folder for folder, fields in KINDS.items()}
     paths, faults = [], []

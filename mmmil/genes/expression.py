@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mmmil import record
 from mmmil.genes import profiles
 from mmmil.params import Params
-from mmmil.sources import barcodes
+from mmmil.sources import aliquots
 from mmmil.sources.expression import (
     AGAIN,
     ExpressionError,
@@ -150,7 +150,7 @@ def _from_matrices(
     frames, facts = {}, {}
     places = pd.Series("", index=patients.index, dtype=object)
     for path in dict.fromkeys(patients):
-        column, _ = barcodes.primary_columns(matrix_columns(Path(path)))
+        column, _ = aliquots.primary_columns(matrix_columns(Path(path)))
         ids = patients.index[patients == path]
         missing = [patient for patient in ids if patient not in column]
         if missing:

@@ -17,7 +17,7 @@ from mmmil import paper, params, study
 from mmmil.cohort import build as cohorts
 from mmmil.cohort.build import CohortError
 from mmmil.simulate import cohort as synthetic
-from mmmil.sources import barcodes
+from mmmil.sources import aliquots, sample_sheets
 
 N = 8  # patients per class
 
@@ -287,8 +287,8 @@ def download(tmp_path):
     for i, patient in enumerate(patients):
         project = "TCGA-LUSC" if i % 2 else "TCGA-LUAD"
         slide, counts = f"{patient}-01Z-00-DX1.X{i}.svs", f"u{i}.rna_seq.augmented_star_gene_counts.tsv"
-        rows.append(sheet_row(patient, slide, barcodes.SLIDE, "01Z", project=project))
-        rows.append(sheet_row(patient, counts, barcodes.EXPRESSION, project=project))
+        rows.append(sheet_row(patient, slide, sample_sheets.SLIDE, "01Z", project=project))
+        rows.append(sheet_row(patient, counts, sample_sheets.EXPRESSION, project=project))
     columns = [
         "File ID",
         "File Name",
@@ -305,7 +305,7 @@ def download(tmp_path):
         sheet.to_csv(tmp_path / "sheet.tsv", sep="\t", index=False)
         if fetched:
             for row in sheet.itertuples():
-                path = tmp_path / {barcodes.SLIDE: "slides"}.get(row[4], "expression") / row[2]
+                path = tmp_path / {sample_sheets.SLIDE: "slides"}.get(row[4], "expression") / row[2]
                 path.parent.mkdir(exist_ok=True)
                 path.write_text("x")
         table = {"case_submitter_id": patients, "tumor_grade": ["G3" if i % 2 else "G2" for i in range(2 * N)]}
@@ -333,14 +333,14 @@ def test_gdc_rules_leave_out_and_count(download):
     a, b = "TCGA-AB-0000", "TCGA-AB-0001"
     star = "augmented_star_gene_counts.tsv"
     more = [
-        sheet_row(a, f"{a}-01Z-00-DX2.Y.svs", barcodes.SLIDE, "01Z"),
-        sheet_row(a, f"{a}-01Z-00-DX1.Y.svs", barcodes.SLIDE, "01Z"),
-        sheet_row(a, f"{a}-01A-01-TS1.Y.svs", barcodes.SLIDE),
-        sheet_row(a, f"{a}-11A-01-BS1.Y.svs", barcodes.SLIDE, "11A", "Solid Tissue Normal"),
-        sheet_row(b, f"a.{star}", barcodes.EXPRESSION, "01B"),
-        sheet_row(b, f"zz.{star}", barcodes.EXPRESSION, "01A"),
-        sheet_row(b, f"n.{star}", barcodes.EXPRESSION, "11A", "Solid Tissue Normal"),
-        sheet_row(b, "f.FPKM.txt.gz", barcodes.EXPRESSION),
+        sheet_row(a, f"{a}-01Z-00-DX2.Y.svs", sample_sheets.SLIDE, "01Z"),
+        sheet_row(a, f"{a}-01Z-00-DX1.Y.svs", sample_sheets.SLIDE, "01Z"),
+        sheet_row(a, f"{a}-01A-01-TS1.Y.svs", sample_sheets.SLIDE),
+        sheet_row(a, f"{a}-11A-01-BS1.Y.svs", sample_sheets.SLIDE, "11A", "Solid Tissue Normal"),
+        sheet_row(b, f"a.{star}", sample_sheets.EXPRESSION, "01B"),
+        sheet_row(b, f"zz.{star}", sample_sheets.EXPRESSION, "01A"),
+        sheet_row(b, f"n.{star}", sample_sheets.EXPRESSION, "11A", "Solid Tissue Normal"),
+        sheet_row(b, "f.FPKM.txt.gz", sample_sheets.EXPRESSION),
         sheet_row(b, "m.maf.gz", "Masked Somatic Mutation"),
     ]
     made = cohorts.build(download(more))
@@ -353,7 +353,7 @@ def test_gdc_rules_leave_out_and_count(download):
         "slide: frozen section (TS), not a diagnostic slide (DX)": 1,
         "slide: sample type Solid Tissue Normal, not a primary tumour": 1,
         "expression: vial B (often FFPE), the patient's vial A is used": 1,
-        barcodes.UNTOLD: 1,
+        aliquots.UNTOLD: 1,
         "expression: sample type Solid Tissue Normal, not a primary tumour": 1,
         "expression: not a file of star counts": 1,
         "file: data type Masked Somatic Mutation is not used": 1,
@@ -433,7 +433,9 @@ def test_folders_of_gdc_client(download, tmp_path):
 
 
 def test_patient_without_one_modality(download, tmp_path):
-    sheets = [sheet_row("TCGA-AB-9999", "TCGA-AB-9999-01Z-00-DX1.Y.svs", barcodes.SLIDE, "01Z", project="TCGA-LUAD")]
+    sheets = [
+        sheet_row("TCGA-AB-9999", "TCGA-AB-9999-01Z-00-DX1.Y.svs", sample_sheets.SLIDE, "01Z", project="TCGA-LUAD")
+    ]
     rule = {"label_rule": "project", "class_values": [["TCGA-LUAD"], ["TCGA-LUSC"]]}
     with pytest.raises(CohortError, match="patient TCGA-AB-9999: expression_path: has no expression"):
         cohorts.build(download(sheets, **rule))
@@ -683,7 +685,7 @@ def test_labels_without_case_and_class_values_that_nobody_has(own, download):
 
 def test_a_patient_in_two_projects_is_of_none(download):
     name = "TCGA-AB-0000-01Z-00-DX1.Y.svs"
-    more = [sheet_row("TCGA-AB-0000", name, barcodes.SLIDE, "01Z", project="TCGA-LUSC")]
+    more = [sheet_row("TCGA-AB-0000", name, sample_sheets.SLIDE, "01Z", project="TCGA-LUSC")]
     made = cohorts.build(download(more, label_rule="project", class_values=[["TCGA-LUAD"], ["TCGA-LUSC"]]))
     assert reasons(made)["label: project is 'TCGA-LUAD / TCGA-LUSC'"] == 1
 
@@ -963,7 +965,7 @@ def test_real_breast_cancer_labels(real_data, tmp_path):
     rows = [cells for cells in plain(source) if cells["sampleID"].endswith("-01")]
     head = ["File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID", "Sample ID", "Sample Type"]
     star = ".rna_seq.augmented_star_gene_counts.tsv"
-    sheet = [sheet_row(cells["_PATIENT"], cells["_PATIENT"] + star, barcodes.EXPRESSION) for cells in rows]
+    sheet = [sheet_row(cells["_PATIENT"], cells["_PATIENT"] + star, sample_sheets.EXPRESSION) for cells in rows]
     pd.DataFrame(sheet, columns=head).to_csv(tmp_path / "sheet.tsv", sep="\t", index=False)
     (tmp_path / "expression").mkdir()
     for row in sheet:

@@ -5,7 +5,7 @@ import pytest
 from mmmil import params, study
 from mmmil.cohort import build as cohorts
 from mmmil.cohort import findings
-from mmmil.sources import barcodes
+from mmmil.sources import sample_sheets
 from mmmil.sources.findings import table
 
 N = 4
@@ -23,8 +23,8 @@ def download(tmp_path):
     for i in range(2 * N):
         patient = f"TCGA-AB-{i:04d}"
         slide, counts = f"{patient}-01Z-00-DX1.x.svs", f"u{i}.{STAR}"
-        rows.append((f"s{i}", slide, barcodes.SLIDE, "TCGA-LGG", patient, f"{patient}-01Z", "FFPE"))
-        rows.append((f"e{i}", counts, barcodes.EXPRESSION, "TCGA-LGG", patient, f"{patient}-01A", "OCT"))
+        rows.append((f"s{i}", slide, sample_sheets.SLIDE, "TCGA-LGG", patient, f"{patient}-01Z", "FFPE"))
+        rows.append((f"e{i}", counts, sample_sheets.EXPRESSION, "TCGA-LGG", patient, f"{patient}-01A", "OCT"))
         (tmp_path / "slides" / slide).write_text("x")
         (tmp_path / "expression" / counts).write_text("x")
         grades.append(f"{patient}\tG{2 + i % 2}")

@@ -27,7 +27,7 @@ from mmmil import params
 from mmmil.cohort import labels as label_rules
 from mmmil.gdc import __main__ as gdc_commands
 from mmmil.gdc import client
-from mmmil.sources import barcodes, manifests
+from mmmil.sources import aliquots, manifests, sample_sheets
 from mmmil.sources.manifests import GDCError, read_manifest
 
 SIZE = 300_000  # bytes of a file: several chunks
@@ -448,11 +448,11 @@ def test_the_sample_sheet_is_read_as_the_gdcs_own(lgg, task):
         lgg, 5, kind="expression", sample="11", file_id=UUID.format(99), file_name="n.augmented_star_gene_counts.tsv"
     )
     gdc_commands.query("lgg", lgg.url)
-    sheet = barcodes.read_sample_sheets([task().data / "gdc_sample_sheet.tsv"])
-    slides, out = barcodes.choose_slides(sheet)
+    sheet = sample_sheets.read_sample_sheets([task().data / "gdc_sample_sheet.tsv"])
+    slides, out = sample_sheets.choose_slides(sheet)
     assert slides.index.tolist() == [f"TCGA-AB-{i:04d}" for i in range(8)] and out == []
     assert slides.loc["TCGA-AB-0003", "File Name"] == "TCGA-AB-0003-01Z-00-DX1.3.svs"
-    counts, out = barcodes.choose_expression(sheet, "star")
+    counts, out = sample_sheets.choose_expression(sheet, "star")
     assert counts.index.tolist() == [f"TCGA-AB-{i:04d}" for i in range(10, 14)]
     assert [patient for patient, _ in out] == ["TCGA-AB-0005"]  # a normal is left out there, and counted
     assert set(sheet["Project ID"]) == {"TCGA-LGG"} and set(sheet["Sample Type"]) == {"Primary Tumor"}
@@ -479,15 +479,15 @@ def test_the_sample_sheet_tells_the_aliquots_of_one_sample_apart(lgg, task):
         }
     lgg.files = [record for record in lgg.files if record["file_id"] != UUID.format(10)]  # the patient's other file
     gdc_commands.query("lgg", lgg.url)
-    sheet = barcodes.read_sample_sheets([task().data / "gdc_sample_sheet.tsv"])
-    chosen, excluded = barcodes.choose_expression(sheet, "star")
-    columns, left_out = barcodes.primary_columns(names)
+    sheet = sample_sheets.read_sample_sheets([task().data / "gdc_sample_sheet.tsv"])
+    chosen, excluded = sample_sheets.choose_expression(sheet, "star")
+    columns, left_out = aliquots.primary_columns(names)
     assert chosen.loc["TCGA-AB-0010", "aliquot"] == columns["TCGA-AB-0010"] == "TCGA-AB-0010-01A-11R-A278-07"
     assert [why for _, why in excluded] == [
         "expression: FFPE, the patient's frozen aliquot is used",
         "expression: another aliquot of the sample is used",
     ]
-    assert len(left_out) == 2 and (sheet["aliquot"][sheet["Data Type"] == barcodes.SLIDE] == "").all()
+    assert len(left_out) == 2 and (sheet["aliquot"][sheet["Data Type"] == sample_sheets.SLIDE] == "").all()
 
 
 def test_sample_type_of_newer_releases(lgg, task):

@@ -401,9 +401,9 @@ def test_a_cohort_without_genes_has_no_findings(cohort, clean):
 
 # -- real files --------------------------------------------------------------------------------------------------
 def tumours(path):
-    from mmmil.sources import barcodes
+    from mmmil.sources import aliquots
 
-    return pd.Series(dict.fromkeys(barcodes.primary_columns(matrix_columns(path))[0], str(path)))
+    return pd.Series(dict.fromkeys(aliquots.primary_columns(matrix_columns(path))[0], str(path)))
 
 
 REAL = {  # file -> (kind, rounding), (patients, genes, median depth), what is dropped
