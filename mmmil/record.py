@@ -87,7 +87,7 @@ def file_digest(path: Path | str) -> str:
 
 
 def fingerprint(path: Path | str) -> str:
-    """The digest of a file's content; of a slide of gigabytes that of evenly spaced blocks and its size."""
+    """The digest of a slide's content; of one of gigabytes that of evenly spaced blocks, and its size."""
     of = state(path)
     if of in _REMEMBERED:
         return _REMEMBERED[of]

@@ -5,7 +5,7 @@ a hash of the code behind them, and the content of the files that it reads, by t
 replaced file re-runs the steps that depend on it. What the file system says of times decides about results only.
 
 Which patients stay is known when the slides are tiled, and the slides of a synthetic cohort when it is made: a run is
-planned anew after each (`stages`), so that the steps behind depend on who and what is there, not on its time.
+planned anew after each (run.py's `prepare`), so that the steps behind depend on who and what is there, not on its time.
 """
 
 from __future__ import annotations
@@ -223,6 +223,7 @@ class Steps:
         code = source_code.digest(*imports(Path("notebooks") / f"{notebook}.ipynb"))
         beside = [p.enough_tiles, p.title, paper.PROPOSED]
         beside += [self.inventory[inventory.CONTENT].to_numpy().tolist()] if "patients" in section.reads else []
+        beside += [p.set_size_min, p.set_size_max] if "patients" in section.reads else []  # the look at gene sets
         beside += [self.who, self.content("tiles.csv")] if {"patients", "tiles"} & set(section.reads) else []
         return record.digest([p.stage(*section.stages), code, beside, [asdict(table) for table in section.scores]])
 
@@ -287,9 +288,19 @@ def missing_cohorts(steps: Mapping[str, Steps]) -> list[str]:
 
 
 def take_inventory(steps: Mapping[str, Steps]) -> None:
-    """Write the inventory of every task. Raises CohortError for files that are missing, or there under two names."""
-    for task in steps.values():
-        inventory.update(cohorts.build(task.p), task.p)
+    """Write the inventory of every task.
+
+    Raises one CohortError, naming the tasks, for what their cohorts cannot be built of: files that are missing, or
+    there under two names.
+    """
+    faults = []
+    for name, task in steps.items():
+        try:
+            inventory.update(cohorts.build(task.p), task.p)
+        except ValueError as error:
+            faults.append(f"task {name}: {error}")
+    if faults:
+        raise cohorts.CohortError("\n".join(faults))
 
 
 def tiles(steps: Mapping[str, Steps]) -> dict[str, str]:

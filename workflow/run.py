@@ -15,6 +15,7 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,11 @@ import plan  # noqa: E402
 from mmmil import paper, record  # noqa: E402
 from mmmil.training import receipts  # noqa: E402
 
+# Options with which Snakemake tells or tidies and makes nothing; -n may stand among other letters.
+LISTS = re.compile(
+    r"-[a-zA-Z]*n|-[hvlSDt]$|--(dry-?run|help|version|lint|list|unlock|touch|summary|detailed-summary|dag|d3dag|rulegraph"
+    r"|filegraph|report|archive|cleanup-|containerize|generate-|delete-)"
+)
 # What the tables of tiles depended on when Snakemake last found them made.
 TILED = ROOT / ".snakemake" / "tiled.json"
 
@@ -119,22 +125,25 @@ def tiled() -> dict[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def prepare(steps: dict[str, plan.Steps], call: list[str], lock: int) -> None:
+def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str], lock: int) -> None:
     """Everything that the last call of Snakemake plans with: synthetic cohorts, the inventory, who has enough tiles.
 
-    What is there already is not asked of Snakemake again. Slides that cannot be tiled fail here and, since nothing
-    else is held up by it, in the last call once more. Raises RunError where a synthetic cohort cannot be made, and
-    CohortError for files that the inventory misses.
+    more: what the user passes to Snakemake. What is there already is not asked of it again. Slides that cannot be tiled
+    fail here and, since nothing else is held up by it, in the last call once more. Raises RunError where a synthetic
+    cohort cannot be made, and CohortError for files that the inventory misses.
     """
     missing = plan.missing_cohorts(steps)
-    if missing and (status := snakemake([*call, "--force", *missing], lock)):
+    if missing and (status := snakemake([*call, "--force", *missing, *more], lock)):
         raise RunError(f"a synthetic cohort could not be made (Snakemake's status {status})")
     plan.take_inventory(steps)
     steps = plan.load(steps, next(iter(steps.values())).p.overlay)
     known = tiled()
     wanted = plan.tiles(steps)
-    stale = [table for table, depends in wanted.items() if known.get(table) != depends or not Path(table).is_file()]
-    if stale and not snakemake([*call, *stale], lock):
+    made = {
+        table: all((Path(table).parent / name).is_file() for name in ("tiles.csv", "cohort.csv")) for table in wanted
+    }
+    stale = [table for table, depends in wanted.items() if known.get(table) != depends or not made[table]]
+    if stale and not snakemake([*call, *stale, *more], lock):
         record.write_atomically(TILED, lambda path: path.write_text(json.dumps(known | wanted, indent=1)))
 
 
@@ -148,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("more", nargs="*", help="after --: passed to Snakemake")
     given = parser.parse_args(arguments)
     os.chdir(ROOT)
-    dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
+    dry = any(LISTS.match(option) for option in given.more)
     call = command(given.tasks, given.overlay, given.cores, given.profile)
     try:
         steps = plan.load(given.tasks, given.overlay)
@@ -160,7 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not dry:
             for p in tasks:
                 receipts.forget_failures(p)  # Snakemake then makes them again
-            prepare(steps, call, lock)
+            prepare(steps, call, given.more, lock)
+        elif not plan.missing_cohorts(steps):
+            plan.take_inventory(steps)  # so that what is planned is what would be done
         status = snakemake([*call, *given.more], lock)
     except (ValueError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,7 +63,8 @@ def look(cohort: Cohort, p: Params) -> pd.DataFrame:
     states = {path: _asked(record.state, path) for _, _, path in rows}
     for state, fingerprint in _known(read(p)).items():
         record.remember(state, fingerprint)
-    fingerprints = _fingerprints(states)
+    slides = {path for field, _, path in rows if field == "slide_path"}
+    fingerprints = _fingerprints(states, slides)
     table = pd.DataFrame(
         [(field, patient, *states[path], fingerprints[path]) for field, patient, path in rows], columns=COLUMNS
     )
@@ -89,11 +89,18 @@ def _known(table: pd.DataFrame) -> dict[tuple[str, int, int, int], str]:
     return dict(zip(states, table["fingerprint"], strict=True))
 
 
-def _fingerprints(states: dict[Path, tuple[str, int, int, int]]) -> dict[Path, str]:
-    """The fingerprint of every path; several are read at a time, since most of it is waiting for the disk."""
+def _fingerprints(states: dict[Path, tuple[str, int, int, int]], slides: set[Path]) -> dict[Path, str]:
+    """The fingerprint of every path; several are read at a time, since most of it is waiting for the disk.
+
+    Slides have gigabytes, and their fingerprint is of parts of them; of every other file all bytes count.
+    """
+
+    def read(path: Path) -> str:
+        return _asked(record.fingerprint if path in slides else record.file_digest, path)
+
     with ThreadPoolExecutor(8) as pool:
         done = tqdm(
-            pool.map(partial(_asked, record.fingerprint), states), desc="inventory", total=len(states), unit="file",
+            pool.map(read, states), desc="inventory", total=len(states), unit="file",
             delay=2, mininterval=2,
         )  # fmt: skip
         fingerprints = dict(zip(states, done, strict=True))

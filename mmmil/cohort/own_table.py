@@ -15,7 +15,6 @@ from mmmil.params import Params
 from mmmil.sources import barcodes
 from mmmil.sources.tables import CohortError, absolute, fail, folded, read_table
 
-FILES = ("slide_path", "expression_path")
 COLUMNS = ["patient_id", "label", "site", "slide_id", "slide_path", "expression_path"]
 LONGEST = 200  # bytes of a slide_id: file systems take 255, and results add words of their own to it
 ONCE = {

@@ -123,11 +123,6 @@ def identifiers(names: pd.Series, path: Path) -> pd.Series:
     return names.map(read)
 
 
-def patient_of(column: str, where: str = "") -> str:
-    """The patient of a matrix's column."""
-    return identifier(column, where)
-
-
 def site_of(patient_id: str) -> str:
     """Tissue source site: the second field of a TCGA barcode, '' for any other identifier."""
     try:

@@ -22,8 +22,8 @@ def parts_of(slide: Path) -> list[Path]:
         files = slide.with_suffix("").glob("*")
         return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
     if suffix == ".dcm":  # one folder may hold the series of many slides
-        others = (path for path in slide.parent.glob(f"*{slide.suffix}") if path != slide)
-        return sorted(path for path in others if _series_of(path) == _series_of(slide))
+        series = _series_in(slide.parent, slide.suffix, slide.parent.stat().st_mtime_ns) if slide.is_file() else {}
+        return [path for path in series.get(_series_of(slide), []) if path != slide]
     if suffix in (".vms", ".vmu"):
         named = (line.partition("=")[2].strip() for line in _text(slide).splitlines())
         return sorted({slide.parent / name for name in named if name and (slide.parent / name).is_file()} - {slide})
@@ -32,6 +32,15 @@ def parts_of(slide: Path) -> list[Path]:
 
 def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
+
+
+@lru_cache(maxsize=1000)
+def _series_in(folder: Path, suffix: str, _time: int) -> dict[bytes, list[Path]]:
+    """The DICOM files of a folder by their series."""
+    series: dict[bytes, list[Path]] = {}
+    for path in sorted(folder.glob(f"*{suffix}")):
+        series.setdefault(_series_of(path), []).append(path)
+    return series
 
 
 def _series_of(path: Path) -> bytes:

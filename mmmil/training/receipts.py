@@ -98,17 +98,18 @@ def read(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     frames, failures, faults = [], [], {}
     for training in trainings(study.p):
         try:
-            note = json.loads(receipt(study.p, training).read_text())
             with record.only_found():
-                is_current = note["folder"] == _folder(study, training)
-            if not is_current:
+                folder = _folder(study, training)
+        except record.NotThereError:  # not even what it reads is made of today's settings, code and files
+            folder = ""
+        try:
+            note = json.loads(receipt(study.p, training).read_text())
+            if note["folder"] != folder:
                 faults[training] = OTHER
             elif note["error"]:
                 failures.append((*training.split("/"), note["error"], note["log"]))
             else:
                 frames.append(runs.read(study.p.results / note["folder"]))
-        except record.NotThereError:  # not even what it reads is made of these
-            faults[training] = OTHER
         except (FileNotFoundError, NotADirectoryError):
             there = receipt(study.p, training).is_file()
             faults[training] = "the result is gone" if there else "there is no receipt"

@@ -5,6 +5,7 @@ Importing this module is cheap: what trains is imported when something is traine
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
@@ -65,7 +66,7 @@ def run_all(study: Study, trainings: Sequence[Training]) -> list[Path]:
     from tqdm import tqdm
 
     source_code.require_as_loaded(TRAINS, __name__)  # neither is another code's result found under this one's key
-    found = {t: record.find(*_place(study, t.variant, t.fold, t.seed, t.labels), TRAINS) for t in trainings}
+    found = {t: _found(study, t) for t in trainings}
     missing = [t for t, folder in found.items() if folder is None]
     if missing and not study.train:
         raise NotTrainedError(missing_trainings.told(study.p, list(map(str, missing))))
@@ -74,6 +75,20 @@ def run_all(study: Study, trainings: Sequence[Training]) -> list[Path]:
     for t in tqdm(missing, desc="models", unit="training", mininterval=5, disable=len(missing) < 2):
         found[t] = _trained(study, t)
     return [folder for folder in found.values() if folder is not None]
+
+
+def _found(study: Study, t: Training) -> Path | None:
+    """A training's folder, None where it is not there."""
+    try:
+        with _makes(study):
+            return record.find(*_place(study, t.variant, t.fold, t.seed, t.labels), TRAINS)
+    except record.NotThereError:  # not even the gene tokens that it reads
+        return None
+
+
+def _makes(study: Study) -> contextlib.AbstractContextManager[None]:
+    """Of a study that does not train nothing is made to find a training, no gene tokens for its key either."""
+    return contextlib.nullcontext() if study.train else record.only_found()
 
 
 def _trained(study: Study, t: Training) -> Path:
@@ -123,8 +138,9 @@ def note_failure(study: Study, name: str, fold: int, error: str, log: str) -> No
 def failure(study: Study, name: str, fold: int) -> dict | None:
     """The note of a training that failed in the batch: variant, fold, error, log; None where there is none."""
     try:
-        return json.loads(_failure_note(study, name, fold).read_text())
-    except FileNotFoundError:
+        with _makes(study):
+            return json.loads(_failure_note(study, name, fold).read_text())
+    except (FileNotFoundError, ValueError, record.NotThereError):  # a damaged one is none: the training is tried again
         return None
 
 

@@ -24,7 +24,7 @@ N = 8  # patients per class
 
 def check(tmp_path, **more):
     base = {"task": "t", "class_names": ["low", "high"], "data_dir": str(tmp_path), "n_folds": 3}
-    return params.check({**base, **more})
+    return params.check({**base, "results_dir": str(tmp_path / "results"), **more})
 
 
 # -- own table ---------------------------------------------------------------------------------------------------

@@ -29,7 +29,12 @@ def download(tmp_path):
         (tmp_path / "expression" / counts).write_text("x")
         grades.append(f"{patient}\tG{2 + i % 2}")
     base = {"task": "t", "class_names": ["low", "high"], "data_dir": str(tmp_path), "n_folds": 2, "label_rule": "grade"}
-    base |= {"sample_sheets": ["sheet.tsv"], "clinical": ["clinical.tsv"], "class_values": [["G2"], ["G3"]]}
+    base |= {
+        "results_dir": str(tmp_path / "results"),
+        "sample_sheets": ["sheet.tsv"],
+        "clinical": ["clinical.tsv"],
+        "class_values": [["G2"], ["G3"]],
+    }
 
     def write(change=lambda rows: rows, clinical=(), **more):
         lines = ["\t".join(cells) for cells in [HEAD, *change(rows)]]

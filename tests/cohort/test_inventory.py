@@ -197,7 +197,7 @@ def test_a_file_that_cannot_be_read_is_named(p, monkeypatch):
 
     cohort = cohorts.build(p)
     monkeypatch.setattr(record, "fingerprint", denied)
-    with pytest.raises(CohortError, match=r"cohort\.csv: cannot be read \(.*denied\); see to its permissions"):
+    with pytest.raises(CohortError, match=r"0\.svs: cannot be read \(.*denied\); see to its permissions"):
         inventory.look(cohort, p)
 
 
@@ -230,3 +230,15 @@ def test_slides_of_several_files_are_alike_only_as_a_whole():
     inventory._require_unlike(table(["preview", "pixels of A"], ["preview", "pixels of B"]))
     with pytest.raises(CohortError, match="B0, patient B: slide_path: the content is that of A0, patient A"):
         inventory._require_unlike(table(["preview", "pixels"], ["preview", "pixels"]))
+
+
+def test_of_a_large_table_every_byte_counts(p, monkeypatch):
+    """A slide's fingerprint is of parts of it, and no other file's is."""
+    monkeypatch.setattr(record, "WHOLE", 1000)
+    monkeypatch.setattr(record, "BLOCK", 10)
+    for name in ("counts/3.tsv", "slides/3.svs"):
+        (p.data / name).write_bytes(b"1" * 5000)
+    before = digests(update(p))
+    for name in ("counts/3.tsv", "slides/3.svs"):
+        (p.data / name).write_bytes(b"1" * 2530 + b"2" + b"1" * 2469)
+    assert changed(p, before) == {"genes"}

@@ -68,7 +68,7 @@ def test_any_columns(names):
         assert "the matrix: the column" in str(error) or "the matrix, column: " in str(error)
         return
     assert len(chosen) + len(excluded) == len(names) and set(chosen.values()) <= set(names)
-    assert all(barcodes.patient_of(column) == patient for patient, column in chosen.items())
+    assert all(barcodes.identifier(column) == patient for patient, column in chosen.items())
     assert all(reason.startswith("expression: ") for _, reason in excluded)
     assert aliquots.primary_columns(names[::-1])[0] == chosen
     for name in names:
@@ -146,7 +146,7 @@ def test_a_slip_of_one_character_is_an_error(name, where, digit):
     ],
 )
 def test_what_nearly_is_a_barcode_is_an_error_on_every_road(text, folder):
-    for read in (barcodes.parse, barcodes.patient_of, lambda t: aliquots.primary_columns([t, "TCGA-44-2000"], "m.tsv")):
+    for read in (barcodes.parse, barcodes.identifier, lambda t: aliquots.primary_columns([t, "TCGA-44-2000"], "m.tsv")):
         with pytest.raises(CohortError, match="is nearly a TCGA barcode but cannot be read as one; correct it"):
             read(text)
     with pytest.raises(CohortError, match=r"m\.tsv, column: "):

@@ -122,6 +122,12 @@ def test_a_wrong_parameter_stops_before_any_work(launcher, capsys):
     assert "no_such_task.yaml does not exist" in capsys.readouterr().err
 
 
+def test_options_that_only_tell_start_no_work(launcher):
+    told = ["-n", "-np", "--dry-run", "--dryrun", "--unlock", "--touch", "-t", "--summary", "--dag", "--lint", "-l"]
+    assert all(launcher.LISTS.match(option) for option in told)
+    assert not any(launcher.LISTS.match(option) for option in ["-p", "--forceall", "--jobs", "-j", "results/lgg/x.csv"])
+
+
 def test_the_workflow_plans_every_step_of_a_task():
     done = subprocess.run(
         [
