@@ -93,6 +93,10 @@ def test_case_a_notebook_finds_what_is_there_and_trains_nothing_else(s):
     assert "epochs" in told and "params/nsclc.yaml and params/demo.yaml" in told and "train = True" in told
     assert "about " in told and "on the machine that made the others" in told
     assert not list(s.p.results.glob("models/go/*/*/*.failed.json"))
+    made = {path for path in s.p.results.rglob("*") if path.is_dir()}
+    with pytest.raises(runs.NotTrainedError, match="3 models"):
+        runs.predictions(of(s, train=False, ae_epochs=3))
+    assert {path for path in s.p.results.rglob("*") if path.is_dir()} == made  # no gene tokens either
 
 
 def test_a_time_is_told_of_other_trainings_or_is_said_to_be_unknown(s, tmp_path):
