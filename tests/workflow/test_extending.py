@@ -168,7 +168,7 @@ import plan, run
 steps = plan.load(["fourth"])
 plan.take_inventory(steps)
 call = run.command(["fourth"], "", 1, "local")
-sys.exit(run.subprocess.run([*call, "--dry-run", "--quiet", "rules", *sys.argv[1:]], env=run.environment()).returncode)
+sys.exit(run.subprocess.run([*call, *sys.argv[1:], "--dry-run", "--quiet", "rules"], env=run.environment()).returncode)
 """
 
 
