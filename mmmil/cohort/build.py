@@ -179,7 +179,7 @@ def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[st
             there = {aliquot.patient for aliquot in columns}
             faults += [
                 f"{p.path(p.cohort_table)}, patient {patient}: is '{column}' in {path}; write both alike"
-                for patient, column in barcodes.nearly_the_same(keep, there)
+                for patient, column in barcodes.nearly_the_same(sorted(keep), there)
                 if column not in keep
             ]
             strangers = [aliquot for aliquot in columns if aliquot.patient not in keep]
