@@ -120,11 +120,11 @@ class Study:
 
         return gene_tokens.tokens(self.p, self.expression, self.labels, self.folds, fold, library)
 
-    def gene_encoder_inputs(self, fold: int, tokens: GeneTokens) -> tuple[np.ndarray, GeneSetEncoder]:
+    def gene_encoder_inputs(self, tokens: GeneTokens) -> tuple[np.ndarray, GeneSetEncoder]:
         """Levels (patients, genes) of a fold's patients and the encoder half that makes `tokens` of them."""
         from mmmil.genes import tokens as gene_tokens
 
-        return gene_tokens.encoder_inputs(self.p, self.expression, self.labels, self.folds, fold, tokens)
+        return gene_tokens.encoder_inputs(self.expression, tokens)
 
 
 def load(p: Params, workers: int = 1, train: bool = True) -> Study:
