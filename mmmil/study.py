@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mmmil.genes.choice import Library
     from mmmil.genes.encoder import GeneSetEncoder
     from mmmil.genes.tokens import GeneTokens
+    from mmmil.slides.stain import StainReference
 
 
 @dataclass
@@ -89,6 +90,12 @@ class Study:
         slide_ids, train = self.cohort.patients["slide_id"], self.training_patients(fold)
         paths = stained_bags.bags_of(self.p, self.bag_paths, slide_ids, train, fold)
         return [str(path) for path in paths]
+
+    def stain_reference(self, fold: int) -> StainReference:
+        """The stain reference of a fold; only with stain normalisation."""
+        from mmmil.slides import stained_bags
+
+        return stained_bags.reference_of(self.p, self.bag_paths, self.training_patients(fold), fold)
 
     def bag_keys(self, fold: int) -> list[str]:
         """What names the pixels of a fold's bags, for the hash of results that depend on them."""

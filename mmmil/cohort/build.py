@@ -57,8 +57,9 @@ class Cohort:
         return len(self.patients)
 
 
-def build(p: Params) -> Cohort:
-    """The cohort that the parameters describe (Experimental Setup, Dataset).
+def build(p: Params, to_train: bool = True) -> Cohort:
+    """The cohort that the parameters describe (Experimental Setup, Dataset); to_train: False where models are applied
+    to it, which asks for no labels, no number of patients, and of no file whether it is there.
 
     From `cohort_table`, or from GDC `sample_sheets` or the columns of `expression_matrix`, with labels by
     `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled, no more.
@@ -67,7 +68,7 @@ def build(p: Params) -> Cohort:
     tally = Tally()
     notes: list[Finding] = []
     if p.cohort_table:
-        patients, source = _from_table(p, tally, notes), str(p.path(p.cohort_table))
+        patients, source = _from_table(p, tally, notes, to_train), str(p.path(p.cohort_table))
     else:
         patients, source = _from_gdc(p, tally, notes), "the sample sheets and matrices"
     patients = _complete(patients, p, source, tally)
@@ -81,10 +82,11 @@ def build(p: Params) -> Cohort:
             + "\n"
             "name sheets of diagnostic slides and primary tumours, or correct label_rule and class_values"
         )
-    cohort_files.require(patients, p, source)
+    if to_train:
+        cohort_files.require(patients, p, source)
     patients = patients.sort_index()[own_table.COLUMNS[1:]]
     patients.index.name = "patient_id"
-    if not (patients["label"] < 0).all():
+    if to_train and not (patients["label"] < 0).all():
         _require_classes(patients, p, excluded)
     return Cohort(patients, excluded, list(p.class_names), steps, notes)
 
@@ -104,8 +106,8 @@ def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
 
 
 # -- from an own table -------------------------------------------------------------------------------------------
-def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
-    patients = own_table.read(p)
+def _from_table(p: Params, tally: Tally, notes: list[Finding], labelled: bool) -> pd.DataFrame:
+    patients = own_table.read(p, labelled)
     if p.has_genes and p.expression_matrix:
         matrices = _matrix_patients(p, tally, notes, keep=set(patients.index))
         patients["expression_path"] = [matrices.get(patient, "") for patient in patients.index]
