@@ -196,7 +196,7 @@ def apply_model(
     overlay: Overlay = "",
     place: Annotated[list[str] | None, typer.Option(help="setting=path, where a table cannot say it")] = None,
 ) -> None:
-    """Predict new patients with a kept model: predictions.csv, a report a patient, and validation where there are labels.
+    """Predict new patients with a kept model: predictions.csv, a page per patient, validation where there are labels.
 
     Ends with status 1 where a patient could not be predicted; the others are.
     """
@@ -205,7 +205,8 @@ def apply_model(
 
     if (cohort is None) == (not task):
         raise params.ParameterError("give the patients: either --cohort, a table, or --task, a file of params/")
-    table = run.run(model, cohort or params.load(task, overlay), out, **new_cohort.places(place or []))
+    whom = cohort or params.load(task, overlay)
+    table = run.run(model, whom, out, places=new_cohort.places(place or []))
     refused = table[table["problem"] != ""]
     print(f"{len(table) - len(refused)} of {len(table)} patients predicted: {out / run.PREDICTIONS}")
     for row in refused.itertuples():

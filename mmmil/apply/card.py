@@ -12,9 +12,11 @@ from mmmil.genes.transform import Transform
 NOT_CLINICAL = "For research only: not a medical device, not for any clinical use."
 SYNTHETIC = "Trained on a synthetic cohort with planted truth: it says nothing about any patient."
 NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1"}
-SHOWN = ("expression_kind", "counts_level", "round_counts", "tile_px", "tile_level", "tile_mpp", "tissue")
-SHOWN += ("tissue_percent", "tile_choice", "few_tiles", "stain", "gene_scaling", "gene_clip", "token_scaling")
-SHOWN += ("latent_dim", "attention", "width", "epochs", "batch_size", "lr", "seed", "selection", "fold_groups")
+SHOWN = (
+    *("expression_kind", "counts_level", "round_counts", "tile_px", "tile_level", "tile_mpp", "tissue"),
+    *("tissue_percent", "tile_choice", "few_tiles", "stain", "gene_scaling", "gene_clip", "token_scaling"),
+    *("latent_dim", "attention", "width", "epochs", "batch_size", "lr", "seed", "selection", "fold_groups"),
+)
 
 
 def one_line(about: dict[str, Any]) -> str:
@@ -92,9 +94,15 @@ def _list(lines: Sequence[str]) -> str:
 def _metrics(metrics: dict[str, dict[str, list]]) -> str:
     rows = ["| metric | cross-validation | held-out test |", "| --- | --- | --- |"]
     for metric in metrics["val"]:
-        cells = [estimate(*(float("nan") if x is None else x for x in metrics[split][metric])) for split in metrics]
+        cells = [numbers(metrics, split, metric) for split in ("val", "test")]
         rows.append(f"| {NAMES.get(metric, metric)} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def numbers(metrics: dict[str, dict[str, list]], split: str, metric: str) -> str:
+    """An internal figure with its interval, as it is printed."""
+    value, low, high = (float("nan") if x is None else x for x in metrics[split][metric])
+    return estimate(value, low, high)
 
 
 def _limits(about: dict[str, Any], transforms: Sequence[Transform]) -> list[str]:

@@ -6,7 +6,7 @@ that names both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mmmil.sources.tables import read_table
 
 MATRIX_KINDS = ("counts", "log2tpm", "zscore")
 MADE = "made"  # where tiles and the like lie, under the folder of the output
-PLACES = ("data_dir", "cohort_table", "sample_sheets", "manifests", "clinical", "expression_matrix")
+PLACES: tuple[str, ...] = ("data_dir", "cohort_table", "sample_sheets", "manifests", "clinical", "expression_matrix")
 PLACES += ("gene_table", "mpp_table", "coords_dir", "features_dir", "weights_dir")
 SINGLE = tuple(name for name in PLACES if name.endswith(("_table", "weights_dir", "features_dir", "coords_dir")))
 # Settings of the new cohort's own; all others are the model's.
@@ -38,18 +38,18 @@ class ApplyError(ValueError):
     """A model cannot be applied to these patients; says why, and what to do."""
 
 
-def settings(kept: KeptModel, cohort: Params | Path | str, out: Path, **places: str) -> Params:
+def settings(kept: KeptModel, cohort: Params | Path | str, out: Path, places: Mapping[str, str]) -> Params:
     """The model's parameters with the cohort's own in them; cohort: a table (CSV, TSV), or a task's parameters.
 
-    places: of PLACES, where files lie that a table cannot name. Raises ApplyError where the cohort contradicts the
-    model, or lacks what it reads.
+    places: setting of SINGLE -> path, where files lie that a table cannot name. Raises ApplyError where the cohort
+    contradicts the model, or lacks what it reads.
     """
     if isinstance(cohort, Params):
         _require_same(kept, cohort)
         own = {name: getattr(cohort, name) for name in ITS_OWN}
     else:
         own = _of_table(kept, Path(cohort).resolve(), out)
-    own |= places
+    own |= dict(places)
     if (kept.folder / GENE_TABLE).is_file() and not own.get("gene_table"):
         own["gene_table"] = literal(kept.folder.resolve() / GENE_TABLE)
     image = kept.about["image"]

@@ -124,7 +124,8 @@ def _fill(made: Path, study: Study, v: Variant, folders: list[Path], licence: st
         inside.mkdir()
         shutil.copyfile(trained / folder.WEIGHTS, inside / folder.WEIGHTS)
         if v.uses_genes:
-            transform = Transform.load(study.gene_tokens(fold, v.genes).folder)
+            library: Any = v.genes
+            transform = Transform.load(study.gene_tokens(fold, library).folder)
             transform.save(inside)
             transforms.append(transform)
         if v.uses_slides and p.has_pixels and p.stain != "none":
@@ -204,11 +205,11 @@ def _training(study: Study) -> dict[str, Any]:
     }
 
 
-def _metrics(study: Study, v: Variant) -> dict[str, dict[str, list[float]]]:
+def _metrics(study: Study, v: Variant) -> dict[str, dict[str, list[Any]]]:
     """Split -> metric -> mean, and ends of its interval (None where there are none), as the record's tables have it."""
     summary = summaries.summarise(runs.predictions(study, [v.name]), study.p, [v.name])
 
-    def numbers(metric: str, split: str) -> list[float | None]:
+    def numbers(metric: str, split: str) -> list[Any]:
         cell = summaries.cell(summary, v.name, metric, split)
         return [None if np.isnan(value) else float(value) for value in (cell.value, cell.low, cell.high)]
 

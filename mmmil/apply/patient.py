@@ -41,13 +41,14 @@ class PatientError(ValueError):
 
 @dataclass
 class Patient:
-    """level: (1, genes) of `symbols`; bag: HDF5 file of the tiles, with imgs (N, px, px, 3) uint8 and mask (N,) of the
-    real ones; None for what the model does not read. flags: what the input lacked.
+    """level: (1, genes) of `symbols`; slide: its file; bag: HDF5 file of the tiles, with imgs (N, px, px, 3) uint8 and
+    mask (N,) of the real ones; None for what the model does not read. flags: what the input lacked.
     """
 
     name: str
     level: np.ndarray | None = None
     symbols: list[str] = field(default_factory=list)
+    slide: Path | None = None
     bag: Path | None = None
     imgs: np.ndarray | None = None
     mask: np.ndarray | None = None
@@ -129,7 +130,7 @@ class Reader:
         self._require_genes(patient, path)
 
     def _require_genes(self, patient: Patient, path: str) -> None:
-        lacking = {}
+        lacking: dict[str, None] = {}
         for model in self.models:
             assert model.transform is not None
             genes, missing = len(model.transform.symbols), model.transform.missing(patient.symbols)
@@ -152,7 +153,7 @@ class Reader:
         row = bags.tile_patient(patient.name, slide_id, path, self.p)
         if row["problem"]:
             raise PatientError(row["problem"].removeprefix("error: "))
-        patient.bag = Path(row["bag"])
+        patient.slide, patient.bag = path, Path(row["bag"])
         with h5py.File(patient.bag) as file:
             patient.imgs, patient.mask = file["imgs"][:], file["mask"][:]
         assert patient.mask is not None

@@ -10,6 +10,7 @@ import datetime
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,16 @@ class Prediction:
 
 
 def run(
-    model: Path | str, cohort: Params | Path | str, out: Path | str, reports: bool = True, **places: str
+    model: Path | str,
+    cohort: Params | Path | str,
+    out: Path | str,
+    reports: bool = True,
+    places: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Apply a kept model to a cohort and write what comes of it into the folder `out`; returns predictions.csv's table.
 
     cohort: a table as `cohort_table` (labels and sites may be missing; relative paths lie beside it; a column mpp gives
-    µm per px; for a matrix, expression_path names it), or a task's parameters. places: settings that name files, as
+    µm per px; for a matrix, expression_path names it), or a task's parameters. places: setting -> path, as of
     gene_table or weights_dir. The table has one row per patient: prob of the final model, mean, sd, min and max over
     the folds' models, each model's, flags, distances in percentiles of the training patients, and the problem of a
     patient that could not be predicted.
@@ -69,7 +74,7 @@ def run(
     started, out = time.monotonic(), Path(out)
     kept = folder.read(model)
     out.mkdir(parents=True, exist_ok=True)
-    p = new_cohort.settings(kept, cohort, out, **places)
+    p = new_cohort.settings(kept, cohort, out, places or {})
     patients, left_out = new_cohort.patients(p)
     fabric = device.make_fabric(p)
     loaded = models.load(kept, p, fabric)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -128,8 +128,8 @@ class Transform:
 
         about = json.loads((folder / SETS).read_text())
         path = folder / AUTOENCODER
-        autoencoder = GeneSetAutoencoder.load(path) if path.is_file() else None
-        return cls(**about, **load_file(folder / SCALING), autoencoder=autoencoder)
+        fitted: dict[str, Any] = {**about, **load_file(folder / SCALING)}
+        return cls(**fitted, autoencoder=GeneSetAutoencoder.load(path) if path.is_file() else None)
 
     def _found(self, level: np.ndarray, symbols: Sequence[str], impute: bool) -> tuple[np.ndarray, np.ndarray]:
         """Levels (patients, G) of the genes, and which columns (n,) stand for genes that are not there."""
