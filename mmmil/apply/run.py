@@ -10,7 +10,7 @@ import datetime
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,16 @@ def run(
     model: Path | str,
     cohort: Params | Path | str,
     out: Path | str,
-    reports: bool = True,
+    reports: bool | Collection[str] = True,
     places: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Apply a kept model to a cohort and write what comes of it into the folder `out`; returns predictions.csv's table.
 
     cohort: a table as `cohort_table` (labels and sites may be missing; relative paths lie beside it; a column mpp gives
-    µm per px; for a matrix, expression_path names it), or a task's parameters. places: setting -> path, as of
-    gene_table or weights_dir. The table has one row per patient: prob of the final model, mean, sd, min and max over
-    the folds' models, each model's, flags, distances in percentiles of the training patients, and the problem of a
-    patient that could not be predicted.
+    µm per px; for a matrix, expression_path names it), or a task's parameters. reports: whether each patient gets a
+    page, or whose. places: setting -> path, as of gene_table or weights_dir. The table has one row per patient: prob of
+    the final model, mean, sd, min and max over the folds' models, each model's, flags, distances in percentiles of the
+    training patients, and the problem of a patient that could not be predicted.
 
     Raises ModelError for a folder that is no whole model, ApplyError for a cohort that contradicts it and where no
     patient at all could be predicted.
@@ -93,7 +93,7 @@ def run(
         except (ValueError, RuntimeError, OSError) as error:  # the patient's own: the others go on
             problem = str(error)
         rows.append(row_of(kept, name, labels[name], made, problem))
-        if made is not None and reports:
+        if made is not None and (reports is True or (reports and name in reports)):
             report.write(out / REPORTS, kept, made, loaded[0], labels[name])
     table = pd.DataFrame(rows).sort_values("patient_id", ignore_index=True)
     if "label" in table and (table["label"] == "").all():
