@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mmmil import paper, record
+from mmmil.cohort import features as cohort_features
 from mmmil.cohort import files as cohort_files
 from mmmil.cohort import labels as label_rules
 from mmmil.cohort import own_table
 from mmmil.cohort.flow import Tally, no_steps
 from mmmil.cohort.split import fold_patients, split, write_splits
-from mmmil.params import Params
+from mmmil.params import FEATURES, Params
 from mmmil.sources import aliquots, barcodes, sample_sheets
 from mmmil.sources import expression as expression_files
 from mmmil.sources.findings import Finding
@@ -37,10 +39,12 @@ UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 class Cohort:
     """patients: index patient_id (unique, sorted), columns label (0, 1; -1 where a table has none), site, slide_id,
     slide_path, expression_path (absolute; '' for a modality the cohort lacks; with expression_matrix the matrix).
+    Where features stand in the place of slides, slide_id and slide_path are those of a patient's first file.
 
     excluded: patient_id, reason and step, one row per patient or file that is left out; class_names: of class 0 and
     1; flow: one row per step with unit (files, columns, patients), entered, excluded, left (see mmmil.cohort.flow);
-    notes: what building it found worth a look (mmmil.cohort.findings has it all).
+    notes: what building it found worth a look (mmmil.cohort.findings has it all); features: files made beforehand,
+    one row each in the patients' order, columns encoder (FEATURES: in the place of slides), patient_id, slide_id, path.
     """
 
     patients: pd.DataFrame
@@ -48,6 +52,7 @@ class Cohort:
     class_names: list[str]
     flow: pd.DataFrame = field(default_factory=no_steps)
     notes: list[Finding] = field(default_factory=list)
+    features: pd.DataFrame = field(default_factory=cohort_features.no_features)
 
     @property
     def labels(self) -> pd.Series:
@@ -67,10 +72,13 @@ def build(p: Params) -> Cohort:
     tally = Tally()
     notes: list[Finding] = []
     if p.cohort_table:
-        patients, source = _from_table(p, tally, notes), str(p.path(p.cohort_table))
+        source = str(p.path(p.cohort_table))
+        patients, features = _from_table(p, tally, notes)
     else:
-        patients, source = _from_gdc(p, tally, notes), "the sample sheets and matrices"
-    patients = _complete(patients, p, source, tally)
+        source = FEATURES if p.features_dir and not p.has_genes else "the sample sheets and matrices"
+        patients, features = _from_gdc(p, tally, notes)
+    features = _further_features(p, patients, features, notes)
+    patients = _complete(patients, p, source, tally, features)
     excluded, steps = tally.tables()
     if patients.empty:
         reasons = [f"  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items()]
@@ -86,7 +94,12 @@ def build(p: Params) -> Cohort:
     patients.index.name = "patient_id"
     if not (patients["label"] < 0).all():
         _require_classes(patients, p, excluded)
-    return Cohort(patients, excluded, list(p.class_names), steps, notes)
+    place = {patient: i for i, patient in enumerate(patients.index)}
+    features = features[features["patient_id"].isin(place)]
+    order = [*p.feature_folders]
+    at = features["encoder"].map(order.index), features["patient_id"].map(place)
+    features = features.iloc[np.lexsort((features["slide_id"], at[1], at[0]))].reset_index(drop=True)
+    return Cohort(patients, excluded, list(p.class_names), steps, notes, features)
 
 
 def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
@@ -104,18 +117,47 @@ def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
 
 
 # -- from an own table -------------------------------------------------------------------------------------------
-def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
+def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Patients, and their features in the place of slides."""
     patients = own_table.read(p)
+    features = cohort_features.no_features()
+    if p.features_dir and p.has_slides:
+        folder = cohort_features.read(p, FEATURES)
+        wanted = {patient: cohort_features.names_of(cell) for patient, cell in patients["slide_id"].items()}
+        found = cohort_features.choose(folder, wanted, str(p.path(p.cohort_table)))
+        notes += folder.notes + cohort_features.strangers(folder, found, patients.index)
+        features = folder.rows(found)
+        patients["slide_id"] = [found.get(i, [""])[0] for i in patients.index]
+        patients["slide_path"] = [str(folder.files[name]) if name else "" for name in patients["slide_id"]]
     if p.has_genes and p.expression_matrix:
         matrices = _matrix_patients(p, tally, notes, keep=set(patients.index))
         patients["expression_path"] = [matrices.get(patient, "") for patient in patients.index]
     tally.step("table", "patients", len(patients), len(patients), [])  # a row that cannot be used is an error
-    return patients
+    return patients, features
+
+
+# -- features made beforehand ------------------------------------------------------------------------------------
+def _further_features(p: Params, patients: pd.DataFrame, features: pd.DataFrame, notes: list[Finding]) -> pd.DataFrame:
+    """The features that stand in the place of slides, and those of `encoders`, of the same slides."""
+    slides = features.groupby("patient_id")["slide_id"].agg(list).to_dict()
+    found = [features]
+    for encoder in [name for name in p.feature_folders if name != FEATURES]:
+        folder = cohort_features.read(p, encoder)
+        wanted = slides
+        if not p.features_dir:  # own tables may call a slide otherwise than its file, by which features are called
+            names = {i: (row["slide_id"], Path(row["slide_path"]).stem) for i, row in patients.iterrows()}
+            wanted = {i: [name if name in folder.files else stem] for i, (name, stem) in names.items() if stem}
+        chosen = cohort_features.choose(folder, wanted, "the cohort")
+        notes += folder.notes + cohort_features.strangers(folder, chosen, patients.index)
+        found.append(folder.rows(chosen))
+    return pd.concat(found, ignore_index=True)
 
 
 # -- from GDC files ----------------------------------------------------------------------------------------------
-def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
-    from_sheets = p.has_slides or not p.expression_matrix
+def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Patients, and their features in the place of slides."""
+    from_sheets = p.has_pixels or (p.has_genes and not p.expression_matrix)
+    from_sheets |= bool(p.features_dir and p.sample_sheets and p.label_rule == "project")
     if from_sheets and not p.sample_sheets:
         raise CohortError(f"task '{p.task}': name a cohort_table, or the GDC's sample_sheets")
     if p.label_rule == "table":
@@ -127,7 +169,7 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     if from_sheets:
         rows = sample_sheets.read_sample_sheets([p.path(name) for name in p.sample_sheets])
         projects = rows.groupby("Case ID")["Project ID"].agg(lambda names: " / ".join(distinct(names))).to_dict()
-        expected = [sample_sheets.SLIDE] * p.has_slides + [sample_sheets.EXPRESSION] * (
+        expected = [sample_sheets.SLIDE] * p.has_pixels + [sample_sheets.EXPRESSION] * (
             p.has_genes and not p.expression_matrix
         )
         sheet, left_out = sample_sheets.used_files(rows, expected)
@@ -144,8 +186,23 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
                 "expression", "files", (sheet["Data Type"] == sample_sheets.EXPRESSION).sum(), len(chosen), left_out
             )
             files = {patient: cohort_files.place(p, "expression", row) for patient, row in chosen.iterrows()}
+    features, slide_ids = cohort_features.no_features(), {i: path.stem for i, path in slides.items()}
+    if p.features_dir and p.has_slides:
+        folder = cohort_features.read(p, FEATURES)
+        notes += folder.notes
+        features = folder.rows(folder.of_patient)
+        tally.step("features", "files", len(folder.files), len(features), folder.left_out)
+        slide_ids = {i: names[0] for i, names in folder.of_patient.items()}
+        slides = {i: folder.files[name] for i, name in slide_ids.items()}
     if p.has_genes and p.expression_matrix:
         files = _matrix_patients(p, tally, notes)
+    if p.features_dir:
+        fail(
+            [
+                f"{FEATURES}: {slides[i]}, patient {i}: is '{other}' in the matrices or sample sheets; write both alike"
+                for i, other in barcodes.nearly_the_same(slides, files)
+            ]
+        )
     either = sorted(slides.keys() | files.keys())
     values = _label_values(p, either, files, projects, notes)
     classes = label_rules.classes(p)
@@ -158,9 +215,9 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     patients["label"] = pd.Series(labels, dtype=int)
     patients["site"] = [barcodes.site_of(i) for i in ids]
     patients["slide_path"] = [str(slides.get(i, "")) for i in ids]
-    patients["slide_id"] = [Path(value).stem if value else "" for value in patients["slide_path"]]
+    patients["slide_id"] = [slide_ids.get(i, "") for i in ids]
     patients["expression_path"] = [str(files.get(i, "")) for i in ids]
-    return patients
+    return patients, features[features["patient_id"].isin(labels)]
 
 
 def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[str] | None = None) -> dict[str, str]:
@@ -255,21 +312,32 @@ def _label_values(
 
 
 # -- checks ------------------------------------------------------------------------------------------------------
-def _complete(patients: pd.DataFrame, p: Params, source: str, tally: Tally) -> pd.DataFrame:
-    """Patients with every modality of the cohort; the others are an error or counted, by `incomplete`."""
+def _complete(patients: pd.DataFrame, p: Params, source: str, tally: Tally, features: pd.DataFrame) -> pd.DataFrame:
+    """Patients with every modality of the cohort, and the features of every encoder that is a folder; the others are an
+    error or counted, by `incomplete`.
+    """
     needed = [("slide_path", "slide")] * p.has_slides + [("expression_path", "expression")] * p.has_genes
     lacking = [(i, field, modality) for field, modality in needed for i in patients.index[patients[field] == ""]]
+    for encoder in [name for name in p.feature_folders if name != FEATURES]:
+        there = set(features["patient_id"][features["encoder"] == encoder])
+        lacking += [(i, "encoders", f"features of {encoder}") for i in patients.index if i not in there]
     if p.incomplete == "error":
         other = {"slide_path": "genes", "expression_path": "slides"}
         none = {field: len(needed) > 1 and (patients[field] == "").all() for field, _ in needed}
         whole = {
             field: f", or set inputs: {other[field]}, since no patient has one" if none[field] else "" for field in none
         }
+        whole["encoders"] = ", or leave the encoder out"
         remedy = "add it, or set incomplete: exclude"
-        why = {(i, step): f" ({reason.removeprefix(f'{step}: ')})" for i, reason, step in tally.left_out}
+        shown = {"slide_path": FEATURES} if p.features_dir else {}
+        steps = {"features": "slide"}
+        why = {
+            (i, steps.get(step, step)): f" ({reason.removeprefix(f'{step}: ')})" for i, reason, step in tally.left_out
+        }
         fail(
             [
-                f"{source}, patient {i}: {field}: has no {modality}{why.get((i, modality), '')}; {remedy}{whole[field]}"
+                f"{source}, patient {i}: {shown.get(field, field)}: has no {modality}{why.get((i, modality), '')}; "
+                f"{remedy}{whole[field]}"
                 for i, field, modality in lacking
             ]
         )

@@ -60,8 +60,8 @@ def test_every_layout_gives_the_same_bag(tmp_path, maker, kind):
     if kind == ">f4" and maker in ("pt", "dict"):
         pytest.skip("torch has no byte orders")
     found = read(MAKERS[maker](tmp_path, values))
-    np.testing.assert_array_equal(found.values, values.astype(np.float32))
-    assert found.values.dtype == np.float32 and found.kind == values.dtype.name
+    np.testing.assert_array_equal(found.instances, values.astype(np.float32))
+    assert found.instances.dtype == np.float32 and found.kind == values.dtype.name
     if maker in ("clam", "one", "dict", "npz"):
         np.testing.assert_array_equal(found.coords, COORDS)
     else:
@@ -71,7 +71,7 @@ def test_every_layout_gives_the_same_bag(tmp_path, maker, kind):
 def test_bfloat16_is_read(tmp_path):
     tensor = torch.from_numpy(VALUES).bfloat16()
     found = read(pt(tmp_path / "a.pt", {"features": tensor[None], "encoder": "uni"}))
-    np.testing.assert_array_equal(found.values, tensor.float().numpy())
+    np.testing.assert_array_equal(found.instances, tensor.float().numpy())
     assert (found.kind, found.encoder) == ("bfloat16", "uni")
 
 
@@ -102,7 +102,7 @@ def test_what_is_written_is_read_back(tmp_path, values, with_coords, encoder):
     coords = np.arange(2 * len(values)).reshape(-1, 2) if with_coords else None
     path = feature_files.write(tmp_path / "some slide.h5", values, coords, TRIDENT, encoder)
     found = read(path)
-    np.testing.assert_array_equal(found.values, values)
+    np.testing.assert_array_equal(found.instances, values)
     assert (found.encoder, found.name, found.kind) == (encoder, "some slide", values.dtype.name)
     assert [f.name for f in tmp_path.iterdir()] == [path.name]
     if with_coords:
