@@ -32,11 +32,19 @@ TILE_CHUNK = 1024
 
 
 def build(
-    p: Params, v: Variant, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
+    p: Params,
+    v: Variant,
+    genes: Genes | None = None,
+    tile_encoder: nn.Module | None = None,
+    image_dim: int = 0,
+    positions: bool = True,
 ) -> BagModel:
-    """The untrained model of a variant; its sizes come from the gene tokens and the tile encoder."""
+    """The untrained model of a variant; its sizes come from the gene tokens and the tile encoder.
+
+    positions: False for tiles of which nobody knows where they lie.
+    """
     shape = genes.tokens.tokens.shape[1:] if genes else (0, 0)
-    return _assembled(p, v, shape, genes.encoder if genes else None, tile_encoder, image_dim)
+    return _assembled(p, v, shape, genes.encoder if genes else None, tile_encoder, image_dim, positions)
 
 
 def _assembled(
@@ -46,11 +54,12 @@ def _assembled(
     gene_encoder: nn.Module | None,
     tile_encoder: nn.Module | None,
     image_dim: int,
+    positions: bool,
 ) -> BagModel:
     image_dim = tile_encoder.channels if tile_encoder else image_dim
     n_sets, gene_dim = gene_shape
     return BagModel(
-        registry.make(v, p, image_dim, gene_dim, n_sets),
+        registry.make(v, p, image_dim, gene_dim, n_sets, positions),
         tile_encoder,
         gene_encoder,
         p.gene_dropout,
@@ -112,11 +121,13 @@ def restored(
     gene_encoder: nn.Module | None,
     image_dim: int,
     fabric: Fabric,
+    positions: bool = True,
 ) -> nn.Module:
     """A trained model from the file of its weights, set up on the device.
 
     gene_shape: tokens and their length, (0, 0) without genes; gene_encoder: the encoder half that the model trained
-    itself, or None; image_dim: width of a frozen encoder's features, of no matter where there is none.
+    itself, or None; image_dim: width of a frozen encoder's features, of no matter where there is none;
+    positions: whether it is known where tiles lie.
     """
     encoder = None
     if v.is_trained_end_to_end(p):
@@ -124,7 +135,7 @@ def restored(
         if v.backbone == "reduced":
             backbone.prune(encoder, torch.arange(p.kept_channels))
         encoder.to(memory_format=torch.channels_last)
-    model = _assembled(p, v, gene_shape, gene_encoder, encoder, image_dim)
+    model = _assembled(p, v, gene_shape, gene_encoder, encoder, image_dim, positions)
     model.load_state_dict(load_file(weights), strict=True)
     fit.compile_encoder(model, p)
     return fabric.setup(model)
