@@ -121,9 +121,7 @@ def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
 
 
 # -- from an own table -------------------------------------------------------------------------------------------
-def _from_table(
-    p: Params, tally: Tally, notes: list[Finding], labelled: bool
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _from_table(p: Params, tally: Tally, notes: list[Finding], labelled: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Patients, and their features in the place of slides."""
     patients = own_table.read(p, labelled)
     features = cohort_features.of_table(p, patients, notes)
