@@ -9,6 +9,7 @@ import html
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,8 @@ from mmmil.cohort import findings as cohort_findings
 from mmmil.cohort import flow, inventory
 from mmmil.genes import findings as gene_findings
 from mmmil.params import Params, root
+from mmmil.slides import feature_findings
+from mmmil.slides import features as slide_features
 from mmmil.slides import findings as slide_findings
 from mmmil.sources import findings
 from mmmil.sources.findings import Finding
@@ -88,7 +91,13 @@ def look(p: Params, workers: int = 1) -> Look:
         sizes = files.drop_duplicates("path")
         seen.counts["files"] = f"{len(sizes):,}, {sizes['bytes'].sum() / 1e9:,.2f} GB"
     seen.findings += seen.attempt(lambda: cohort_findings.find(cohort, p)) or []
-    if p.has_slides:
+    for encoder, folder in p.feature_folders.items():
+        of_encoder = cohort.features[cohort.features["encoder"] == encoder]
+        features = seen.attempt(partial(slide_features.look, of_encoder))
+        if features is not None:
+            seen.counts |= feature_findings.counts(features, encoder)
+            seen.findings += feature_findings.find(features, str(folder))
+    if p.has_pixels:
         slides = seen.attempt(lambda: slide_findings.look(cohort.patients, p, workers))
         if slides is not None:
             seen.counts |= slide_findings.counts(slides).to_dict()

@@ -20,6 +20,7 @@ from mmmil.cohort import flow, inventory
 from mmmil.genes import expression
 from mmmil.params import Params
 from mmmil.slides import bag_files, bags, coordinates, tiling
+from mmmil.slides import features as slide_features
 
 if TYPE_CHECKING:
     from mmmil.genes.choice import Library
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Study:
-    """cohort: usable patients; folds: patient -> 0..n-1, -1 for the test set; tiles: tiling's table, or None; train:
-    whether trainings that are asked for and not there are made, or are an error.
+    """cohort: usable patients; folds: patient -> 0..n-1, -1 for the test set; tiles: tiling's table, None where slides
+    are not read as pixels; train: whether trainings that are asked for and not there are made, or are an error.
     """
 
     p: Params
@@ -62,7 +63,10 @@ class Study:
 
     @cached_property
     def bag_paths(self) -> pd.Series:
-        """patient -> HDF5 file of the bag."""
+        """patient -> HDF5 file of the bag. Raises ValueError where slides are not read as pixels."""
+        if self.tiles is None:
+            there = f"features in their place ({self.p.features_dir})" if self.p.has_slides else "no slides"
+            raise ValueError(f"task '{self.p.task}' has no pixels but {there}: see Study.features")
         return self.tiles.set_index("patient_id")["bag"].loc[self.patients]
 
     def candidates(self, patient: str) -> tiling.Candidates:
@@ -105,6 +109,30 @@ class Study:
             self._loaded = (paths, files if files.nbytes > half else bag_files.load_bags(paths))
         return self._loaded[1]
 
+    def features(self, encoder: str) -> slide_features.Bags:
+        """The bags of features made beforehand (`Params.feature_folders`), in the cohort's order; kept in memory."""
+        if encoder not in self._features:
+            rows = self._files_of(encoder)
+            self._features[encoder] = slide_features.load(rows, self.patients, self.p.n_tiles, self.p.seed)
+        return self._features[encoder]
+
+    def feature_keys(self, encoder: str) -> list[str]:
+        """What names an encoder's features, for the hash of results that depend on them: the content of each file in
+        the cohort's order.
+        """
+        return [record.file_digest(path) for path in self._files_of(encoder)["path"]]
+
+    def _files_of(self, encoder: str) -> pd.DataFrame:
+        if encoder not in self.p.feature_folders:
+            known = ", ".join(self.p.feature_folders) or "none"
+            raise ValueError(f"task '{self.p.task}' names no folder of features of {encoder}, only {known}")
+        rows = self.cohort.features
+        return rows[(rows["encoder"] == encoder) & rows["patient_id"].isin(self.patients)]
+
+    @cached_property
+    def _features(self) -> dict[str, slide_features.Bags]:
+        return {}
+
     @cached_property
     def tile_masks(self) -> np.ndarray:
         """Which tiles of the bags are real and which padding, (patients, n_tiles) bool."""
@@ -128,7 +156,8 @@ class Study:
 
 
 def load(p: Params, workers: int = 1, train: bool = True) -> Study:
-    """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest.
+    """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest; features that stand in
+    the place of slides are read when they are first asked for.
 
     train: False in a notebook that is not to train (`runs.NotTrainedError` says what is missing).
     """
@@ -136,7 +165,7 @@ def load(p: Params, workers: int = 1, train: bool = True) -> Study:
     cohort = cohorts.build(p)
     inventory.look(cohort, p)
     tiles = None
-    if p.has_slides:
+    if p.has_pixels:
         tiles = bags.tile_cohort(cohort.patients, p, workers)
         cohort = without(cohort, tiles[tiles["problem"] != ""].set_index("patient_id")["problem"])
         if not len(cohort):

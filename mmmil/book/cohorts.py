@@ -12,6 +12,7 @@ from mmmil.results import read_results
 
 STEPS = {
     "file": "files of the sample sheets", "table": "rows of the own table", "slide": "a diagnostic slide per patient",
+    "features": "files of diagnostic slides, or of patients",
     "expression": "an RNA aliquot per patient", "label": "a patient of a class", "incomplete": "with all modalities",
     "tiles": "with enough tiles",
 }  # fmt: skip

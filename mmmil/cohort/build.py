@@ -7,22 +7,22 @@ itself is one error that names the file, the patient, the field and the remedy.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mmmil import paper, record
+from mmmil.cohort import features as cohort_features
 from mmmil.cohort import files as cohort_files
 from mmmil.cohort import labels as label_rules
-from mmmil.cohort import own_table
+from mmmil.cohort import matrices, own_table
 from mmmil.cohort.flow import Tally, no_steps
 from mmmil.cohort.split import fold_patients, split, write_splits
-from mmmil.params import Params
+from mmmil.params import FEATURES, Params
 from mmmil.sources import aliquots, barcodes, sample_sheets
-from mmmil.sources import expression as expression_files
 from mmmil.sources.findings import Finding
 from mmmil.sources.tables import CohortError, absolute, distinct, fail
 
@@ -30,17 +30,18 @@ __all__ = ["Cohort", "CohortError", "beside_paper", "build", "fold_patients", "f
 
 
 UNMATCHED = "clinical rows without a patient"
-UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Cohort:
     """patients: index patient_id (unique, sorted), columns label (0, 1; -1 where a table has none), site, slide_id,
     slide_path, expression_path (absolute; '' for a modality the cohort lacks; with expression_matrix the matrix).
+    Where features stand in the place of slides, slide_id and slide_path are those of a patient's first file.
 
     excluded: patient_id, reason and step, one row per patient or file that is left out; class_names: of class 0 and
     1; flow: one row per step with unit (files, columns, patients), entered, excluded, left (see mmmil.cohort.flow);
-    notes: what building it found worth a look (mmmil.cohort.findings has it all).
+    notes: what building it found worth a look (mmmil.cohort.findings has it all); features: files made beforehand,
+    one row each in the patients' order, columns encoder (FEATURES: in the place of slides), patient_id, slide_id, path.
     """
 
     patients: pd.DataFrame
@@ -48,6 +49,7 @@ class Cohort:
     class_names: list[str]
     flow: pd.DataFrame = field(default_factory=no_steps)
     notes: list[Finding] = field(default_factory=list)
+    features: pd.DataFrame = field(default_factory=cohort_features.no_features)
 
     @property
     def labels(self) -> pd.Series:
@@ -60,17 +62,25 @@ class Cohort:
 def build(p: Params) -> Cohort:
     """The cohort that the parameters describe (Experimental Setup, Dataset).
 
-    From `cohort_table`, or from GDC `sample_sheets` or the columns of `expression_matrix`, with labels by
-    `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled, no more.
+    From `cohort_table`, or from GDC `sample_sheets`, the columns of `expression_matrix` or the files of `features_dir`,
+    with labels by `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled,
+    no more.
     Raises CohortError for contradictions, missing files, classes too small to be split, and an empty cohort.
     """
     tally = Tally()
     notes: list[Finding] = []
     if p.cohort_table:
-        patients, source = _from_table(p, tally, notes), str(p.path(p.cohort_table))
+        source = str(p.path(p.cohort_table))
+        patients, features = _from_table(p, tally, notes)
     else:
-        patients, source = _from_gdc(p, tally, notes), "the sample sheets and matrices"
-    patients = _complete(patients, p, source, tally)
+        source = (
+            "the sample sheets and matrices"
+            if FEATURES not in p.feature_folders
+            else ("the features, sample sheets and matrices")
+        )
+        patients, features = _from_gdc(p, tally, notes)
+    features = cohort_features.further(p, patients, features, notes)
+    patients = _complete(patients, p, source, tally, features)
     excluded, steps = tally.tables()
     if patients.empty:
         reasons = [f"  {n} x {reason}" for reason, n in excluded["reason"].value_counts().items()]
@@ -79,14 +89,19 @@ def build(p: Params) -> Cohort:
             f"task '{p.task}': no patient is left from {source}; left out:\n"
             + ("\n".join(reasons) or "  nothing: no rows")
             + "\n"
-            "name sheets of diagnostic slides and primary tumours, or correct label_rule and class_values"
+            "name sheets or features of diagnostic slides and primary tumours, or correct label_rule and class_values"
         )
     cohort_files.require(patients, p, source)
     patients = patients.sort_index()[own_table.COLUMNS[1:]]
     patients.index.name = "patient_id"
     if not (patients["label"] < 0).all():
         _require_classes(patients, p, excluded)
-    return Cohort(patients, excluded, list(p.class_names), steps, notes)
+    place = {patient: i for i, patient in enumerate(patients.index)}
+    features = features[features["patient_id"].isin(place)]
+    order = [*p.feature_folders]
+    at = features["encoder"].map(order.index), features["patient_id"].map(place)
+    features = features.iloc[np.lexsort((features["slide_id"], at[1], at[0]))].reset_index(drop=True)
+    return Cohort(patients, excluded, list(p.class_names), steps, notes, features)
 
 
 def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
@@ -104,18 +119,22 @@ def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
 
 
 # -- from an own table -------------------------------------------------------------------------------------------
-def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
+def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Patients, and their features in the place of slides."""
     patients = own_table.read(p)
+    features = cohort_features.of_table(p, patients, notes)
     if p.has_genes and p.expression_matrix:
-        matrices = _matrix_patients(p, tally, notes, keep=set(patients.index))
-        patients["expression_path"] = [matrices.get(patient, "") for patient in patients.index]
+        matrix_of = matrices.patients_of(p, tally, notes, keep=set(patients.index))
+        patients["expression_path"] = [matrix_of.get(patient, "") for patient in patients.index]
     tally.step("table", "patients", len(patients), len(patients), [])  # a row that cannot be used is an error
-    return patients
+    return patients, features
 
 
 # -- from GDC files ----------------------------------------------------------------------------------------------
-def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
-    from_sheets = p.has_slides or not p.expression_matrix
+def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Patients, and their features in the place of slides."""
+    from_sheets = p.has_pixels or (p.has_genes and not p.expression_matrix)
+    from_sheets |= FEATURES in p.feature_folders and bool(p.sample_sheets) and p.label_rule == "project"
     if from_sheets and not p.sample_sheets:
         raise CohortError(f"task '{p.task}': name a cohort_table, or the GDC's sample_sheets")
     if p.label_rule == "table":
@@ -127,7 +146,7 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     if from_sheets:
         rows = sample_sheets.read_sample_sheets([p.path(name) for name in p.sample_sheets])
         projects = rows.groupby("Case ID")["Project ID"].agg(lambda names: " / ".join(distinct(names))).to_dict()
-        expected = [sample_sheets.SLIDE] * p.has_slides + [sample_sheets.EXPRESSION] * (
+        expected = [sample_sheets.SLIDE] * p.has_pixels + [sample_sheets.EXPRESSION] * (
             p.has_genes and not p.expression_matrix
         )
         sheet, left_out = sample_sheets.used_files(rows, expected)
@@ -144,8 +163,23 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
                 "expression", "files", (sheet["Data Type"] == sample_sheets.EXPRESSION).sum(), len(chosen), left_out
             )
             files = {patient: cohort_files.place(p, "expression", row) for patient, row in chosen.iterrows()}
+    features, slide_ids = cohort_features.no_features(), {i: path.stem for i, path in slides.items()}
+    if FEATURES in p.feature_folders:
+        folder = cohort_features.read(p, FEATURES)
+        notes += folder.notes
+        features = folder.rows(folder.of_patient)
+        tally.step("features", "files", len(folder.files), len(features), folder.left_out)
+        slide_ids = {i: names[0] for i, names in folder.of_patient.items()}
+        slides = {i: folder.files[name] for i, name in slide_ids.items()}
     if p.has_genes and p.expression_matrix:
-        files = _matrix_patients(p, tally, notes)
+        files = matrices.patients_of(p, tally, notes)
+    if FEATURES in p.feature_folders:
+        fail(
+            [
+                f"{FEATURES}: {slides[i]}, patient {i}: is '{other}' in the matrices or sample sheets; write both alike"
+                for i, other in barcodes.nearly_the_same(slides, files)
+            ]
+        )
     either = sorted(slides.keys() | files.keys())
     values = _label_values(p, either, files, projects, notes)
     classes = label_rules.classes(p)
@@ -158,67 +192,9 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> pd.DataFrame:
     patients["label"] = pd.Series(labels, dtype=int)
     patients["site"] = [barcodes.site_of(i) for i in ids]
     patients["slide_path"] = [str(slides.get(i, "")) for i in ids]
-    patients["slide_id"] = [Path(value).stem if value else "" for value in patients["slide_path"]]
+    patients["slide_id"] = [slide_ids.get(i, "") for i in ids]
     patients["expression_path"] = [str(files.get(i, "")) for i in ids]
-    return patients
-
-
-def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[str] | None = None) -> dict[str, str]:
-    """{patient: matrix that holds the patient's column}; `keep`: the patients of an own table, the others are left out.
-
-    Raises CohortError for a patient in two matrices, and where a column differs from a patient of the table, or of
-    another matrix, in its spelling only, and where no column is a patient of the table.
-    """
-    matrix_of: dict[str, str] = {}
-    faults, left_out, entered = [], [], 0
-    for name in p.expression_matrix:
-        path = str(absolute(p.path(name)))
-        columns = aliquots.column_aliquots(expression_files.matrix_columns(Path(path)), path)
-        entered += len(columns)
-        if keep is not None:
-            there = {aliquot.patient for aliquot in columns}
-            faults += [
-                f"{p.path(p.cohort_table)}, patient {patient}: is '{column}' in {path}; write both alike"
-                for patient, column in barcodes.nearly_the_same(sorted(keep), there)
-                if column not in keep
-            ]
-            strangers = [aliquot for aliquot in columns if aliquot.patient not in keep]
-            left_out += [(aliquot.patient, "expression: the patient is not in the own table") for aliquot in strangers]
-            columns = [aliquot for aliquot in columns if aliquot.patient in keep]
-        chosen, more = aliquots.one_aliquot_each(columns)
-        notes += aliquots.aliquot_findings(chosen, more, name)
-        if keep is None and all(UUID.fullmatch(patient) for patient in chosen):
-            text = f"its {len(chosen):,} columns are named by UUIDs; of files or columns, several may be of one patient"
-            notes.append(Finding("UUIDs as patients", text, "name the columns by TCGA barcodes or patients", name))
-        left_out += more
-        faults += [
-            f"{path}, patient {patient}: is '{other}' in {matrix_of[other]}; write both alike, or delete one"
-            for patient, other in barcodes.nearly_the_same(chosen, matrix_of)
-        ]
-        for patient in chosen:
-            if patient in matrix_of:
-                faults.append(f"{path}, patient {patient}: is in {matrix_of[patient]}, too; delete one of the columns")
-            matrix_of[patient] = path
-    notes += _perhaps_there(sorted((keep or set()) - set(matrix_of)), left_out, ", ".join(p.expression_matrix))
-    if keep and not matrix_of and not faults:
-        strange = ", ".join(f"'{patient}'" for patient, _ in left_out[:3]) or "no column"
-        faults.append(
-            f"{', '.join(p.expression_matrix)}: holds no patient of {p.cohort_table}, which has '{min(keep)}', but "
-            f"{strange}; name the columns as the patients"
-        )
-    fail(faults)
-    tally.step("expression", "columns", entered, len(matrix_of), left_out)
-    return matrix_of
-
-
-def _perhaps_there(lacking: list[str], left_out: list[tuple[str, str]], file: str) -> list[Finding]:
-    """Patients of an own table without a column, where one that is left out has a longer name."""
-    pairs = barcodes.perhaps_meant(lacking, (patient for patient, _ in left_out))
-    if not pairs:
-        return []
-    text = f"{len(pairs):,} patients of the table have no column, and columns have longer names, as "
-    text += f"'{pairs[0][1]}' for {pairs[0][0]}"
-    return [Finding("columns perhaps of patients", text, "name the columns as the patients if they are theirs", file)]
+    return patients, features[features["patient_id"].isin(labels)]
 
 
 def _label_values(
@@ -255,21 +231,32 @@ def _label_values(
 
 
 # -- checks ------------------------------------------------------------------------------------------------------
-def _complete(patients: pd.DataFrame, p: Params, source: str, tally: Tally) -> pd.DataFrame:
-    """Patients with every modality of the cohort; the others are an error or counted, by `incomplete`."""
+def _complete(patients: pd.DataFrame, p: Params, source: str, tally: Tally, features: pd.DataFrame) -> pd.DataFrame:
+    """Patients with every modality of the cohort, and the features of every encoder that is a folder; the others are an
+    error or counted, by `incomplete`.
+    """
     needed = [("slide_path", "slide")] * p.has_slides + [("expression_path", "expression")] * p.has_genes
     lacking = [(i, field, modality) for field, modality in needed for i in patients.index[patients[field] == ""]]
+    for encoder in [name for name in p.feature_folders if name != FEATURES]:
+        there = set(features["patient_id"][features["encoder"] == encoder])
+        lacking += [(i, "encoders", f"features of {encoder}") for i in patients.index if i not in there]
     if p.incomplete == "error":
         other = {"slide_path": "genes", "expression_path": "slides"}
         none = {field: len(needed) > 1 and (patients[field] == "").all() for field, _ in needed}
         whole = {
             field: f", or set inputs: {other[field]}, since no patient has one" if none[field] else "" for field in none
         }
+        whole["encoders"] = ", or leave the encoder out"
         remedy = "add it, or set incomplete: exclude"
-        why = {(i, step): f" ({reason.removeprefix(f'{step}: ')})" for i, reason, step in tally.left_out}
+        shown = {"slide_path": FEATURES} if p.features_dir else {}
+        steps = {"features": "slide"}
+        why = {
+            (i, steps.get(step, step)): f" ({reason.removeprefix(f'{step}: ')})" for i, reason, step in tally.left_out
+        }
         fail(
             [
-                f"{source}, patient {i}: {field}: has no {modality}{why.get((i, modality), '')}; {remedy}{whole[field]}"
+                f"{source}, patient {i}: {shown.get(field, field)}: has no {modality}{why.get((i, modality), '')}; "
+                f"{remedy}{whole[field]}"
                 for i, field, modality in lacking
             ]
         )

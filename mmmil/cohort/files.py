@@ -41,9 +41,9 @@ def stated_sizes(p: Params) -> dict[str, int]:
     return sizes
 
 
-def used_names(patients: pd.DataFrame) -> pd.Series:
+def used_names(patients: pd.DataFrame, p: Params) -> pd.Series:
     """Paths of a cohort's slides and expression files, the index the patient."""
-    paths = pd.concat([patients["slide_path"], patients["expression_path"]])
+    paths = pd.concat([patients["slide_path"]] * p.has_pixels + [patients["expression_path"]])
     return paths[paths != ""]
 
 
@@ -64,7 +64,8 @@ def require(patients: pd.DataFrame, p: Params, source: str) -> None:
             if not fault and name not in sizes and near != name:
                 fault = f"is {near} in the manifest; rename the file"
             if fault:
-                faults.append(f"{source}, patient {patient}: {field}: {path} {fault}")
+                setting = "features_dir" if field == "slide_path" and p.features_dir else field
+                faults.append(f"{source}, patient {patient}: {setting}: {path} {fault}")
     fail(faults)
 
 
@@ -109,7 +110,7 @@ def manifest_findings(patients: pd.DataFrame, p: Params) -> list[Finding]:
     """Rows of the manifests whose file the cohort does not use, and used files that no manifest names, counted."""
     if not p.manifests:
         return []
-    sizes, names = stated_sizes(p), {Path(path).name for path in used_names(patients)}
+    sizes, names = stated_sizes(p), {Path(path).name for path in used_names(patients, p)}
     if p.expression_matrix:
         names -= {Path(name).name for name in p.expression_matrix}
     unused, unstated = sorted(set(sizes) - names), sorted(names - set(sizes))
@@ -133,7 +134,7 @@ def stray_findings(p: Params, named: set[str]) -> list[Finding]:
     unfinished files) do not count.
     """
     found = []
-    for folder in ["slides"] * p.has_slides + ["expression"] * (p.has_genes and not p.expression_matrix):
+    for folder in ["slides"] * p.has_pixels + ["expression"] * (p.has_genes and not p.expression_matrix):
         paths = [path for depth in ("*", "*/*") for path in (p.data / folder).glob(depth)]
         parts = {part for path in paths if path.name in named for part in parts_of(path)}
         strays = sorted(

@@ -28,7 +28,7 @@ def find(cohort: Cohort, p: Params) -> list[Finding]:
 
 def _later_slides(cohort: Cohort, p: Params) -> list[Finding]:
     """Patients of whom another diagnostic slide than the first is used."""
-    if not p.has_slides:
+    if not p.has_pixels:
         return []
     later, other = [], []
     for patient, path in cohort.patients["slide_path"].items():
@@ -54,10 +54,10 @@ def _listed(patients: list[str]) -> str:
 
 def _named(cohort: Cohort, p: Params) -> set[str]:
     """Names of the files that the cohort uses or that its sample sheets and manifests list."""
-    names = {Path(path).name for path in cohort_files.used_names(cohort.patients)}
+    names = {Path(path).name for path in cohort_files.used_names(cohort.patients, p)}
     names |= set(cohort_files.stated_sizes(p))
     if not p.cohort_table and p.sample_sheets:
         names |= set(sample_sheets.read_sample_sheets([p.path(name) for name in p.sample_sheets])["File Name"])
     if p.cohort_table:  # those of patients who are left out, too
-        names |= {Path(path).name for path in cohort_files.used_names(own_table.read(p))}
+        names |= {Path(path).name for path in cohort_files.used_names(own_table.read(p), p)}
     return names

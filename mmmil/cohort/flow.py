@@ -3,6 +3,7 @@
 The steps in their order, with the unit that each counts:
 file        rows of the sample sheets: data types that are not used
 slide       slide files: left is one diagnostic slide per patient
+features    files of features in the place of slides: left are those of diagnostic slides, or of patients
 expression  expression files, or columns of the matrices: left is one per patient
 label       patients with either: left are those of a class; `table`, all rows of an own table, stands in its place
 incomplete  patients without one of the modalities

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mmmil import record
 from mmmil.cohort.build import Cohort
-from mmmil.params import Params
+from mmmil.params import FEATURES, Params
 from mmmil.sources.slide_files import parts_of
 from mmmil.sources.tables import CohortError, absolute, fail, is_file
 
@@ -27,7 +27,7 @@ COLUMNS = ["setting", "patient_id", "path", "bytes", "time", "changed", "fingerp
 CONTENT = ["setting", "patient_id", "path", "fingerprint"]  # what results depend on: not the times
 # What a file is read for: who is in the study, the pixels of slides, the tokens of genes, the start of a network.
 WHO = ["cohort_table", "sample_sheets", "clinical", "manifests"]
-SLIDES = ["mpp_table", "slide_path", "coords_dir"]
+SLIDES = ["mpp_table", "slide_path", "coords_dir", "features_dir", "encoders"]
 GENES = ["gene_table", "go_gmt", "kegg_gmt", "expression_path", "expression_matrix"]
 WEIGHTS = ["weights_dir"]
 
@@ -38,13 +38,15 @@ def named(cohort: Cohort, p: Params) -> Iterator[tuple[str, str, Path]]:
         yield field, "", absolute(p.path(name))
     matrices = {str(absolute(p.path(name))) for name in p.expression_matrix}
     for patient, row in cohort.patients.iterrows():
-        if row["slide_path"]:
+        if row["slide_path"] and p.has_pixels:
             slide = Path(row["slide_path"])
             for path in [slide, *parts_of(slide)]:
                 yield "slide_path", str(patient), path
         if row["expression_path"] and row["expression_path"] not in matrices:
             yield "expression_path", str(patient), Path(row["expression_path"])
-    folders = {"coords_dir": p.coords_dir if p.has_slides else "", "weights_dir": p.weights_dir}
+    for row in cohort.features.itertuples():
+        yield FEATURES if row.encoder == FEATURES else "encoders", row.patient_id, Path(row.path)
+    folders = {"coords_dir": p.coords_dir if p.has_pixels else "", "weights_dir": p.weights_dir}
     for field, folder in folders.items():  # whole: which file is a slide's or a network's is told by its name
         for path in sorted(absolute(p.path(folder)).glob("[!.]*")) if folder else []:  # .DS_Store, .nfs000... are none
             if path.is_file():
@@ -110,7 +112,9 @@ def _fingerprints(states: dict[Path, tuple[str, int, int, int]], slides: set[Pat
 
 
 def _require_unlike(table: pd.DataFrame) -> None:
-    """Raise CohortError where a slide or a counts file of two patients has the same content: one of them is not its."""
+    """Raise CohortError where a slide or a counts file of two patients has the same content, or two files of features:
+    one of them is not its.
+    """
     of_patients = table[table["setting"].isin(["slide_path", "expression_path"])]
     # A slide of several files as a whole: slides of a scanner may share a preview or a file of settings.
     files = of_patients.groupby(["setting", "patient_id"], sort=False)
@@ -121,6 +125,15 @@ def _require_unlike(table: pd.DataFrame) -> None:
         faults += [
             f"{other.path}, patient {other.patient_id}: {other.setting}: the content is that of {first.path}, "
             f"patient {first.patient_id}; one of them is a copy under a wrong name: download both again"
+            for other in others
+        ]
+    of_features = table[table["setting"].isin([FEATURES, "encoders"])]
+    folders = of_features["path"].map(lambda path: Path(path).parent)
+    for _, same in of_features.groupby([folders, "fingerprint"], sort=False):
+        first, *others = same.drop_duplicates("path").itertuples()
+        faults += [
+            f"{other.path}, patient {other.patient_id}: {other.setting}: the content is that of {first.path}, patient "
+            f"{first.patient_id}; one of them is a copy under a wrong name: make both again"
             for other in others
         ]
     fail(faults)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mmmil.cohort import features
 from mmmil.cohort import labels as label_rules
 from mmmil.params import Params
 from mmmil.sources import barcodes
@@ -28,6 +29,8 @@ ONCE = {
 def read(p: Params) -> pd.DataFrame:
     """The patients of `cohort_table`: index patient_id, the other COLUMNS; files as absolute paths, '' where unused.
 
+    Where features stand in the place of slides, slide_id names the slides of a patient, separated by ';' (by the names
+    of slide_path where it has none; else the patient's own name counts, `mmmil.cohort.features`).
     The label is 0, 1, a class's name or one of its class_values, in any case; -1 where slides only have no such
     column. A TCGA barcode in any spelling is its patient, and has a site where the table gives none. Of other cells
     what says that nothing is known (R's NA, pandas' nan) is empty. Raises CohortError with every fault: file, line,
@@ -60,7 +63,7 @@ def read(p: Params) -> pd.DataFrame:
         ]
     patients = pd.DataFrame({name: table.get(name, "") for name in COLUMNS}, index=table.index)
     patients["label"] = [label_rules.class_of(label, names) for label in table["label"]] if "label" in table else -1
-    used = {"slide_path": p.has_slides, "expression_path": p.has_genes and not p.expression_matrix}
+    used = {"slide_path": p.has_pixels, "expression_path": p.has_genes and not p.expression_matrix}
     for name, needed in used.items():
         if needed and name in table:
             faults += [
@@ -72,21 +75,21 @@ def read(p: Params) -> pd.DataFrame:
     first: dict[tuple[str, ...], str] = {}  # a site in two spellings would lie in two folds
     sites = [site or barcodes.site_of(i) for site, i in zip(patients["site"], patients["patient_id"], strict=True)]
     patients["site"] = [first.setdefault(barcodes.near_key(site), site) for site in sites]
-    stems = [Path(value).stem for value in patients["slide_path"]]
+    named = table["slide_path"] if p.features_dir and "slide_path" in table else patients["slide_path"]
+    stems = [Path(value).stem for value in named]
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
+    slides = patients["slide_id"].map(features.names_of if p.features_dir else lambda name: [name]).explode().fillna("")
     for name, fault in ONCE.items():
         of_file = patients[name].map(os.path.realpath) if name in used else patients[name]  # two links to one file
         if name == "slide_id":  # results lie in a folder of this name, on some disks in any case
-            of_file = of_file.map(lambda value: unicodedata.normalize("NFC", value).casefold())
-        again = of_file.duplicated() & (patients[name] != "")
+            of_file = slides.map(lambda value: unicodedata.normalize("NFC", value).casefold())
+        again = of_file.index[of_file.duplicated() & (of_file.index.map(patients[name]) != "")]
         written = table[name] if name in table else patients[name]
-        faults += [
-            f"{where[line]}: {name} '{written[line] or patients[name][line]}' {fault}" for line in table.index[again]
-        ]
+        faults += [f"{where[line]}: {name} '{written[line] or patients[name][line]}' {fault}" for line in again]
     faults += [  # a slide's results lie in a folder of this name
         f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\, and keep below "
         f"{LONGEST} bytes"
-        for line, name in patients["slide_id"].items()
+        for line, name in slides.items()
         if name in (".", "..")
         or "/" in name
         or ("\\" in name and "slide_id" in table and table["slide_id"][line])
@@ -131,7 +134,7 @@ def _patients(path: Path, names: pd.Series) -> pd.Series:
 
 def _require_columns(p: Params, path: Path, table: pd.DataFrame) -> None:
     needed = {"patient_id": "add it"}
-    if p.has_slides:
+    if p.has_pixels:
         needed["slide_path"] = "add it, or set inputs: genes for a cohort without slides" if p.has_genes else "add it"
     if p.has_genes:
         needed["label"] = "add it"

@@ -50,6 +50,7 @@ WORDS = {
     "file": ("files in the sample sheets", "", "files left out"),
     "slide": ("slide files", "patients with a diagnostic slide", "slide files left out"),
     "expression": ("expression files", "patients with a tumour aliquot", "expression files left out"),
+    "features": ("files of features", "files of diagnostic slides, or of patients", "files of features left out"),
     "columns": ("columns of the expression matrices", "patients with a tumour aliquot", "columns left out"),
     "label": (
         "patients with a slide or an aliquot",
@@ -108,7 +109,7 @@ def flow(
         arrows.append((x or box.middle, y, COLUMNS["out"][0], y))
         return boxes[-1].bottom + GAP / 2
 
-    branches = [step for step in ("table", "slide", "expression") if step in steps.index]
+    branches = [step for step in ("table", "slide", "features", "expression") if step in steps.index]
     column = dict(zip(branches, ("left", "right") if len(branches) == 2 else ("both",), strict=False))
     y, source, ends = 0.05, None, []
     if steps["excluded"].get("file", 0):
