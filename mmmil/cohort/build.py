@@ -7,7 +7,6 @@ itself is one error that names the file, the patient, the field and the remedy.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +18,11 @@ from mmmil import paper, record
 from mmmil.cohort import features as cohort_features
 from mmmil.cohort import files as cohort_files
 from mmmil.cohort import labels as label_rules
-from mmmil.cohort import own_table
+from mmmil.cohort import matrices, own_table
 from mmmil.cohort.flow import Tally, no_steps
 from mmmil.cohort.split import fold_patients, split, write_splits
 from mmmil.params import FEATURES, Params
 from mmmil.sources import aliquots, barcodes, sample_sheets
-from mmmil.sources import expression as expression_files
 from mmmil.sources.findings import Finding
 from mmmil.sources.tables import CohortError, absolute, distinct, fail
 
@@ -32,7 +30,6 @@ __all__ = ["Cohort", "CohortError", "beside_paper", "build", "fold_patients", "f
 
 
 UNMATCHED = "clinical rows without a patient"
-UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,8 @@ class Cohort:
 def build(p: Params) -> Cohort:
     """The cohort that the parameters describe (Experimental Setup, Dataset).
 
-    From `cohort_table`, or from GDC `sample_sheets` or the columns of `expression_matrix`, with labels by
-    `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled, no more.
+    From `cohort_table`, or from GDC `sample_sheets`, the columns of `expression_matrix` or the files of `features_dir`,
+    with labels by `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled, no more.
     Raises CohortError for contradictions, missing files, classes too small to be split, and an empty cohort.
     """
     tally = Tally()
@@ -75,9 +72,13 @@ def build(p: Params) -> Cohort:
         source = str(p.path(p.cohort_table))
         patients, features = _from_table(p, tally, notes)
     else:
-        source = FEATURES if p.features_dir and not p.has_genes else "the sample sheets and matrices"
+        source = (
+            "the sample sheets and matrices"
+            if FEATURES not in p.feature_folders
+            else ("the features, sample sheets and matrices")
+        )
         patients, features = _from_gdc(p, tally, notes)
-    features = _further_features(p, patients, features, notes)
+    features = cohort_features.further(p, patients, features, notes)
     patients = _complete(patients, p, source, tally, features)
     excluded, steps = tally.tables()
     if patients.empty:
@@ -87,7 +88,7 @@ def build(p: Params) -> Cohort:
             f"task '{p.task}': no patient is left from {source}; left out:\n"
             + ("\n".join(reasons) or "  nothing: no rows")
             + "\n"
-            "name sheets of diagnostic slides and primary tumours, or correct label_rule and class_values"
+            "name sheets or features of diagnostic slides and primary tumours, or correct label_rule and class_values"
         )
     cohort_files.require(patients, p, source)
     patients = patients.sort_index()[own_table.COLUMNS[1:]]
@@ -120,44 +121,19 @@ def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
 def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Patients, and their features in the place of slides."""
     patients = own_table.read(p)
-    features = cohort_features.no_features()
-    if p.features_dir and p.has_slides:
-        folder = cohort_features.read(p, FEATURES)
-        wanted = {patient: cohort_features.names_of(cell) for patient, cell in patients["slide_id"].items()}
-        found = cohort_features.choose(folder, wanted, str(p.path(p.cohort_table)))
-        notes += folder.notes + cohort_features.strangers(folder, found, patients.index)
-        features = folder.rows(found)
-        patients["slide_id"] = [found.get(i, [""])[0] for i in patients.index]
-        patients["slide_path"] = [str(folder.files[name]) if name else "" for name in patients["slide_id"]]
+    features = cohort_features.of_table(p, patients, notes)
     if p.has_genes and p.expression_matrix:
-        matrices = _matrix_patients(p, tally, notes, keep=set(patients.index))
-        patients["expression_path"] = [matrices.get(patient, "") for patient in patients.index]
+        matrix_of = matrices.patients_of(p, tally, notes, keep=set(patients.index))
+        patients["expression_path"] = [matrix_of.get(patient, "") for patient in patients.index]
     tally.step("table", "patients", len(patients), len(patients), [])  # a row that cannot be used is an error
     return patients, features
-
-
-# -- features made beforehand ------------------------------------------------------------------------------------
-def _further_features(p: Params, patients: pd.DataFrame, features: pd.DataFrame, notes: list[Finding]) -> pd.DataFrame:
-    """The features that stand in the place of slides, and those of `encoders`, of the same slides."""
-    slides = features.groupby("patient_id")["slide_id"].agg(list).to_dict()
-    found = [features]
-    for encoder in [name for name in p.feature_folders if name != FEATURES]:
-        folder = cohort_features.read(p, encoder)
-        wanted = slides
-        if not p.features_dir:  # own tables may call a slide otherwise than its file, by which features are called
-            names = {i: (row["slide_id"], Path(row["slide_path"]).stem) for i, row in patients.iterrows()}
-            wanted = {i: [name if name in folder.files else stem] for i, (name, stem) in names.items() if stem}
-        chosen = cohort_features.choose(folder, wanted, "the cohort")
-        notes += folder.notes + cohort_features.strangers(folder, chosen, patients.index)
-        found.append(folder.rows(chosen))
-    return pd.concat(found, ignore_index=True)
 
 
 # -- from GDC files ----------------------------------------------------------------------------------------------
 def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Patients, and their features in the place of slides."""
     from_sheets = p.has_pixels or (p.has_genes and not p.expression_matrix)
-    from_sheets |= bool(p.features_dir and p.sample_sheets and p.label_rule == "project")
+    from_sheets |= FEATURES in p.feature_folders and bool(p.sample_sheets) and p.label_rule == "project"
     if from_sheets and not p.sample_sheets:
         raise CohortError(f"task '{p.task}': name a cohort_table, or the GDC's sample_sheets")
     if p.label_rule == "table":
@@ -187,7 +163,7 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFra
             )
             files = {patient: cohort_files.place(p, "expression", row) for patient, row in chosen.iterrows()}
     features, slide_ids = cohort_features.no_features(), {i: path.stem for i, path in slides.items()}
-    if p.features_dir and p.has_slides:
+    if FEATURES in p.feature_folders:
         folder = cohort_features.read(p, FEATURES)
         notes += folder.notes
         features = folder.rows(folder.of_patient)
@@ -195,8 +171,8 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFra
         slide_ids = {i: names[0] for i, names in folder.of_patient.items()}
         slides = {i: folder.files[name] for i, name in slide_ids.items()}
     if p.has_genes and p.expression_matrix:
-        files = _matrix_patients(p, tally, notes)
-    if p.features_dir:
+        files = matrices.patients_of(p, tally, notes)
+    if FEATURES in p.feature_folders:
         fail(
             [
                 f"{FEATURES}: {slides[i]}, patient {i}: is '{other}' in the matrices or sample sheets; write both alike"
@@ -218,64 +194,6 @@ def _from_gdc(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFra
     patients["slide_id"] = [slide_ids.get(i, "") for i in ids]
     patients["expression_path"] = [str(files.get(i, "")) for i in ids]
     return patients, features[features["patient_id"].isin(labels)]
-
-
-def _matrix_patients(p: Params, tally: Tally, notes: list[Finding], keep: set[str] | None = None) -> dict[str, str]:
-    """{patient: matrix that holds the patient's column}; `keep`: the patients of an own table, the others are left out.
-
-    Raises CohortError for a patient in two matrices, and where a column differs from a patient of the table, or of
-    another matrix, in its spelling only, and where no column is a patient of the table.
-    """
-    matrix_of: dict[str, str] = {}
-    faults, left_out, entered = [], [], 0
-    for name in p.expression_matrix:
-        path = str(absolute(p.path(name)))
-        columns = aliquots.column_aliquots(expression_files.matrix_columns(Path(path)), path)
-        entered += len(columns)
-        if keep is not None:
-            there = {aliquot.patient for aliquot in columns}
-            faults += [
-                f"{p.path(p.cohort_table)}, patient {patient}: is '{column}' in {path}; write both alike"
-                for patient, column in barcodes.nearly_the_same(sorted(keep), there)
-                if column not in keep
-            ]
-            strangers = [aliquot for aliquot in columns if aliquot.patient not in keep]
-            left_out += [(aliquot.patient, "expression: the patient is not in the own table") for aliquot in strangers]
-            columns = [aliquot for aliquot in columns if aliquot.patient in keep]
-        chosen, more = aliquots.one_aliquot_each(columns)
-        notes += aliquots.aliquot_findings(chosen, more, name)
-        if keep is None and all(UUID.fullmatch(patient) for patient in chosen):
-            text = f"its {len(chosen):,} columns are named by UUIDs; of files or columns, several may be of one patient"
-            notes.append(Finding("UUIDs as patients", text, "name the columns by TCGA barcodes or patients", name))
-        left_out += more
-        faults += [
-            f"{path}, patient {patient}: is '{other}' in {matrix_of[other]}; write both alike, or delete one"
-            for patient, other in barcodes.nearly_the_same(chosen, matrix_of)
-        ]
-        for patient in chosen:
-            if patient in matrix_of:
-                faults.append(f"{path}, patient {patient}: is in {matrix_of[patient]}, too; delete one of the columns")
-            matrix_of[patient] = path
-    notes += _perhaps_there(sorted((keep or set()) - set(matrix_of)), left_out, ", ".join(p.expression_matrix))
-    if keep and not matrix_of and not faults:
-        strange = ", ".join(f"'{patient}'" for patient, _ in left_out[:3]) or "no column"
-        faults.append(
-            f"{', '.join(p.expression_matrix)}: holds no patient of {p.cohort_table}, which has '{min(keep)}', but "
-            f"{strange}; name the columns as the patients"
-        )
-    fail(faults)
-    tally.step("expression", "columns", entered, len(matrix_of), left_out)
-    return matrix_of
-
-
-def _perhaps_there(lacking: list[str], left_out: list[tuple[str, str]], file: str) -> list[Finding]:
-    """Patients of an own table without a column, where one that is left out has a longer name."""
-    pairs = barcodes.perhaps_meant(lacking, (patient for patient, _ in left_out))
-    if not pairs:
-        return []
-    text = f"{len(pairs):,} patients of the table have no column, and columns have longer names, as "
-    text += f"'{pairs[0][1]}' for {pairs[0][0]}"
-    return [Finding("columns perhaps of patients", text, "name the columns as the patients if they are theirs", file)]
 
 
 def _label_values(

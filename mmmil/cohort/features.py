@@ -211,3 +211,35 @@ def strangers(folder: Folder, found: Mapping[str, list[str]], patients: Iterable
         remedy = "nothing to do if they are of other slides or samples than those that the cohort names"
         told.append(Finding("features not used", text, remedy, str(folder.path)))
     return told
+
+
+def of_table(p: Params, patients: pd.DataFrame, notes: list[Finding]) -> pd.DataFrame:
+    """The features in the place of slides of an own table's patients, of whom they become slide_id and slide_path.
+
+    patients: index patient_id, column slide_id with the names of slides or ''. Notes what is found beside them.
+    """
+    if FEATURES not in p.feature_folders:
+        return no_features()
+    folder = read(p, FEATURES)
+    wanted = {patient: names_of(cell) for patient, cell in patients["slide_id"].items()}
+    found = choose(folder, wanted, str(p.path(p.cohort_table)))
+    notes += folder.notes + strangers(folder, found, patients.index)
+    patients["slide_id"] = [found.get(patient, [""])[0] for patient in patients.index]
+    patients["slide_path"] = [str(folder.files[name]) if name else "" for name in patients["slide_id"]]
+    return folder.rows(found)
+
+
+def further(p: Params, patients: pd.DataFrame, features: pd.DataFrame, notes: list[Finding]) -> pd.DataFrame:
+    """The features that stand in the place of slides, and those of `encoders`, of the same slides."""
+    slides = features.groupby("patient_id")["slide_id"].agg(list).to_dict()
+    found = [features]
+    for encoder in [name for name in p.feature_folders if name != FEATURES]:
+        folder = read(p, encoder)
+        wanted = slides
+        if not p.features_dir:  # own tables may call a slide otherwise than its file, by which features are called
+            names = {i: (row["slide_id"], Path(row["slide_path"]).stem) for i, row in patients.iterrows()}
+            wanted = {i: [name if name in folder.files else stem] for i, (name, stem) in names.items() if stem}
+        chosen = choose(folder, wanted, "the cohort")
+        notes += folder.notes + strangers(folder, chosen, patients.index)
+        found.append(folder.rows(chosen))
+    return pd.concat(found, ignore_index=True)

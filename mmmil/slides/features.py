@@ -136,9 +136,9 @@ def _most(values: pd.Series) -> Any:
 class Bags:
     """The bags of a cohort's patients, one behind the other.
 
-    instances: (total, D) float32; offsets: (patients + 1,), where each bag begins, and the end; of_file: (total,), the row
-    of `files` (columns LOOK) that an instance is from, and row: (total,), its row there; coords: (total, 2) in px of
-    level 0, or None where a file has none.
+    instances: (total, D) float32; offsets: (patients + 1,), where each bag begins, and the end; of_file: (total,), the
+    row of `files` (columns LOOK) that an instance is from, and row: (total,), its row there; coords: (total, 2) in px
+    of level 0, or None where a file has none.
     """
 
     patients: list[str]

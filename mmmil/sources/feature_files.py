@@ -34,8 +34,9 @@ class FeatureError(CohortError):
 
 @dataclass(frozen=True)
 class Features:
-    """instances: (N, D) float32, N and D at least 1, all finite; coords: (N, 2) in px of level 0, or None; kind: the type
-    in the file; encoder, name: of the model and the slide, as the file states them, or ''; attributes: of its coords.
+    """instances: (N, D) float32, N and D at least 1, all finite; coords: (N, 2) in px of level 0, or None; kind: the
+    type in the file; encoder, name: of the model and the slide, as the file states them, or ''; attributes: of its
+    coords.
     """
 
     instances: np.ndarray
