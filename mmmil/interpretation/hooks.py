@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmmil.models.attention import NystromSelfAttention
 from mmmil.models.clam import CLAM
-from mmmil.models.fusion import Encoder, MultimodalMIL
+from mmmil.models.fusion import Encoder, MultimodalMIL, Squared
 from mmmil.models.mcat import MCAT
 
 Kept = dict[str, list[Tensor]]  # source -> a tensor per batch, patients first
@@ -34,8 +34,8 @@ def rollout(layers: Sequence[Tensor]) -> Tensor:
 
     layers: A of each layer, the first one first, averaged over heads, (B, N, N). Returns (B, N, N): row i says how much
     of each input token is in token i after the last layer. Rows are scaled to sum to one in every layer, which changes
-    Nyström's approximation only; its negative entries stay. What mixes tokens beside attention (PPEG, Nyström's
-    convolution) is not in it.
+    Nyström's approximation only; its negative entries stay, and what its published form gives to padding is left out.
+    What mixes tokens beside attention (PPEG, Nyström's convolution) is not in it.
     """
     identity = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
     out = identity
@@ -49,7 +49,8 @@ def rollout(layers: Sequence[Tensor]) -> Tensor:
 def reading_rollout(aggregator: nn.Module) -> Iterator[Kept]:
     """While open, every prediction adds the class token's rollout over the input tokens: source -> (B, N) each.
 
-    Raises AttentionError for a model without such an encoder.
+    Where an encoder repeats tokens (`fusion.Square`), copies count for their token. Raises AttentionError for a model
+    without such an encoder.
     """
     by_source = encoders(aggregator)
     if not by_source:
@@ -60,15 +61,30 @@ def reading_rollout(aggregator: nn.Module) -> Iterator[Kept]:
     hooks = []
     for source, encoder in by_source.items():
         below: list[Tensor] = []
+        squares: list[tuple[Squared, int]] = []
+
+        def repeated(_: nn.Module, args: tuple, square: Squared, squares: list = squares) -> None:
+            squares[:] = [(square, args[0].shape[1])]
 
         def first(module: nn.Module, args: tuple, named: dict, _: Any, below: list[Tensor] = below) -> None:
             below[:] = [_matrix(module, args, named)]
 
         def last(
-            module: nn.Module, args: tuple, named: dict, _: Any, below: list[Tensor] = below, source: str = source
+            module: nn.Module,
+            args: tuple,
+            named: dict,
+            _: Any,
+            below: list[Tensor] = below,
+            squares: list = squares,
+            source: str = source,
         ) -> None:
-            _keep(kept, source, rollout([*below, _matrix(module, args, named)])[:, 0, 1:])
+            rolled = rollout([*below, _matrix(module, args, named)])[:, 0, 1:]
+            for square, n in squares:
+                rolled = square.gathered(rolled, n)
+            _keep(kept, source, rolled)
 
+        if encoder.square is not None:
+            hooks.append(encoder.square.register_forward_hook(repeated))
         hooks.append(encoder.layer1.attn.register_forward_hook(first, with_kwargs=True))
         hooks.append(encoder.layer2.attn.register_forward_hook(last, with_kwargs=True))
     with _removed(hooks):

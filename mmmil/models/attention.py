@@ -6,7 +6,7 @@ are what a softmax is taken of, masked keys at the lowest number there is.
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, log
 from typing import Any, Literal
 
 import torch
@@ -70,7 +70,11 @@ def pseudo_inverse(x: Tensor, iterations: int = 6) -> Tensor:
     The library scales by a maximum over the whole batch, by which one patient's output depends on its batch mates.
     """
     a = x.abs()
-    z = x.mT / (a.sum(-1).amax(-1) * a.sum(-2).amax(-1))[..., None, None]
+    return _inverted(x, x.mT / (a.sum(-1).amax(-1) * a.sum(-2).amax(-1))[..., None, None], iterations)
+
+
+def _inverted(x: Tensor, z: Tensor, iterations: int) -> Tensor:
+    """The inverse of x that the iteration of eq. 11 comes to from z, a multiple of its transpose."""
     identity = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
     for _ in range(iterations):
         xz = x @ z
@@ -81,8 +85,8 @@ def pseudo_inverse(x: Tensor, iterations: int = 6) -> Tensor:
 class NystromSelfAttention(NystromAttention):
     """The library's module (as in TransMIL and the paper) with padding that cannot be attended to.
 
-    Segments are as long as needed for at most `num_landmarks` of them, so that padding is shorter than one segment
-    and every landmark is the mean of real tokens; padded keys are masked, padded rows and columns removed.
+    Segments are as long as needed for at most `num_landmarks` of them, so that the first is shorter than the others by
+    less than one segment, and every landmark is the mean of real tokens only.
     """
 
     def forward(
@@ -95,29 +99,31 @@ class NystromSelfAttention(NystromAttention):
         """
         if mask is not None:
             return self._padded(x, return_att, mask)
-        n = x.shape[1]
-        length = ceil(n / self.num_landmarks)
-        segments = ceil(n / length)
-        pad = segments * length - n
-        # to_qkv has no bias: padded tokens stay zero and add nothing to the sums over a segment.
-        q, k, v = (split_heads(t, self.heads) for t in self.to_qkv(F.pad(x, (0, 0, pad, 0))).chunk(3, dim=-1))
-        q = q * self.scale
-        real = x.new_full((segments, 1), length)
-        real[0] = length - pad
-        q_mean, k_mean = (t.unflatten(2, (segments, length)).sum(3) / real for t in (q, k))
-        to_keys = q_mean @ k.mT
-        to_keys[..., :pad] = -torch.finfo(to_keys.dtype).max
-        first = (q @ k_mean.mT).softmax(-1)
-        middle = pseudo_inverse((q_mean @ k_mean.mT).softmax(-1), self.pinv_iterations)
-        last = to_keys.softmax(-1)
-        out = first @ middle @ (last @ v)
+        q, k, v = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
+        first, inverse, last = self._factors(q * self.scale, k)
+        out = first @ inverse @ (last @ v)
         if self.residual:
             out = out + self.res_conv(v)
-        out = self.to_out(out.transpose(1, 2).flatten(2)[:, pad:])
+        out = self.to_out(out.transpose(1, 2).flatten(2))
         if not return_att:
             return out
-        rows = first[:, :, pad : pad + 1] if return_att == "first" else first[:, :, pad:]
-        return out, rows @ middle @ last[..., pad:]
+        return out, (first[:, :, :1] if return_att == "first" else first) @ inverse @ last
+
+    def _factors(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled queries and keys (B, H, N, D) -> the matrices (N, L), (L, L), (L, N) whose product is att."""
+        n = q.shape[2]
+        length = ceil(n / self.num_landmarks)
+        real = q.new_full((ceil(n / length), 1), length)
+        real[0] -= -n % length
+        q_mean, k_mean = (self._segment_sums(t, length) / real for t in (q, k))
+        middle = (q_mean @ k_mean.mT).softmax(-1)
+        inverse = pseudo_inverse(middle, self.pinv_iterations)
+        return (q @ k_mean.mT).softmax(-1), inverse, (q_mean @ k.mT).softmax(-1)
+
+    @staticmethod
+    def _segment_sums(t: Tensor, length: int) -> Tensor:
+        """Sums over segments of a length, (B, H, N, D) -> (B, H, L, D); the first segment is what is left over."""
+        return F.pad(t, (0, 0, -t.shape[2] % length, 0)).unflatten(2, (-1, length)).sum(3)
 
     def _padded(self, x: Tensor, return_att: ReturnAtt, mask: Tensor) -> Any:  # a Tensor, or two where att is asked for
         """As `forward`, for bags with padding: the segments follow from the number of real tokens, so patients of one
@@ -141,13 +147,50 @@ class NystromSelfAttention(NystromAttention):
         return out if att is None else (out, att.permute(0, 3, 1, 2))
 
 
+class PublishedSelfAttention(NystromSelfAttention):
+    """What the library's module computes for a patient alone, as published TransMIL runs it (batches of one bag).
+
+    The library puts zeros in front of n tokens until they fill `num_landmarks` segments of ceil(n / num_landmarks),
+    and attends to them like to any token; the pseudo-inverse is scaled by a maximum over the heads. As the padding's
+    keys are zero, it scores 0 everywhere, and segments that hold nothing else are all alike: one row and one column
+    stand for all of them, with their number as its weight. That changes no value, and 9 tiles cost what 9 tiles cost,
+    not what 256 do. att is that between real tokens: what falls on padding is left out, so rows sum to less than one.
+    """
+
+    def _factors(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n = q.shape[2]
+        length = ceil(n / self.num_landmarks)
+        padding = length * self.num_landmarks - n
+        empty = padding // length  # segments of nothing but padding
+        q_mean, k_mean = (self._segment_sums(t, length) / length for t in (q, k))  # what pads a segment counts in it
+        if empty:
+            q_mean, k_mean = (F.pad(t, (0, 0, 1, 0)) for t in (q_mean, k_mean))
+        # How many landmarks each of these is; in bf16 the logarithm of it would be off by 1 %.
+        like = torch.ones(k_mean.shape[2], device=q.device, dtype=torch.promote_types(q.dtype, torch.float32))
+        like[0] = max(empty, 1)
+        # A column's softmax, with the log of its number added to its score, is that of all that it stands for.
+        first, middle = ((t @ k_mean.mT + like.log()).softmax(-1) for t in (q, q_mean))
+        last = q_mean @ k.mT
+        if padding:
+            of_padding = torch.full_like(last[..., :1], log(padding))
+            last = torch.cat([of_padding, last], -1).softmax(-1)[..., 1:]
+        else:
+            last = last.softmax(-1)
+        # Sums over the library's whole matrix, of one entry for each landmark.
+        each = middle / like
+        rows, columns = middle.sum(-1).amax((1, 2)), (each * like[:, None]).sum(-2).amax((1, 2))
+        start = each.mT * like / (rows * columns)[:, None, None, None]
+        return first, _inverted(middle, start, self.pinv_iterations), last
+
+
 def self_attention(width: int, heads: int, kind: str, landmarks: int, dropout: float) -> nn.Module:
-    """The self-attention module of the given `kind`, exact or nystrom."""
+    """The self-attention module of the given `kind`: exact, nystrom or published."""
     if kind == "exact":
         return ExactSelfAttention(width, heads, dropout)
-    if kind == "nystrom":
-        return NystromSelfAttention(width, width // heads, heads, num_landmarks=landmarks, dropout=dropout)
-    raise ValueError(f"attention is 'exact' or 'nystrom', not {kind!r}")
+    kinds = {"nystrom": NystromSelfAttention, "published": PublishedSelfAttention}
+    if kind not in kinds:
+        raise ValueError(f"attention is 'exact', 'nystrom' or 'published', not {kind!r}")
+    return kinds[kind](width, width // heads, heads, num_landmarks=landmarks, dropout=dropout)
 
 
 class CrossAttention(nn.Module):

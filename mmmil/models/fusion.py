@@ -52,14 +52,54 @@ class PPEG(nn.Module):
         return torch.cat([cls, square.flatten(2).mT[:, :n]], 1)
 
 
+class Squared(NamedTuple):
+    """Bags as published TransMIL lays them out: each a square of S places at most, its first tokens once more.
+
+    tokens: (B, S, W); index: (B, S), which token stands at a place; mask: (B, S), False for places there are not;
+    first: (B, S), True for the first place of a token.
+    """
+
+    tokens: Tensor
+    index: Tensor
+    mask: Tensor
+    first: Tensor
+
+    def gathered(self, values: Tensor, n: int) -> Tensor:
+        """Values of places (B, ..., S), 0 where there is none -> of the N tokens (B, ..., N), copies added up."""
+        index = self.index.view(len(values), *[1] * (values.ndim - 2), -1).expand_as(values)
+        return values.new_zeros(*values.shape[:-1], n).scatter_add(-1, index, values)
+
+
+class Square(nn.Module):
+    """Repeats the first tokens of a bag until it fills a square of side ceil(sqrt(N)); it has no parameters."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Squared:
+        """(B, N, W), mask (B, N) of real tokens, wherever they stand."""
+        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
+        number = real.sum(1, keepdim=True)
+        places = number.sqrt().ceil().long() ** 2
+        place = torch.arange(int(places.max()), device=x.device)[None]
+        exists, first = place < places, place < number
+        order = (~real).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens come first, in their order
+        index = order.gather(1, torch.where(first, place, place - number) * exists)
+        tokens = x.gather(1, index[..., None].expand(-1, -1, x.shape[2])) * exists[..., None]
+        return Squared(tokens, index, exists, first)
+
+
 class Encoder(nn.Module):
-    """TransMIL-style aggregation: class token, layer 1, PPEG for images only, layer 2, norm."""
+    """TransMIL-style aggregation: class token, layer 1, PPEG, layer 2, norm.
+
+    ppeg: only for tokens that have a place, those of images. kind: see `attention.self_attention`; with published and
+    a PPEG all is computed as published TransMIL does for the patient alone (Shao et al. 2021): its first tokens are
+    repeated until they fill a square, before the class token is put in front, and both layers attend to the copies.
+    """
 
     def __init__(self, dim: int, width: int, heads: int, kind: str, landmarks: int, dropout: float, ppeg: bool):
         super().__init__()
         self._fc1 = nn.Sequential(nn.Linear(dim, width), nn.ReLU())
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.layer1 = TransLayer(width, heads, kind, landmarks, dropout)
+        self.square = Square() if ppeg and kind == "published" else None
         self.pos_layer = PPEG(width) if ppeg else None
         self.layer2 = TransLayer(width, heads, kind, landmarks, dropout)
         self.norm = nn.LayerNorm(width)
@@ -70,19 +110,40 @@ class Encoder(nn.Module):
         """(B, N, dim) -> summary (B, W), encoded tokens (B, N, W), att of the class token over tokens (B, H, N).
 
         `shift` (N, W) is added to the projected tokens: the learned identity of a gene set. `mask` (B, N) is False
-        for padding, which is attended to by none and is empty space to the PPEG.
+        for padding, which is attended to by none and is empty space to the PPEG. Where tokens are repeated, a token's
+        att is what it and its copies get together.
         """
         x = self._fc1(tokens)
         if shift is not None:
             x = x + shift
+        if self.square is not None:
+            return self._as_published(self.square(x, mask), mask, tokens.shape[1])
         real = None if mask is None else F.pad(mask, (1, 0), value=True)  # the class token is real
-        x = self.layer1(torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1), mask=real)
+        x = self.layer1(self._with_class(x), mask=real)
         if self.pos_layer is not None:
             x = self.pos_layer(x if real is None else x * real[..., None])
         x, att = self.layer2(x, return_att="first", mask=real)
         x = self.norm(x)
         # The class token stands first; its weight on itself is left out and the rest is what tokens share.
         return x[:, 0], x[:, 1:], att[:, :, 0, 1:]
+
+    def _with_class(self, x: Tensor) -> Tensor:
+        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+
+    def _as_published(self, square: Squared, mask: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        real = F.pad(square.mask, (1, 0), value=True)
+        x = self.layer1(self._with_class(square.tokens), mask=real)
+        placed = torch.zeros_like(x)
+        number = real.sum(1)
+        for size in number.unique().tolist():  # patients with squares of one size go together
+            placed[number == size, :size] = self.pos_layer(x[number == size, :size])
+        x, att = self.layer2(placed, return_att="first", mask=real)
+        x = self.norm(x)
+        if mask is None:
+            encoded = x[:, 1 : 1 + n]
+        else:
+            encoded = x.new_zeros(*mask.shape, x.shape[-1]).masked_scatter(mask[..., None], x[:, 1:][square.first])
+        return x[:, 0], encoded, square.gathered(att[:, :, 0, 1:], n)
 
 
 class Encoded(NamedTuple):
@@ -104,7 +165,8 @@ class MultimodalMIL(nn.Module):
     """Image tokens and gene tokens -> two logits.
 
     fusion: image (summary of the tiles), genes (summary of the sets), self (both summaries) or dual (both, and what
-    each summary gathers from the other modality's tokens by cross-attention: four vectors).
+    each summary gathers from the other modality's tokens by cross-attention: four vectors). positions: whether the
+    order of tiles says where they lie; without it there is no PPEG.
     """
 
     def __init__(
@@ -119,6 +181,7 @@ class MultimodalMIL(nn.Module):
         landmarks: int = 64,
         dropout: float = 0.1,
         set_embedding: bool = True,
+        positions: bool = True,
     ):
         super().__init__()
         vectors = {"image": 1, "genes": 1, "self": 2, "dual": 4}
@@ -127,7 +190,7 @@ class MultimodalMIL(nn.Module):
         self.fusion = fusion
         common = (width, heads, attention, landmarks, dropout)
         if fusion != "genes":
-            self.image_encoder = Encoder(image_dim, *common, ppeg=True)
+            self.image_encoder = Encoder(image_dim, *common, ppeg=positions)
         if fusion != "image":
             self.gene_encoder = Encoder(gene_dim, *common, ppeg=False)
             self.set_embedding = nn.Parameter(torch.randn(n_sets, width) * 0.02) if set_embedding else None

@@ -77,8 +77,11 @@ def source(v: Variant) -> str | None:
     return source_code.own_digest(_registered[v.fusion]) if v.fusion in _registered else None
 
 
-def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int) -> nn.Module:
-    """The untrained aggregator of a variant, for tokens of these sizes; 0 for what it does not read."""
+def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int, positions: bool = True) -> nn.Module:
+    """The untrained aggregator of a variant, for tokens of these sizes; 0 for what it does not read.
+
+    positions: whether the order of tiles says where they lie. Without it ours and TransMIL have no PPEG.
+    """
     if v.fusion in _registered:
         sizes = {"image_dim": image_dim, "gene_dim": gene_dim, "n_sets": n_sets, "p": p}
         aggregator = _registered[v.fusion]
@@ -90,7 +93,7 @@ def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int) -> n
     if v.fusion == "transmil":
         from mmmil.models.transmil import TransMIL
 
-        return TransMIL(image_dim)
+        return TransMIL(image_dim, positions=positions)
     if v.fusion == "co":
         from mmmil.models.mcat import MCAT
 
@@ -107,6 +110,7 @@ def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int) -> n
         landmarks=p.landmarks,
         dropout=p.dropout,
         set_embedding=p.set_embedding,
+        positions=positions,
     )
 
 

@@ -32,13 +32,21 @@ TILE_CHUNK = 1024
 
 
 def build(
-    p: Params, v: Variant, genes: Genes | None = None, tile_encoder: nn.Module | None = None, image_dim: int = 0
+    p: Params,
+    v: Variant,
+    genes: Genes | None = None,
+    tile_encoder: nn.Module | None = None,
+    image_dim: int = 0,
+    positions: bool = True,
 ) -> BagModel:
-    """The untrained model of a variant; its sizes come from the gene tokens and the tile encoder."""
+    """The untrained model of a variant; its sizes come from the gene tokens and the tile encoder.
+
+    positions: False for tiles of which nobody knows where they lie.
+    """
     image_dim = tile_encoder.channels if tile_encoder else image_dim
     n_sets, gene_dim = genes.tokens.tokens.shape[1:] if genes else (0, 0)
     return BagModel(
-        registry.make(v, p, image_dim, gene_dim, n_sets),
+        registry.make(v, p, image_dim, gene_dim, n_sets, positions),
         tile_encoder,
         genes.encoder if genes else None,
         p.gene_dropout,

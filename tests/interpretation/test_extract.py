@@ -11,7 +11,7 @@ from scipy import stats
 from mmmil import params, study, variants
 from mmmil.interpretation import extract, gene_sets, hooks
 from mmmil.interpretation.hooks import AttentionError
-from mmmil.models.attention import ExactSelfAttention, NystromSelfAttention
+from mmmil.models.attention import ExactSelfAttention, NystromSelfAttention, PublishedSelfAttention
 from mmmil.models.clam import CLAM
 from mmmil.models.fusion import Encoder
 from mmmil.models.mcat import MCAT
@@ -20,10 +20,10 @@ from mmmil.simulate import slides as synthetic_slides
 from mmmil.simulate import truth
 from mmmil.training import runs
 from tests.models.test_aggregators import encoder, small_dual
-from tests.models.test_attention import exact, layer_norm, linear, nystrom, part
+from tests.models.test_attention import attended, layer_norm, linear, part
 from tests.small_studies import make
 
-kinds = pytest.mark.parametrize("kind", ["exact", "nystrom"])
+kinds = pytest.mark.parametrize("kind", ["exact", "nystrom", "published"])
 
 
 # -- the class token's row ---------------------------------------------------------------------------------------------
@@ -35,6 +35,7 @@ def test_the_first_row_alone_is_the_first_row_of_all(kind, n):
     made = {
         "exact": ExactSelfAttention(8, heads=2),
         "nystrom": NystromSelfAttention(8, 4, 2, num_landmarks=4, residual_conv_kernel=5),
+        "published": PublishedSelfAttention(8, 4, 2, num_landmarks=4, residual_conv_kernel=5),
     }
     module, x = made[kind].double().eval(), torch.randn(3, n, 8, dtype=torch.float64)
     for mask in (None, torch.arange(n) < torch.tensor([n, n - 1, 2])[:, None]):
@@ -97,17 +98,30 @@ def test_rollout_follows_its_equation(kind):
     with hooks.reading_rollout(model) as kept:
         model(tokens)
     w = model.state_dict()
-    attend = (lambda its, x: exact(its, x, 2)) if kind == "exact" else (lambda its, x: nystrom(its, x, 2, 4))
     for i in range(2):
         x = torch.cat([w["cls_token"][0], linear(part(w, "_fc1.0"), tokens[i]).clamp(min=0)])
         out = torch.eye(7).double()
         for name in ("layer1", "layer2"):
-            added, att = attend(part(w, f"{name}.attn"), layer_norm(part(w, f"{name}.norm"), x))
+            added, att = attended(kind, part(w, f"{name}.attn"), layer_norm(part(w, f"{name}.norm"), x), 2, 4)
             mixed = (att.mean(0) + torch.eye(7)) / 2
             out, x = mixed / mixed.sum(-1, keepdim=True) @ out, x + added
         assert torch.allclose(kept["self_image"][0][i], out[0, 1:].float(), atol=1e-5)
         assert torch.allclose(out.sum(-1), torch.ones(7).double())
     assert torch.allclose(encoder(w, tokens[0], 2, kind, 4)[0], model(tokens)[0][0])
+
+
+def test_rollout_adds_repeated_tokens_to_their_own():
+    """By hand: without queries and keys, 3 tiles, one copy and the class token get 1/8 each and padding the rest. Rows
+    that sum to one are (J + 8 I) / 13, two layers of them (21 J + 64 I) / 169."""
+    model = TransMIL(5, width=8, heads=2, landmarks=4).eval()
+    with torch.no_grad():
+        for layer in (model.layer1, model.layer2):
+            layer.attn.to_qkv.weight[:16] = 0
+    mask = torch.tensor([[True, True, True, False], [False, True, False, False]])
+    with hooks.reading_rollout(model) as kept:
+        model(torch.randn(2, 4, 5), mask=mask)
+    expected = torch.tensor([[42, 21, 21, 0], [0, 10, 0, 0]]) / torch.tensor([[169.0], [36]])
+    assert torch.allclose(kept["self_image"][0], expected, atol=1e-5)
 
 
 def test_rollout_needs_layers_of_self_attention():

@@ -8,12 +8,11 @@ import torch
 from mmmil.models.fusion import PPEG, Encoder, MultimodalMIL
 from tests.models.test_attention import (
     alone,
+    attended,
     cross,
-    exact,
     gradients_hold,
     layer_norm,
     linear,
-    nystrom,
     part,
     uneven_mask,
 )
@@ -39,20 +38,27 @@ def ppeg(w, x):
 
 
 def encoder(w, tokens, heads, kind, landmarks, shift=None):
-    """(N, D) -> summary (W,), tokens (N, W), att of the class token (H, N)."""
+    """(N, D) -> summary (W,), tokens (N, W), att of the class token (H, N); published repeats tokens for its PPEG."""
 
     def layer(name, x):
         its, normed = part(w, f"{name}.attn"), layer_norm(part(w, f"{name}.norm"), x)
-        out, att = exact(its, normed, heads) if kind == "exact" else nystrom(its, normed, heads, landmarks)
+        out, att = attended(kind, its, normed, heads, landmarks)
         return x + out, att
 
     x = linear(part(w, "_fc1.0"), tokens).clamp(min=0)
-    x, _ = layer("layer1", torch.cat([w["cls_token"][0], x if shift is None else x + shift]))
-    if "pos_layer.proj.weight" in w:
+    x = x if shift is None else x + shift
+    places, n, copies = "pos_layer.proj.weight" in w, len(x), 0
+    if places and kind == "published":
+        copies = ceil(n**0.5) ** 2 - n
+        x = torch.cat([x, x[:copies]])
+    x, _ = layer("layer1", torch.cat([w["cls_token"][0], x]))
+    if places:
         x = ppeg(part(w, "pos_layer"), x)
     x, att = layer("layer2", x)
     x = layer_norm(part(w, "norm"), x)
-    return x[0], x[1:], att[:, 0, 1:]
+    att = att[:, 0, 1:]
+    att[:, :copies] += att[:, n:]
+    return x[0], x[1 : 1 + n], att[:, :n]
 
 
 def small_encoder(kind, position):
@@ -65,7 +71,7 @@ def small_dual(kind):
     return MultimodalMIL("dual", 5, 3, 6, width=8, heads=2, attention=kind, landmarks=4)
 
 
-kinds = pytest.mark.parametrize("kind", ["exact", "nystrom"])
+kinds = pytest.mark.parametrize("kind", ["exact", "nystrom", "published"])
 masked = pytest.mark.parametrize("masked", [False, True])
 
 

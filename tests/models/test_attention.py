@@ -7,6 +7,7 @@ from math import ceil
 
 import pytest
 import torch
+from nystrom_attention import NystromAttention
 from torch.func import functional_call
 
 from mmmil.models.attention import (
@@ -14,6 +15,7 @@ from mmmil.models.attention import (
     ExactSelfAttention,
     GatedAttention,
     NystromSelfAttention,
+    PublishedSelfAttention,
     pseudo_inverse,
 )
 
@@ -87,6 +89,23 @@ def nystrom(w, x, heads, landmarks, iterations=6):
     return linear(part(w, "to_out.0"), out), att
 
 
+def published(w, x, heads, landmarks):
+    """The library's own module for one patient: (N, W) -> (N, W) and att (H, N, N), its padding in front cut off."""
+    kernel = w["res_conv.weight"].shape[2]
+    width, n = x.shape[1], len(x)
+    module = NystromAttention(
+        width, width // heads, heads, num_landmarks=landmarks, residual=True, residual_conv_kernel=kernel
+    )
+    module.to(x.dtype).load_state_dict(w, strict=True)
+    out, att = module.eval()(x[None], return_attn=True)
+    return out[0].detach(), att[0, :, -n:, -n:].detach()
+
+
+def attended(kind, w, x, heads, landmarks):
+    """Self-attention of a kind: (N, W) -> (N, W) and att (H, N, N)."""
+    return {"exact": lambda: exact(w, x, heads)}.get(kind, lambda: globals()[kind](w, x, heads, landmarks))()
+
+
 def cross(w, query, tokens, heads):
     """query (W,), tokens (N, W) -> vector (W,) and att (H, N)."""
     q = linear(part(w, "to_q"), layer_norm(part(w, "norm_query"), query))[None]
@@ -142,6 +161,7 @@ def uneven_mask(number, n):
 KINDS = {
     "exact": lambda **kw: ExactSelfAttention(8, heads=2, **kw),
     "nystrom": lambda **kw: NystromSelfAttention(8, 4, 2, num_landmarks=4, residual_conv_kernel=5, **kw),
+    "published": lambda **kw: PublishedSelfAttention(8, 4, 2, num_landmarks=4, residual_conv_kernel=5, **kw),
 }
 
 
@@ -154,9 +174,7 @@ def test_self_attention_follows_its_equations(kind, n):
     out, att = module(x, return_att=True)
     assert torch.allclose(module(x), out, atol=1e-12)
     for i in range(2):
-        expected, weights = (
-            exact(module.state_dict(), x[i], 2) if kind == "exact" else nystrom(module.state_dict(), x[i], 2, 4)
-        )
+        expected, weights = attended(kind, module.state_dict(), x[i], 2, 4)
         assert torch.allclose(out[i], expected, atol=1e-6) and torch.allclose(att[i], weights, atol=1e-6)
 
 
@@ -176,7 +194,7 @@ def test_padding_changes_no_real_token(kind, end):
         assert torch.allclose(out[i, mask[i]], expected[0], atol=1e-5)
         assert torch.allclose(att[i][:, mask[i]][:, :, mask[i]], weights[0], atol=1e-5)
         assert (att[i][:, mask[i]][:, :, ~mask[i]] == 0).all()
-        if kind == "nystrom":
+        if kind != "exact":
             assert (att[i][:, ~mask[i]] == 0).all() and (out[i, ~mask[i]] == 0).all()
 
 
@@ -240,6 +258,31 @@ def test_the_iteration_converges_to_the_inverse():
     torch.manual_seed(0)
     a = torch.softmax(torch.randn(2, 3, 5, 5, dtype=torch.float64), -1)
     assert torch.allclose(pseudo_inverse(a, 40), torch.linalg.inv(a), atol=1e-6)
+
+
+@pytest.mark.parametrize("landmarks", [1, 3, 8, 64])
+def test_published_attention_is_the_librarys_for_each_patient(landmarks):
+    """However much of it is padding: less than a segment, some segments, or nearly all of them."""
+    torch.manual_seed(0)
+    module = PublishedSelfAttention(8, 4, 2, num_landmarks=landmarks).double().eval()
+    for n in (1, 2, 3, 7, 8, 9, 10, 17, 65):
+        x = torch.randn(2, n, 8, dtype=torch.float64) * 2
+        out, att = module(x, return_att=True)
+        for i in range(2):
+            expected, weights = published(module.state_dict(), x[i], 2, landmarks)
+            assert torch.allclose(out[i], expected, atol=1e-10) and torch.allclose(att[i], weights, atol=1e-10)
+
+
+def test_published_attention_attends_to_its_padding():
+    """By hand: queries and keys of zero, values as they are. 5 tokens of 4 landmarks are padded to 8, all alike."""
+    module = PublishedSelfAttention(2, 2, 1, num_landmarks=4, residual=False).eval()
+    with torch.no_grad():
+        module.to_qkv.weight.copy_(torch.cat([torch.zeros(4, 2), torch.eye(2)]))
+        module.to_out[0].weight.copy_(torch.eye(2)), module.to_out[0].bias.zero_()
+    x = torch.tensor([[[8.0, 0], [0, 8], [8, 0], [0, 0], [0, 0]]])
+    out, att = module(x, return_att=True)
+    assert torch.allclose(out, torch.tensor([2.0, 1]).expand(1, 5, 2), atol=1e-6)
+    assert torch.allclose(att, torch.full((1, 1, 5, 5), 1 / 8), atol=1e-6)
 
 
 def test_nystroms_parameters_have_the_librarys_names():

@@ -54,7 +54,7 @@ def test_nystrom_rows_sum_to_one_and_nothing_is_padded(n):
 
 
 @pytest.mark.parametrize("padded", [True, False])
-@pytest.mark.parametrize("kind", ["exact", "nystrom"])
+@pytest.mark.parametrize("kind", ["exact", "nystrom", "published"])
 def test_the_first_tokens_attention_is_the_first_row_of_all(kind, padded):
     torch.manual_seed(0)
     module = attention.self_attention(24, 4, kind, 4, 0.0).double().eval()
@@ -68,7 +68,7 @@ def test_the_first_tokens_attention_is_the_first_row_of_all(kind, padded):
     assert torch.allclose(same[real], out[real], atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["exact", "nystrom"])
+@pytest.mark.parametrize("kind", ["exact", "nystrom", "published"])
 @pytest.mark.parametrize("fusion", ["image", "genes", "self", "dual"])
 def test_a_patients_output_does_not_depend_on_batch_mates(kind, fusion):
     torch.manual_seed(0)
