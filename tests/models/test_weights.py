@@ -133,15 +133,15 @@ def test_random_is_its_own_choice_and_reads_no_file(tmp_path, name):
     torch.manual_seed(1)
     two = weights.pretrained(name, "random", str(tmp_path)).state_dict()
     assert not all(torch.equal(one[key], two[key]) for key in one)
-    assert weights.weights_key(name, "random", str(tmp_path)) == "random"
+    assert weights.weights_key(name, "random", str(tmp_path)) == f"{name} random"
 
 
 def test_the_key_of_a_result_follows_the_bytes_of_the_file(tmp_path):
-    assert weights.weights_key("resnet50d", "imagenet", str(tmp_path)) == "imagenet"
+    published = weights.weights_key("resnet50d", "imagenet", str(tmp_path))
     (tmp_path / "resnet50d.pth").write_bytes(b"one")
     first = weights.weights_key("resnet50d", "imagenet", str(tmp_path))
     (tmp_path / "resnet50d.pth").write_bytes(b"another")
-    assert first != weights.weights_key("resnet50d", "imagenet", str(tmp_path)) != "imagenet"
+    assert first != weights.weights_key("resnet50d", "imagenet", str(tmp_path)) != published
     (tmp_path / "resnet50d.safetensors").write_bytes(b"goes before")
     assert weights.weights_file("resnet50d", str(tmp_path)).suffix == ".safetensors"
 
