@@ -16,8 +16,9 @@ from mmmil.genes import enrichment, expression
 from mmmil.simulate import cohort as synthetic
 from mmmil.slides import files as slide_files
 from mmmil.slides import scale
-from mmmil.sources import aliquots, gene_names, manifests, sample_sheets
+from mmmil.sources import aliquots, feature_files, gene_names, manifests, sample_sheets
 from mmmil.sources.expression import matrix_columns, read_star
+from tests import small_features
 
 SMALL = {"sim_patients": 24, "sim_genes": 500, "sim_slide_px": 512}
 
@@ -86,6 +87,20 @@ def test_a_finding_stops_nothing(p):
     assert list(seen.table.columns) == ["check", "file", "place", "text", "remedy"]
 
 
+def test_features_are_counted_and_looked_at(tmp_path):
+    names = [f"P{i}" for i in range(10)]
+    small_features.folder(tmp_path / "uni", names)
+    small_features.table(tmp_path / "cohort.csv", {name: {} for name in names})
+    p = small_features.parameters(tmp_path)
+    seen = check.look(p)
+    assert seen.errors == [] and seen.findings == [] and seen.counts["files"].startswith("11, ")
+    assert seen.counts["features_dir: instances of a patient"] == "median 3 (1 to 7)"
+    assert seen.counts["features_dir: width"] == 4 and "slides" not in seen.counts
+    small_features.folder(tmp_path / "uni", ["P3"], width=5)
+    (error,) = check.look(p).errors
+    assert "uni/P3.h5, patient P3: features are 5 wide, and 4 in most files" in error and str(tmp_path) not in error
+
+
 def test_the_command_ends_with_1_where_something_would_stop_a_run(p, monkeypatch):
     monkeypatch.setattr(params, "load", lambda task, overlay: p)
     done = CliRunner().invoke(app, ["check", "--task", "lgg", "--overlay", "demo"])
@@ -136,6 +151,10 @@ def matrix(kind, rounded=False):
     return read
 
 
+def width(path):
+    return feature_files.read(path).instances.shape[1]
+
+
 PLAIN = r"a plain (JPEG|PNG) image, not a whole-slide image"
 # Pattern -> number of files, how a study reads them, and what that gives: a value, or the message of the refusal.
 REAL = {
@@ -150,7 +169,7 @@ REAL = {
     "images/*.png": (16, slide, PLAIN),
     "tiles/lc25000_lung/*/*.jpeg": (300, slide, PLAIN),
     "tiles/lc25000_lung_groups/*/*.jpeg": (1964, slide, PLAIN),
-    "features/hipt_vit256/*.pt": (1763, slide, "no whole-slide image, or damaged"),
+    "features/hipt_vit256/*.pt": (1763, width, 192),
     "features/hipt_vit256_manifest.csv": (1, manifest, r"column 'id' is there 0 times"),
     "expression/LUAD_paired_counts_ELELAB.tsv.gz": (1, matrix("counts"), (25, 13_044)),
     "expression/LUSC_paired_counts_ELELAB.tsv.gz": (1, matrix("counts"), (35, 13_044)),

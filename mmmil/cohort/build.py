@@ -63,7 +63,8 @@ def build(p: Params) -> Cohort:
     """The cohort that the parameters describe (Experimental Setup, Dataset).
 
     From `cohort_table`, or from GDC `sample_sheets`, the columns of `expression_matrix` or the files of `features_dir`,
-    with labels by `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled, no more.
+    with labels by `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled,
+    no more.
     Raises CohortError for contradictions, missing files, classes too small to be split, and an empty cohort.
     """
     tally = Tally()

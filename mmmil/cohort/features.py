@@ -168,12 +168,13 @@ def choose(folder: Folder, wanted: Mapping[str, Iterable[str]], source: str) -> 
         there = {name: _file_of(name, folder) for name in names}
         whole = [name for name in folder.of_patient.get(patient, []) if name in folder.whole]
         of_slides = sorted({name for name in there.values() if name is not None})
+        lacking += [(patient, name) for name, file in there.items() if file is None]
         if of_slides and all(there.values()):
             found[patient] = of_slides
         elif whole and not of_slides:
             found[patient] = whole
         else:
-            lacking += [(patient, name) for name, file in there.items() if file is None] + [(patient, patient)]
+            lacking.append((patient, patient))
     of_name = {name: patient for patient, name in reversed(lacking)}
     faults = [
         f"{source}, patient {of_name[name]}: '{name}' is '{other}' in {folder.path}; write both alike"

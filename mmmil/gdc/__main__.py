@@ -130,7 +130,7 @@ def query(task: Task, api: Api = API) -> None:
     if not p.gdc_projects:
         raise GDCError(f"task '{task}': gdc_projects is empty; name the projects, as gdc_projects: [TCGA-LGG]")
     sheets, manifests = [], {}
-    for folder in ["slides"] * p.has_slides + ["expression"] * p.has_genes:
+    for folder in ["slides"] * p.has_pixels + ["expression"] * p.has_genes:
         wanted = {"cases.project.project_id": p.gdc_projects, "access": "open", **KINDS[folder]}
         records = hits(api, "files", _all_of(wanted), FILE_FIELDS, "file_id")
         sheet, manifests[folder] = file_tables(records, KINDS[folder]["data_type"], f"{api}/files")
@@ -139,11 +139,10 @@ def query(task: Task, api: Api = API) -> None:
     cases = hits(api, "cases", _all_of({"project.project_id": p.gdc_projects}), CASE_FIELDS, "case_id")
     clinical = pd.DataFrame([clinical_row(case) for case in cases])
     _require_projects(p, clinical["project_id"] if cases else (), f"{api}/cases")
-    write = {
-        p.path(_ours(p.sample_sheets, SHEET)): pd.concat(sheets),
-        p.data / MANIFEST: pd.concat(manifests.values()),
-        p.path(_ours(p.clinical, CLINICAL)): clinical,
-    }
+    write = {p.path(_ours(p.clinical, CLINICAL)): clinical}
+    if sheets:  # none where features stand in the place of slides and there are no genes
+        write[p.path(_ours(p.sample_sheets, SHEET))] = pd.concat(sheets)
+        write[p.data / MANIFEST] = pd.concat(manifests.values())
     # gdc-client knows one folder per call: with files of both kinds each gets its own manifest.
     for folder, table in manifests.items():
         write[p.data / MANIFEST.replace(".txt", f"_{folder}.txt")] = table

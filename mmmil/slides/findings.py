@@ -99,7 +99,7 @@ def find(patients: pd.DataFrame, p: Params, workers: int = 1, slides: pd.DataFra
     patients: index patient_id, column slide_path, as `cohort.build` gives them; slides: `look`'s table, if there is
     one. What will stop the study is told too, all of it at once, as findings of check ERROR.
     """
-    if not p.has_slides:
+    if not p.has_pixels:
         return []
     if slides is None:
         try:

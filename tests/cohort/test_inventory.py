@@ -10,7 +10,9 @@ from mmmil import params, record
 from mmmil.cohort import build as cohorts
 from mmmil.cohort import inventory
 from mmmil.cohort.build import CohortError
+from mmmil.sources import feature_files
 from mmmil.sources.slide_files import parts_of
+from tests import small_features
 
 N = 12
 
@@ -242,3 +244,35 @@ def test_of_a_large_table_every_byte_counts(p, monkeypatch):
     for name in ("counts/3.tsv", "slides/3.svs"):
         (p.data / name).write_bytes(b"1" * 2530 + b"2" + b"1" * 2469)
     assert changed(p, before) == {"genes"}
+
+
+# -- features ----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def of_features(tmp_path):
+    names = [f"P{i}" for i in range(10)]
+    for folder in ("uni", "more"):
+        small_features.folder(tmp_path / folder, names)
+    small_features.table(tmp_path / "cohort.csv", {name: {} for name in names})
+    return small_features.parameters(tmp_path, encoders={"other": "features:more"})
+
+
+def test_every_file_of_features_is_there_with_its_patient(of_features):
+    table = update(of_features)
+    assert table["setting"].value_counts().to_dict() == {"features_dir": 10, "encoders": 10, "cohort_table": 1}
+    row = table[table["path"] == str(of_features.data / "more/P3.h5")].iloc[0]
+    assert (row["setting"], row["patient_id"]) == ("encoders", "P3")
+
+
+@pytest.mark.parametrize("folder", ["uni", "more"])
+def test_replaced_features_concern_the_slides_side(of_features, folder):
+    before = digests(update(of_features))
+    feature_files.write(of_features.data / folder / "P3.h5", small_features.bag(99))
+    assert changed(of_features, before) == {"slides"}
+
+
+def test_the_same_features_of_two_patients_are_an_error(of_features):
+    shutil.copy(of_features.data / "more/P3.h5", of_features.data / "more/P5.h5")
+    with pytest.raises(
+        CohortError, match=r"P5.h5, patient P5: encoders: the content is that of .*P3.h5, patient P3; one"
+    ):
+        update(of_features)
