@@ -102,7 +102,7 @@ def load_model(study: Study, v: Variant, fold: int, folder: Path, fabric: Fabric
         if v.backbone == "reduced":
             backbone.prune(encoder, torch.arange(p.kept_channels))
         encoder.to(memory_format=torch.channels_last)
-    model = build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+    model = build(p, v, genes, encoder, inputs.image_dim, inputs.positions)
     model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     fit.compile_encoder(model, p)
     return fabric.setup(model), inputs
