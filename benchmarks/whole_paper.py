@@ -70,11 +70,11 @@ def cost(v, given, fabric, tiles: torch.Tensor) -> dict[str, float]:
     if v.uses_genes:
         shape = (given.sets, p.latent_dim) if v.genes in ("go", "kegg") else (1, p.single_genes)
         genes = torch.randn(n, *shape)
-    if v.uses_slides and not v.is_trained_end_to_end:
+    if v.uses_slides and not v.is_trained_end_to_end(p):
         held = torch.randn(n, given.tiles, FEATURES[v.encoder(p)])
     inputs = fit.on_device(fabric, fit.Inputs(held if v.uses_slides else None, genes))
     start, encoder = time.perf_counter(), None
-    if v.is_trained_end_to_end:
+    if v.is_trained_end_to_end(p):
         few = -(-p.apoz_tiles // given.tiles)
         pixels = tiles[:few].cpu().numpy()
         few = len(pixels)
@@ -85,7 +85,7 @@ def cost(v, given, fabric, tiles: torch.Tensor) -> dict[str, float]:
     clock = Clock(fabric.device, given.warm_up)
     hook = model.register_forward_pre_hook(clock)
     train = [i % n for i in range(p.batch_size * (given.steps + given.warm_up + 1))]
-    fitted, _ = fit.fit(fabric, model, inputs, labels, train, p, v.is_trained_end_to_end)
+    fitted, _ = fit.fit(fabric, model, inputs, labels, train, p, v.is_trained_end_to_end(p))
     hook.remove()
     which, passes = train[: p.batch_size], []
     for _ in range(1 + min(given.steps, 3)):
@@ -195,7 +195,7 @@ def page(given, measured: dict) -> str:
         its = {task: seconds(costs, n, p.epochs, p.batch_size, given.parallel) for task, n in TASKS.items()}
         for task, its_seconds in its.items():
             total[task] += its_seconds
-        kind = "end to end" if v.is_trained_end_to_end else "on frozen features or genes alone"
+        kind = "end to end" if v.is_trained_end_to_end(p) else "on frozen features or genes alone"
         by_kind[kind] += sum(its.values())
         cells = [f"{costs['step']:.3f}", f"{costs['prepare']:.1f}", f"{costs['predict']:.3f}"]
         lines.append([v.name, *cells, *its.values()])

@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+FEATURES = "features_dir"  # what the encoder of features that stand in the place of slides is called
+# An encoder gives models their names (mmmil.variants), which must not be those of others.
+TAKEN = {FEATURES, *("original", "uib", "reduced", "resnet50d", "ctranspath", "features", "colour")}
+TAKEN |= {*("dual", "self", "co", "baseline", "torchmil", "wsi", "clam", "transmil", "go", "kegg", "genes")}
+ENCODER = re.compile(r"(?!(wsi|clam|transmil|torchmil|baseline)_)(?!.*_(go|kegg)$)[a-z][a-z0-9_]*", re.IGNORECASE)
+
+
 class ParameterError(ValueError):
     """A parameter is unknown, of the wrong type, impossible beside another one, or names a missing file."""
 
@@ -59,6 +66,23 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
             paths.filled(text, task="", real="")  # raises ValueError; what is hashed is the text as it was given
         if isinstance(value, list) and ("" in value or len(set(value)) < len(value)):
             raise ValueError("names each file once, and none that is empty; [] for none")
+        return value
+
+    @field_validator("encoders")
+    @classmethod
+    def _encoders(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, source in value.items():
+            if not ENCODER.fullmatch(name) or name in TAKEN:
+                raise ValueError(
+                    f"{name!r} is no name for an encoder: take letters, digits and '_', none of a model's own, and no "
+                    "wsi_, clam_ or transmil_ before it, no _go or _kegg behind"
+                )
+            kind, _, rest = source.rpartition(":")
+            if kind not in ("", "hf-hub", "random", "features") or not rest.strip():
+                raise ValueError(
+                    f"{name}: {source!r} is no timm model, hf-hub:owner/name, random:<timm model> or features:<folder>"
+                )
+            paths.filled(rest if kind == "features" else "", task="", real="")
         return value
 
     @field_validator("class_names")
@@ -87,10 +111,10 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 f"expression_matrix is given but expression_kind is '{self.expression_kind}': "
                 "say what the matrix holds (counts, log2tpm or zscore)"
             )
-        if self.has_slides and self.expression_matrix and not (self.cohort_table or self.sample_sheets):
+        if self.has_pixels and self.expression_matrix and not (self.cohort_table or self.sample_sheets):
             raise ValueError(
-                f"inputs: {self.inputs} wants slides, and only expression_matrix is named: set inputs: genes, or name "
-                "the slides in a cohort_table or sample_sheets"
+                f"inputs: {self.inputs} wants slides, and only expression_matrix is named: set inputs: genes, name "
+                "the slides in a cohort_table or sample_sheets, or the folder of their features in features_dir"
             )
         if self.label_rule != "table" and (len(self.class_values) != 2 or not all(self.class_values)):
             raise ValueError(f"label_rule '{self.label_rule}' needs class_values: one list of values per class")
@@ -99,8 +123,16 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 raise ValueError(
                     f"{name} ({getattr(self, name)}) cannot give a p below attention_fdr ({self.attention_fdr})"
                 )
-        if self.weights == "random" and not self.synthetic and self.inputs != "genes":
-            raise ValueError("weights: random is for synthetic cohorts; use imagenet for real slides")
+        if self.features_dir and self.coords_dir:
+            raise ValueError(
+                "features_dir is read in place of slides, so there is nothing to cut at coords_dir's places"
+            )
+        from_pixels = [name for name, source in self.encoders.items() if not _folder_of(source)]
+        if self.features_dir and from_pixels:
+            raise ValueError(
+                f"encoders: {from_pixels[0]} reads pixels, of which there are none with features_dir; name a folder of "
+                "its features (features:<folder>), or leave it out"
+            )
         return self
 
     # -- where things are ------------------------------------------------------------------------------------
@@ -130,8 +162,21 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         return self.inputs in ("both", "slides")
 
     @property
+    def has_pixels(self) -> bool:
+        """Whether slides are read as pixels; where features stand in their place there is nothing to tile."""
+        return self.has_slides and not self.features_dir
+
+    @property
     def has_genes(self) -> bool:
         return self.inputs in ("both", "genes")
+
+    @property
+    def feature_folders(self) -> dict[str, Path]:
+        """Folders of features made beforehand, by encoder; FEATURES is the one that stands in the place of slides."""
+        named = {FEATURES: self.features_dir} if self.has_slides and self.features_dir else {}
+        if self.has_slides:
+            named |= {name: folder for name, source in self.encoders.items() if (folder := _folder_of(source))}
+        return {name: self.path(folder) for name, folder in named.items()}
 
     @property
     def leaks(self) -> bool:
@@ -143,7 +188,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         """What decides whether a patient's slide gives enough tiles, and so whether the patient stays."""
         names = ["tile_px", "tile_level", "tile_mpp", "tissue", "tissue_percent", "n_tiles"]
         names += ["few_tiles", "mpp_table", "coords_dir"]
-        return {name: getattr(self, name) for name in names} if self.has_slides else {}
+        return {name: getattr(self, name) for name in names} if self.has_pixels else {}
 
     # -- views -----------------------------------------------------------------------------------------------
     def stage(self, *names: str) -> dict[str, Any]:
@@ -181,7 +226,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         """(parameter, name as it stands there) of every table, matrix and gene-set file that this task reads."""
         named = [(f, name) for f in ("sample_sheets", "manifests", "clinical") for name in getattr(self, f)]
         named += [("cohort_table", self.cohort_table)]
-        if self.has_slides:
+        if self.has_pixels:
             named += [("mpp_table", self.mpp_table)]
         if self.has_genes:
             named += [("expression_matrix", name) for name in self.expression_matrix]
@@ -206,6 +251,12 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 remedy = f"set MMMIL_REAL_DATA to the folder of the real data (now {real_data()})"
             raise ParameterError(f"input files of task '{self.task}' are missing:\n{lines}\n{remedy}")
         return self
+
+
+def _folder_of(source: str) -> str:
+    """The folder that an encoder's source names; '' where it is a network."""
+    kind, _, folder = source.partition(":")
+    return folder if kind == "features" else ""
 
 
 def root() -> Path:

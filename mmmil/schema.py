@@ -82,15 +82,13 @@ class Cohort(Stage):
     clinical: list[str] = setting([], "clinical tables with the column that the label rule reads")
     manifests: list[str] = setting([], "GDC manifests: files must have the size that these state, or are cut short")
     gdc_projects: list[str] = setting([], "projects whose open files `python -m mmmil.gdc` fetches")
-    label_rule: Literal["table", "grade", "project", "ihc", "pam50", "pam50_or_ihc", "matrix"] = setting(
+    label_rule: Literal[
+        "table", "grade", "project", "ihc", "pam50", "pam50_or_ihc", "pam50_before_ihc", "ihc_before_pam50", "matrix"
+    ] = setting(
         "table",
         "table: the label column; grade, project, ihc, pam50: from clinical; pam50_or_ihc: Luminal A by PAM50, TNBC by "
-        "IHC; matrix: by expression file",
-        "patients",
-    )
-    contested: Literal["exclude", "ihc", "pam50"] = setting(
-        "exclude",
-        "pam50_or_ihc: a patient whom both rules claim is left out and counted, or goes by one of them",
+        "IHC, and who is both is left out and counted, or goes by the first with pam50_before_ihc and "
+        "ihc_before_pam50; matrix: by expression file",
         "patients",
     )
     class_values: list[list[str]] = setting(
@@ -165,6 +163,11 @@ class Tiles(Stage):
         "", "CSV wsi,mpp: µm per px at level 0, in place of what the slide's file says or leaves out"
     )
     coords_dir: str = setting("", "folder of tile coordinates made by CLAM or TRIDENT, used in place of our own grid")
+    features_dir: str = setting(
+        "",
+        "folder of features made beforehand, by CLAM or TRIDENT or as .pt, .npy or .npz of [instances, width], read in "
+        "place of slides; n_tiles is then a patient's instances at most, and 0 is all of them",
+    )
     stain: Literal["none", "macenko", "reinhard"] = setting(
         "none",
         "stain normalisation, fitted on training patients, for slides of several laboratories; none as in the paper",
@@ -259,9 +262,11 @@ class Model(Stage):
         "changes another and bags can be of any size; or those of each batch",
         "model",
     )
-    mil_features: Literal["resnet50d", "ctranspath"] = setting(
-        "resnet50d",
-        "frozen features behind CLAM and TransMIL: those that timm can fetch, or those made for histology",
+    encoders: dict[str, str] = setting(
+        {},
+        "further frozen tile encoders, name: source, each with rows in Tables 4, 9 and 10; a source is a timm model, "
+        "hf-hub:owner/name, random:<timm model>, or features:<folder> of features made beforehand. CLAM and TransMIL "
+        "by those names read ResNet50d, which timm can fetch",
         "model",
     )
     apoz_tiles: int = setting(
@@ -382,7 +387,7 @@ STAGES: dict[str, type[Stage]] = {
 # Settings that name files or folders: {task}, {real}, ~ and environment variables are filled in where they are used.
 PATHS = (
     *("data_dir", "results_dir", "cohort_table", "sample_sheets", "clinical", "manifests", "expression_matrix"),
-    *("gene_table", "mpp_table", "coords_dir", "go_gmt", "kegg_gmt", "weights_dir"),
+    *("gene_table", "mpp_table", "coords_dir", "features_dir", "go_gmt", "kegg_gmt", "weights_dir"),
 )
 # What changes where files lie, what pages are called or where it is computed, but no number beyond rounding (run.json
 # says on which device and in which precision): left out of every hash.

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmmil import paper
-from mmmil.params import ParameterError, Params
+from mmmil.params import ENCODER, FEATURES, TAKEN, ParameterError, Params
+
+TRAINED = ("original", "uib", "reduced")
+FROZEN = ("resnet50d", "ctranspath")  # the paper's two
+PAPERS = "resnet50d"  # behind CLAM and TransMIL
 
 
 @dataclass(frozen=True)
@@ -14,13 +18,14 @@ class Variant:
 
     name: str
     shown_as: str
-    # original, uib, reduced (trained end to end), resnet50d, ctranspath, features (frozen; the last by the parameter
-    # mil_features), colour (baseline), or ""
+    # original, uib, reduced (trained end to end), resnet50d, ctranspath, features or a name of `encoders` (frozen;
+    # features: those that the task brings, else ResNet50d's), colour (baseline), or ""
     backbone: str
     genes: str  # go, kegg (gene sets), genes (one vector of single genes), all (baseline), or ""
     # image, genes, self, dual, co (MCAT), clam, transmil, logistic (baseline), or the name of a registered aggregator
     fusion: str
     tables: tuple[str, ...] = ()
+    optional: bool = False  # trained only where a task names it
 
     @property
     def uses_slides(self) -> bool:
@@ -34,18 +39,23 @@ class Variant:
     def uses_gene_sets(self) -> bool:
         return self.genes in ("go", "kegg")
 
-    @property
-    def is_trained_end_to_end(self) -> bool:
-        return self.backbone in ("original", "uib", "reduced")
+    def is_trained_end_to_end(self, p: Params) -> bool:
+        """Whether its backbone is trained with it; where a task brings features, they stand in the backbone's place."""
+        return self.backbone in TRAINED and not p.features_dir
 
-    @property
-    def reads_features(self) -> bool:
+    def reads_features(self, p: Params) -> bool:
         """Whether a frozen encoder's features are its tiles."""
-        return self.backbone in ("resnet50d", "ctranspath", "features")
+        return (
+            self.uses_slides
+            and not self.is_trained_end_to_end(p)
+            and (self.backbone != "colour" or bool(p.features_dir))
+        )
 
     def encoder(self, p: Params) -> str:
-        """Name of the frozen tile encoder whose features the variant reads."""
-        return p.mil_features if self.backbone == "features" else self.backbone
+        """Name of the frozen tile encoder whose features the variant reads (`reads_features`)."""
+        if p.features_dir and self.backbone in ("reduced", "features", "colour"):
+            return FEATURES
+        return PAPERS if self.backbone == "features" else self.backbone
 
     def trains_gene_encoder(self, p: Params) -> bool:
         """Whether the encoder half of the autoencoder is trained with the model; a single-gene vector has none."""
@@ -75,42 +85,84 @@ VARIANTS = {
         Variant("dual_genes", "WSI + single-gene vector", "reduced", "genes", "dual", ("11",)),
         # Not in the paper: what trivial models reach on the same folds stands beside every table.
         Variant("baseline_genes", "baseline: logistic regression, all genes", "", "all", "logistic"),
-        Variant("baseline_image", "baseline: logistic regression, mean colour", "colour", "", "logistic"),
+        Variant("baseline_image", "baseline: logistic regression, mean of the tiles", "colour", "", "logistic"),
+        Variant("baseline_late", "baseline: late fusion of these two", "colour", "all", "logistic"),
     ]
 }
+# The rows that a frozen encoder gives, by its name: (before it, after it, what it is called, genes, fusion, table).
+BY_ENCODER = (
+    ("wsi_", "", "WSI (frozen {})", "", "image", "4"),
+    ("clam_", "", "CLAM, frozen {}", "", "clam", "4"),
+    ("transmil_", "", "TransMIL, frozen {}", "", "transmil", "4"),
+    ("", "_go", "WSI (frozen {}) + GO", "go", "dual", "9"),
+    ("", "_kegg", "WSI (frozen {}) + KEGG", "kegg", "dual", "10"),
+)
 
 BASELINES = [name for name, v in VARIANTS.items() if v.fusion == "logistic"]
 OWN: dict[str, Variant] = {}  # rows that a notebook has added in this process (mmmil.models.registry)
 
 
+def of_encoder(encoder: str) -> list[Variant]:
+    """The rows that a frozen encoder gives to Tables 4, 9 and 10."""
+    return [
+        Variant(f"{before}{encoder}{after}", shown_as.format(encoder), encoder, genes, fusion, (table,))
+        for before, after, shown_as, genes, fusion, table in BY_ENCODER
+    ]
+
+
 def variant(name: str) -> Variant:
-    """A row of the table, or one that was registered. Raises ParameterError for a name that is neither."""
-    if name not in VARIANTS and name not in OWN:
-        raise ParameterError(
-            f"variants: no variant {name!r}; there are {', '.join([*VARIANTS, *OWN])}. A class of a notebook's own is "
-            "known where it is registered, in every process anew (mmmil.models.registry)"
-        )
-    return VARIANTS[name] if name in VARIANTS else OWN[name]
+    """A row of the table, one that was registered, or an encoder's, which its name alone describes.
+
+    Raises ParameterError for a name that is none of these.
+    """
+    known = {**VARIANTS, **OWN}
+    if name in known:
+        return known[name]
+    for before, after, *_ in BY_ENCODER:
+        if name.startswith(before) and name.endswith(after):
+            encoder = name.removeprefix(before).removesuffix(after)
+            if ENCODER.fullmatch(encoder) and encoder not in TAKEN:
+                return next(v for v in of_encoder(encoder) if v.name == name)
+    raise ParameterError(
+        f"variants: no variant {name!r}; there are {', '.join(known)}, and those of `encoders`. A class of a "
+        "notebook's own is known where it is registered, in every process anew (mmmil.models.registry)"
+    )
+
+
+def rows(p: Params) -> list[Variant]:
+    """The paper's rows, those of the task's encoders, and last the baselines."""
+    all_rows = [*VARIANTS.values(), *(v for encoder in p.encoders for v in of_encoder(encoder))]
+    return sorted(all_rows, key=lambda v: v.fusion == "logistic")
 
 
 def variants(p: Params) -> list[str]:
-    """Names of the variants a task trains: those asked for, or all that its inputs allow.
+    """Names of the variants a task trains: those asked for, or all that its inputs and encoders allow, less those that
+    have to be asked for.
 
-    Raises ParameterError for an unknown name, or one that needs a modality the cohort lacks.
+    Raises ParameterError for an unknown name, and for one that the task's inputs do not allow, with the reason.
     """
-    allowed = [
-        v.name
-        for v in VARIANTS.values()
-        if (p.has_slides or not v.uses_slides)
-        and (p.has_genes or not v.uses_genes)
-        and (p.kegg_gmt or v.genes != "kegg")
-    ]
+    names = [v.name for v in rows(p)]
     for name in p.variants:
-        if variant(name).name not in allowed:
-            raise ParameterError(
-                f"variants: {name} needs slides, genes or a GMT that inputs='{p.inputs}' does not give"
-            )
-    return [name for name in VARIANTS if name in p.variants] or allowed
+        if lacking := _lacking(variant(name), p):
+            raise ParameterError(f"variants: {name} needs {lacking}")
+    if p.variants:
+        return [name for name in names if name in p.variants]
+    return [name for name in names if not variant(name).optional and not _lacking(variant(name), p)]
+
+
+def _lacking(v: Variant, p: Params) -> str:
+    """What a variant reads that the task does not have; '' where it has all."""
+    if (v.uses_slides and not p.has_slides) or (v.uses_genes and not p.has_genes):
+        return f"slides or genes that inputs='{p.inputs}' does not give"
+    if v.genes == "kegg" and not p.kegg_gmt:
+        return "the pathways of kegg_gmt, which names no file"
+    if v.backbone in ("", "features", "colour", *p.encoders):
+        return ""
+    if v.backbone not in (*TRAINED, *FROZEN):
+        return f"the encoder {v.backbone}: name it in encoders"
+    if p.features_dir and v.backbone != "reduced":
+        return "pixels, and features_dir is read in their place"
+    return ""
 
 
 def proposed(p: Params) -> list[str]:
@@ -130,9 +182,8 @@ def in_table(p: Params, table: str) -> list[str]:
     Last come the baselines that read the same modalities.
     """
     trained = variants(p)
-    listed = [VARIANTS[n] for n in trained if table in VARIANTS[n].tables]
+    listed = [variant(n) for n in trained if table in variant(n).tables]
     baselines = [VARIANTS[n] for n in trained if n in BASELINES]
     slides, genes = any(v.uses_slides for v in listed), any(v.uses_genes for v in listed)
-    return [
-        v.name for v in [*listed, *(b for b in baselines if (b.uses_slides and slides) or (b.uses_genes and genes))]
-    ]
+    read = [b for b in baselines if b.uses_slides <= slides and b.uses_genes <= genes]  # nothing that these do not
+    return [v.name for v in [*listed, *read]]

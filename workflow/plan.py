@@ -121,7 +121,7 @@ class Steps:
 
     def variant_inputs(self, name: str) -> list[str]:
         v = variant_table.variant(name)
-        frozen = [self.result(f"features_{v.encoder(self.p)}.done")] if v.reads_features else []
+        frozen = [self.result(f"features_{v.encoder(self.p)}.done")] if v.reads_features(self.p) else []
         return self.prepared(*["tiles"] * v.uses_slides, *["genes"] * v.uses_genes) + frozen
 
     def receipts(self, names: Iterable[str]) -> list[str]:

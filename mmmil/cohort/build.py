@@ -239,7 +239,7 @@ def _label_values(
     if not p.clinical:
         raise CohortError(f"label_rule '{p.label_rule}' reads a clinical table; name it in `clinical`")
     tables = ", ".join(p.clinical)
-    values = label_rules.clinical_values(p.label_rule, [p.path(name) for name in p.clinical], p.contested)
+    values = label_rules.clinical_values(p.label_rule, [p.path(name) for name in p.clinical])
     fail(
         [
             f"{tables}, patient {other}: is '{i}' in the matrices or sample sheets; write both alike"

@@ -53,6 +53,10 @@ COLUMNS = {
     ],
 }
 RECEPTORS = ["ER", "PR", "HER2"]
+BY_EITHER = (
+    ["PAM50", *RECEPTORS],
+    "'Luminal A' is the PAM50 call LumA, 'TNBC' is ER, PR and HER2 all negative by immunohistochemistry",
+)
 # What each rule reads, and its words on a page.
 RULES = {
     "grade": (["grade"], "The label is the tumour grade"),
@@ -62,13 +66,17 @@ RULES = {
         "By immunohistochemistry 'Luminal A' is ER or PR positive and HER2 negative, 'TNBC' is all three negative",
     ),
     "pam50": (["PAM50"], "The label is the PAM50 call"),
-    "pam50_or_ihc": (
-        ["PAM50", *RECEPTORS],
-        "'Luminal A' is the PAM50 call LumA, 'TNBC' is ER, PR and HER2 all negative by immunohistochemistry",
-    ),
+    "pam50_or_ihc": BY_EITHER,
+    "pam50_before_ihc": BY_EITHER,
+    "ihc_before_pam50": BY_EITHER,
 }
 STATUS = {"pos": "Positive", "+": "Positive", "neg": "Negative"}  # '-' says nothing elsewhere
-CONTESTED = {"exclude": "is left out and counted", "ihc": "is TNBC", "pam50": "is Luminal A"}
+# What becomes of a patient whom both assays claim: the value, and its words on a page.
+CONTESTED = {
+    "pam50_or_ihc": ("claimed by both: PAM50 LumA and IHC TNBC", "is left out and counted"),
+    "pam50_before_ihc": ("Luminal A", "is Luminal A"),
+    "ihc_before_pam50": ("TNBC", "is TNBC"),
+}
 # In the GDC's joined exports the ids of cases, diagnoses and treatments are all columns submitter_id.
 NOT_A_CASE = re.compile(r"_(demographic|diagnosis|treatment|exposure|family_history|follow_up)[_\d]*$")
 
@@ -146,7 +154,7 @@ def described(p: Params) -> str:
     names = ", ".join(f"`{COLUMNS[field][0]}`" for field in fields)
     column, them = (f"column {names}", "it") if len(fields) == 1 else (f"columns {names}", "them")
     tables = ", ".join(p.clinical) or "the clinical tables"
-    both = f"A patient whom both claim {CONTESTED[p.contested]}. " if p.label_rule == "pam50_or_ihc" else ""
+    both = f"A patient whom both claim {CONTESTED[p.label_rule][1]}. " if p.label_rule in CONTESTED else ""
     diagnosis = ", and of the primary diagnosis" if DIAGNOSIS_FIELDS & set(fields) else ""
     return (
         f"{words}{means} ({column} of {tables}, or what other tables call {them}; rows of primary tumours only"
@@ -155,12 +163,12 @@ def described(p: Params) -> str:
     )
 
 
-def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") -> dict[str, str]:
+def clinical_values(rule: str, paths: list[Path]) -> dict[str, str]:
     """{patient: value that a rule of RULES reads} from clinical tables, which may hold different patients and columns.
 
-    Who is of neither class has the reason for a value; rows that contradict each other give 'a / b'. `contested`: the
-    parameter of pam50_or_ihc. Raises CohortError for a table without the columns and for tables that contradict
-    each other (what is missing in one may stand in another).
+    Who is of neither class has the reason for a value; rows that contradict each other give 'a / b'. Raises
+    CohortError for a table without the columns and for tables that contradict each other (what is missing in one may
+    stand in another).
     """
     fields = RULES[rule][0]
     known: dict[str, dict[str, str]] = {}
@@ -181,7 +189,7 @@ def clinical_values(rule: str, paths: list[Path], contested: str = "exclude") ->
         if field not in present:
             raise _lacking(", ".join(map(str, paths)), rule, COLUMNS[field])
     fail(faults)
-    return {patient: _value(rule, values, contested) for patient, values in known.items()}
+    return {patient: _value(rule, values) for patient, values in known.items()}
 
 
 def is_missing(value: str) -> bool:
@@ -311,11 +319,11 @@ def _merge(values: pd.Series) -> str:
     return max(unknown or {diagnoses.NO_PRIMARY}) or "empty"
 
 
-def _value(rule: str, values: dict[str, str], contested: str) -> str:
+def _value(rule: str, values: dict[str, str]) -> str:
     first, *_ = cells = [values.get(field) or "empty" for field in RULES[rule][0]]
     if rule == "ihc":
         return _subtype(*cells)
-    return _either(first, *cells[1:], contested=contested) if rule == "pam50_or_ihc" else first
+    return _either(first, *cells[1:], of_both=CONTESTED[rule][0]) if rule in CONTESTED else first
 
 
 def _subtype(er: str, pr: str, her2: str) -> str:
@@ -329,13 +337,12 @@ def _subtype(er: str, pr: str, her2: str) -> str:
     return f"ER {er}, PR {pr}"
 
 
-def _either(pam50: str, *receptors: str, contested: str) -> str:
+def _either(pam50: str, *receptors: str, of_both: str) -> str:
     statuses = {value.lower() for value in receptors}
     luminal = re.sub(r"[^a-z]", "", pam50.lower()) in ("luma", "luminala")
     negative = statuses == {"negative"}
     if luminal and negative:
-        both = "claimed by both: PAM50 LumA and IHC TNBC"
-        return {"exclude": both, "ihc": "TNBC", "pam50": "Luminal A"}[contested]
+        return of_both
     if luminal or negative:
         return "Luminal A" if luminal else "TNBC"
     call = "no PAM50 call" if is_missing(pam50) else f"PAM50 {pam50}"

@@ -46,7 +46,7 @@ def pairs(tables: list[str] | None = None) -> list[tuple[str, str, str]]:
             all_pairs += [(table.number, a, b) for b in rows if b not in table.proposed[: i + 1]]
     for model in (variants.variant(name) for models in paper.PROPOSED.values() for name in models):
         for baseline in map(variants.variant, variants.BASELINES):
-            if (model.uses_slides and baseline.uses_slides) or (model.uses_genes and baseline.uses_genes):
+            if baseline.uses_slides <= model.uses_slides and baseline.uses_genes <= model.uses_genes:
                 all_pairs.append(("baseline", model.name, baseline.name))
     return [pair for pair in all_pairs if tables is None or pair[0] in tables]
 

@@ -29,7 +29,8 @@ KINDS = {
     "slides": {"data_type": sample_sheets.SLIDE, "experimental_strategy": "Diagnostic Slide"},
     "expression": {"data_type": sample_sheets.EXPRESSION, "analysis.workflow_type": "STAR - Counts"},
 }
-READS = {"grade": ["tumor_grade"], "ihc": [*RECEPTORS], "pam50_or_ihc": [*RECEPTORS]}  # by label_rule
+BY_IHC = ("ihc", "pam50_or_ihc", "pam50_before_ihc", "ihc_before_pam50")
+READS = {"grade": ["tumor_grade"], **{rule: [*RECEPTORS] for rule in BY_IHC}}  # by label_rule
 
 
 # -- where files lie -----------------------------------------------------------------------------------------------

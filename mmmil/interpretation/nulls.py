@@ -80,7 +80,7 @@ def untrained(study: Study, name: str, n: int) -> Effects:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(10_000 * (p.seed + 1) + draw)
                 encoder = None
-                if v.is_trained_end_to_end:
+                if v.is_trained_end_to_end(p):
                     bags, masks = study.bags(-1), study.tile_masks
                     encoder, _ = build.tile_encoder(p, v, bags, masks, train, fabric)
                 model = build.build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)

@@ -15,7 +15,7 @@ from mmmil.params import Params
 from mmmil.simulate.slides import rng
 
 SITES = ["0G", "0H", "0J", "0K", "0M", "0N"]
-BREAST = ("ihc", "pam50", "pam50_or_ihc")  # label rules of breast cancer
+BREAST = ("ihc", "pam50", "pam50_or_ihc", "pam50_before_ihc", "ihc_before_pam50")  # label rules of breast cancer
 CLASS1_SHARE = dict.fromkeys(BREAST, 0.3)  # triple-negative is the smaller class in the paper, too; else one half
 PEN_SHARE = 0.15
 

@@ -89,7 +89,7 @@ def load_model(study: Study, v: Variant, fold: int, folder: Path, fabric: Fabric
     p = study.p
     inputs, genes = inputs_of(study, v, fold)
     encoder = None
-    if v.is_trained_end_to_end:
+    if v.is_trained_end_to_end(p):
         encoder = backbone.TileEncoder(v.backbone, "random")
         if v.backbone == "reduced":
             backbone.prune(encoder, torch.arange(p.kept_channels))

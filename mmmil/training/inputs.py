@@ -30,7 +30,7 @@ class Genes:
 def inputs_of(study: Study, v: Variant, fold: int) -> tuple[Inputs, Genes | None]:
     """What a variant's model reads, and the gene tokens behind it (None without genes)."""
     tiles = rows = genes = mask = None
-    if v.is_trained_end_to_end:
+    if v.is_trained_end_to_end(study.p):
         tiles = study.bags(fold)
         tiles = tiles if isinstance(tiles, BagFiles) else torch.from_numpy(tiles)
     elif v.uses_slides:

@@ -168,7 +168,7 @@ def _place(
     }
     if v.uses_slides:
         inputs["bags"] = study.bag_keys(fold)
-    if v.reads_features and p.weights == "random":
+    if v.reads_features(p) and p.weights == "random":
         inputs["features of seed"] = p.seed
     if v.genes == "all":
         inputs["expression"] = study.expression.fingerprint
@@ -188,16 +188,17 @@ def _settings(p: Params, v: Variant) -> dict:
         from mmmil.models import backbone as models_backbone
         from mmmil.models import weights
 
-        net = models_backbone.MOBILENET if v.is_trained_end_to_end else models_backbone.FROZEN[v.encoder(p)]
+        net = models_backbone.MOBILENET if v.is_trained_end_to_end(p) else models_backbone.FROZEN[v.encoder(p)]
         settings["weights"] = weights.weights_key(net, p.weights, p.weights_folder)
-    if v.backbone != "features":
-        settings.pop("mil_features")
-    if not v.is_trained_end_to_end:
+    settings.pop("encoders")
+    if v.reads_features(p) and v.encoder(p) in p.encoders:
+        settings["encoder"] = p.encoders[v.encoder(p)]
+    if not v.is_trained_end_to_end(p):
         for name in ("augment", "batch_norm", "compile"):
             settings.pop(name)
     if v.backbone != "reduced":
         settings.pop("kept_channels")
-    if not v.is_trained_end_to_end:
+    if not v.is_trained_end_to_end(p):
         settings.pop("apoz_tiles")
     if not v.uses_genes:
         settings.pop("set_embedding"), settings.pop("gene_dropout")

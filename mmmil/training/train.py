@@ -66,14 +66,14 @@ def train(
             """The model before its first step: the same one whenever it is asked for."""
             torch.manual_seed(start_seed(p, fold))  # after the inputs: making them must not move the generator
             encoder = None
-            if v.is_trained_end_to_end:
+            if v.is_trained_end_to_end(p):
                 encoder, channels = tile_encoder(p, v, study.bags(fold), study.tile_masks, train, fabric)
                 if channels is not None:
                     channels.to_csv(folder / "apoz.csv", index_label="channel")
                 facts["backbone_parameters"] = backbone.parameters(encoder)
             return build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
 
-        augment = p.augment and v.is_trained_end_to_end
+        augment = p.augment and v.is_trained_end_to_end(p)
         epochs, inputs = p.epochs, fit.on_device(fabric, inputs)
         if p.epoch_choice == "inner":
             epochs = _best_epoch(fabric, start(), inputs, targets, train, p, augment, folder, checkpoint)

@@ -469,8 +469,8 @@ def test_labels_by_pam50_or_receptors(download):
     made = cohorts.build(download(**rule))
     assert made.labels["TCGA-AB-0001"] == 0 and made.labels["TCGA-AB-0002"] == 1
     assert reasons(made) == {"label: pam50_or_ihc is 'claimed by both: PAM50 LumA and IHC TNBC'": 1}
-    assert cohorts.build(download(**rule, contested="ihc")).labels["TCGA-AB-0000"] == 1
-    assert cohorts.build(download(**rule, contested="pam50")).labels["TCGA-AB-0000"] == 0
+    assert cohorts.build(download(**rule | {"label_rule": "ihc_before_pam50"})).labels["TCGA-AB-0000"] == 1
+    assert cohorts.build(download(**rule | {"label_rule": "pam50_before_ihc"})).labels["TCGA-AB-0000"] == 0
 
 
 @pytest.mark.parametrize("suffix", [".partial", ".part"])

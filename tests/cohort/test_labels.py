@@ -71,13 +71,16 @@ def test_luminal_a_by_pam50_and_triple_negative_by_ihc(folder):
 
 
 @pytest.mark.parametrize(
-    "contested, value",
-    [("exclude", "claimed by both: PAM50 LumA and IHC TNBC"), ("ihc", "TNBC"), ("pam50", "Luminal A")],
+    "by, value",
+    [
+        ("pam50_or_ihc", "claimed by both: PAM50 LumA and IHC TNBC"),
+        ("ihc_before_pam50", "TNBC"),
+        ("pam50_before_ihc", "Luminal A"),
+    ],
 )
-def test_a_patient_whom_both_rules_claim(folder, contested, value):
+def test_a_patient_whom_both_rules_claim(folder, by, value):
     paths = breast(folder, ("LumA", *NEGATIVE))
-    assert clinical_values("pam50_or_ihc", paths, contested) == {"p0": value}
-    assert clinical_values("pam50_or_ihc", paths)["p0"].startswith("claimed by both")
+    assert clinical_values(by, paths) == {"p0": value}
 
 
 def test_rows_of_other_samples_do_not_decide(folder):
@@ -354,9 +357,9 @@ def test_every_rule_is_told():
 
 
 def test_conflicts_are_told():
-    told = {name: rule("pam50_or_ihc", contested=name) for name in ("exclude", "ihc", "pam50")}
-    assert "A patient whom both claim is left out and counted." in told["exclude"]
-    assert "whom both claim is TNBC." in told["ihc"] and "whom both claim is Luminal A." in told["pam50"]
+    assert "A patient whom both claim is left out and counted." in rule("pam50_or_ihc")
+    assert "whom both claim is TNBC." in rule("ihc_before_pam50")
+    assert "whom both claim is Luminal A." in rule("pam50_before_ihc")
 
 
 # -- real tables -------------------------------------------------------------------------------------------------
@@ -386,8 +389,8 @@ def test_real_breast_cancer(real_data):
     luminal = {cells["_PATIENT"] for cells in rows if cells["PAM50Call_RNAseq"] == "LumA"}
     assert (len(rows), len(negative), len(luminal), len(negative & luminal)) == (1101, 116, 421, 2)
 
-    def found(rule, value, contested="exclude"):
-        values = clinical_values(rule, [path], contested)
+    def found(rule, value):
+        values = clinical_values(rule, [path])
         assert len(values) == 1101 and "TCGA-E9-A1NA" in values  # R cut one of its columns down to TCGA-E9-A1
         return {patient for patient in values if values[patient] == value}
 
@@ -396,7 +399,7 @@ def test_real_breast_cancer(real_data):
     assert found("pam50_or_ihc", "TNBC") == negative - luminal
     assert found("pam50_or_ihc", "Luminal A") == luminal - negative
     assert found("pam50_or_ihc", "claimed by both: PAM50 LumA and IHC TNBC") == negative & luminal
-    assert found("pam50_or_ihc", "TNBC", "ihc") == negative and found("pam50_or_ihc", "Luminal A", "pam50") == luminal
+    assert found("ihc_before_pam50", "TNBC") == negative and found("pam50_before_ihc", "Luminal A") == luminal
 
 
 @pytest.mark.real
