@@ -12,8 +12,9 @@ patients that of the paired bootstrap. Only the paper's own cohorts at its scale
 value is shown, and the verdict is that it cannot be tested there. So it is of models whose gene sets were chosen on all
 patients. The paper's patients with other features (`mmmil.ledger.standing`) have verdicts of their own, by the same
 rules, which are counted apart and stand for none of the paper's: on what such inputs can test, and from folds drawn at
-random, as the paper's are. A setting is a fact of the parameters: it is judged on every cohort that has what it is about, but where it is
-not the paper's on another cohort, or by an overlay, that refutes nothing and cannot be tested there.
+random, as the paper's are. A setting is a fact of the parameters: it is judged on every cohort that has what it is
+about, but where it is not the paper's on another cohort, or by an overlay, that refutes nothing and cannot be tested
+there.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import yaml
 from mmmil import paper, params, variants
 from mmmil.book import ledger as book_ledger
 from mmmil.evaluation import summary
-from mmmil.ledger import claims, evidence, queries, verdicts
+from mmmil.ledger import claims, evidence, queries, standing, verdicts
 from mmmil.ledger import facts as paper_facts
 from mmmil.ledger.evidence import Answer, Difference
 from mmmil.ledger.verdicts import NOT, REPRODUCED, UNTESTABLE, WITHIN
@@ -295,7 +295,7 @@ def test_a_real_cohort_that_is_not_the_papers_decides_nothing(project):
     assert found["C074"].verdict == UNTESTABLE and found["C074"].value.startswith("0.")
     assert found["C074"].reason == "not the paper's cohort but NSCLC LUAD / LUSC, real counts"
     assert found["C071"].reason == "dual_go is not trained on this cohort"
-    assert verdicts.stands_for(params.load("real_lgg")) == "lgg"
+    assert standing.stands_for(params.load("real_lgg")) == "lgg"
     lgg = [row for row in own.rows if row.of == "lgg" and row.claim.query.none is None]
     assert {row.reason for row in lgg} == {"no cohort of this task is here"}
 
@@ -339,7 +339,7 @@ def test_a_setting_of_a_modality_that_is_not_there_decides_nothing(project):
 
 
 def test_a_cohort_of_other_classes_stands_for_none(project):
-    assert verdicts.stands_for(params.load("nsclc", class_names=["a", "b"])) == ""
+    assert standing.stands_for(params.load("nsclc", class_names=["a", "b"])) == ""
 
 
 # -- what the queries find ---------------------------------------------------------------------------------------
