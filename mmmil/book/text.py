@@ -96,7 +96,8 @@ def provenance(study: Study) -> str:
     classes = ", ".join(f"{counts.get(i, 0)} {name}" for i, name in enumerate(p.class_names))
     classes = "no labels" if -1 in counts else classes
     files = f"`params/{p.task}.yaml`" + (f" and `params/{p.overlay}.yaml`" if p.overlay else "")
-    notes = "".join(f" {note}." for note in (other_features(p), LEAKS * p.leaks) if note)
+    sites = "Folds and test set share no site (`fold_groups: site`)" if p.fold_groups == "site" else ""
+    notes = "".join(f" {note}." for note in (sites, other_features(p), LEAKS * p.leaks) if note)
     return (
         f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`.{notes}"
     )
