@@ -6,9 +6,7 @@ command line may override single values.
 
 from __future__ import annotations
 
-import datetime
 import difflib
-import os
 import re
 import types
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
@@ -31,8 +29,11 @@ from mmmil.schema import (
     Tiles,
     Training,
 )
-from mmmil.settings import cells, paths, yaml_files
+from mmmil.settings import cells, paths, remedies, task_files
 from mmmil.settings.shown import Shown
+from mmmil.settings.task_files import ParameterError, read_yaml, real_data, root
+
+__all__ = ["ParameterError", "Params", "check", "effective", "load", "read_yaml", "real_data", "root"]
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +44,6 @@ FEATURES = "features_dir"  # what the encoder of features that stand in the plac
 TAKEN = {FEATURES, *("original", "uib", "reduced", "resnet50d", "ctranspath", "features", "colour")}
 TAKEN |= {*("dual", "self", "co", "baseline", "torchmil", "wsi", "clam", "transmil", "go", "kegg", "genes")}
 ENCODER = re.compile(r"(?!(wsi|clam|transmil|torchmil|baseline)_)(?!.*_(go|kegg)$)[a-z][a-z0-9_]*", re.IGNORECASE)
-
-
-class ParameterError(ValueError):
-    """A parameter is unknown, of the wrong type, impossible beside another one, or names a missing file."""
 
 
 class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Attention):
@@ -259,20 +256,6 @@ def _folder_of(source: str) -> str:
     return folder if kind == "features" else ""
 
 
-def root() -> Path:
-    """The project's folder: the nearest one upwards that holds `params/` and `_toc.yml`."""
-    start = Path.cwd()
-    for folder in (start, *start.parents, Path(__file__).resolve().parents[1]):
-        if (folder / "params").is_dir() and (folder / "_toc.yml").is_file():
-            return folder
-    raise ParameterError(f"no project folder (with params/ and _toc.yml) at or above {start}; change into it first")
-
-
-def real_data() -> Path:
-    """Folder of the real data that some parameter files read; set MMMIL_REAL_DATA to move it."""
-    return Path(os.environ.get("MMMIL_REAL_DATA", "../shared/data")).expanduser()
-
-
 def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None, beside: Sequence[str] = ()) -> Params:
     """Validate a flat mapping of parameters; given_in: the file that gives a parameter, for those that one gives;
     beside: names that are none and may be meant by a misspelt one.
@@ -293,76 +276,12 @@ def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None, 
     except ValidationError as error:
         for e in error.errors():
             name = ".".join(str(part) for part in e["loc"])
-            given = "" if e["type"] in ("missing", "value_error") else f" (given: {e['input']!r}{_remedy(e)})"
+            given = "" if e["type"] in ("missing", "value_error") else f" (given: {e['input']!r}{remedies.remedy(e)})"
             place = places.get(str(e["loc"][0]), "") if e["loc"] else ""
             faults.append(f"{name + ': ' if name else ''}{e['msg']}{given}{place}")
     if faults:
         raise ParameterError("wrong parameters:\n" + "\n".join(f"  {fault}" for fault in faults))
     return params
-
-
-def _remedy(error: Mapping[str, Any]) -> str:
-    """What to write in place of a value of the wrong type, where YAML, papermill or a notebook made it what it is."""
-    kind, value, name = error["type"], error["input"], error["loc"][0] if error["loc"] else ""
-    if value is None:
-        return '; write "" for none' if kind == "string_type" else "; leave the line out for the default"
-    if isinstance(value, bool) and kind in ("string_type", "literal_error"):
-        return "; YAML reads NO, yes, on and off as true or false: put it in quotes"
-    if isinstance(value, int | float | datetime.date) and kind in ("string_type", "literal_error"):
-        return "; put it in quotes"
-    if isinstance(value, str) and kind == "list_type" and len(error["loc"]) > 1:
-        return f"; each class has a list of its own: `{name}: [[a], [b]]`"
-    if isinstance(value, str) and kind == "list_type":
-        example = f"{name}: [a, b]"
-        return f"; a list is written `{example}` in YAML, and given to papermill by -y '{example}'"
-    if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type"):
-        return _no_text(value)
-    if isinstance(value, os.PathLike) and kind == "string_type":
-        return "; write the path as a text"
-    if isinstance(value, tuple) and kind == "list_type":
-        return "; write [a, b]"
-    return "; write the number itself" if hasattr(value, "dtype") else ""  # numpy's
-
-
-def _no_text(value: str) -> str:
-    """What to write in place of a text where a number, true or false is wanted."""
-    if re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
-        return "; YAML reads 1e-4 as text, write 1.0e-4 with point and sign"
-    if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", value):
-        return "; write a decimal point, not a comma"
-    if re.fullmatch(r"[-+]?[0-9.]+|true|false", value, re.IGNORECASE):
-        return "; write it without quotes"
-    return "; a comment needs a blank before its #" if "#" in value else "; write the value alone"
-
-
-def read_yaml(name: str) -> dict[str, Any]:
-    """The flat mapping in `params/<name>.yaml`.
-
-    Raises ParameterError where it cannot be read, or says that it is another task's file, or lays one over itself:
-    papermill would go by what it says, and all others by its name.
-    """
-    path = root() / "params" / f"{name}.yaml"
-    if not path.is_file():
-        names = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        there = f"there are {', '.join(names)}; a task and an overlay each have a file of their name in params/"
-        if path.with_suffix(".yml").is_file():
-            there = f"rename {name}.yml"
-        raise ParameterError(f"{path} does not exist; {there}")
-    try:
-        values = yaml_files.read(path)
-    except yaml_files.YamlError as error:
-        raise ParameterError(str(error)) from None
-    if not isinstance(values, dict):
-        raise ParameterError(f"{path} must hold one flat mapping `name: value`, one per line")
-    if str(values.get("task", name)) != name:
-        raise ParameterError(f"{path}: task: {values['task']} is another file's name; write {name}, or rename the file")
-    if values.get("overlay", "") not in ("", name):
-        raise ParameterError(
-            f"{path}: overlay: {values['overlay']} names another file, which a file cannot lay over itself; write "
-            f'"" here, and give the overlay beside the task (OVERLAY=, --overlay, or a second -f), or write {name} if '
-            "this file is an overlay itself"
-        )
-    return values
 
 
 def load(task: str, overlay: str = "", **overrides: Any) -> Params:
@@ -373,21 +292,8 @@ def load(task: str, overlay: str = "", **overrides: Any) -> Params:
     return _load(task, overlay, overrides)
 
 
-def _files(task: str, overlay: str) -> dict[str, dict[str, Any]]:
-    """What the files of a task and of the overlay, if there is one, hold: name -> mapping."""
-    files = {name: read_yaml(name) for name in [task, overlay][: 1 + bool(overlay)]}
-    if files[task].get("overlay"):
-        raise ParameterError(f"params/{task}.yaml is an overlay (it says overlay: {task}); name a task to lay it over")
-    if overlay and "task" in files[overlay]:
-        raise ParameterError(
-            f"params/{overlay}.yaml is a task's file (it says task: {overlay}) and cannot be laid over {task}; "
-            'name an overlay, or "" for none'
-        )
-    return files
-
-
 def _load(task: str, overlay: str, overrides: Mapping[str, Any], beside: Sequence[str] = ()) -> Params:
-    files = _files(task, overlay)
+    files = task_files.of(task, overlay)
     values = {key: value for content in files.values() for key, value in content.items()}
     given_in = {key: f"params/{name}.yaml" for name, content in files.items() for key in content}
     single = {"task": task, "overlay": overlay, **overrides}
@@ -443,7 +349,7 @@ def _without_files(task: str, overlay: str, given: dict[str, Any], injected: Col
             "the file given to papermill names no task, so it would be laid over the notebook's own; add the line "
             "`task: ` with the file's name in params/"
         )
-    files = _files(task, overlay)
+    files = task_files.of(task, overlay)
     of_file, laid_over = files[task], files.get(overlay, {})
     lacking = sorted(of_file.keys() - set(injected) - {"task", "overlay"})
     if lacking:

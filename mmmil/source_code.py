@@ -27,8 +27,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
-_SETTINGS = ("settings.cells", "settings.paths", "settings.shown", "settings.yaml_files", "schema", "params")
-_GROUND = (*_SETTINGS, "paper", "variants", "results", "record", "source_code")
+_SETTINGS = tuple(f"settings.{name}" for name in ("cells", "paths", "remedies", "shown", "task_files", "yaml_files"))
+_GROUND = (*_SETTINGS, "schema", "params", "paper", "variants", "results", "record", "source_code")
 GROUND = frozenset(f"{PACKAGE}.{name}" for name in _GROUND)
 
 

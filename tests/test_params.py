@@ -47,7 +47,14 @@ def test_task_files_hold_the_papers_scale_and_the_demo_lies_over_them(task):
         ({"expression_kind": "zscore"}, "name it in expression_matrix"),
         ({"expression_matrix": ["x.tsv"]}, "say what the matrix holds"),
         ({"n_permutations": 50}, "cannot give a p below attention_fdr"),
-        ({"synthetic": False}, "random is for synthetic cohorts"),
+        ({"encoders": {"wsi_x": "vit_small"}}, "'wsi_x' is no name for an encoder"),
+        ({"encoders": {"x_go": "vit_small"}}, "'x_go' is no name for an encoder"),
+        ({"encoders": {"dual": "vit_small"}}, "'dual' is no name for an encoder"),
+        ({"encoders": {"uni": "features:"}}, "uni: 'features:' is no timm model"),
+        ({"encoders": {"uni": "hf_hub:a/b"}}, "uni: 'hf_hub:a/b' is no timm model"),
+        ({"encoders": {"uni": "features:{tusk}/uni"}}, "tusk"),
+        ({"encoders": {"uni": "vit_small"}, "features_dir": "hipt"}, "uni reads pixels"),
+        ({"coords_dir": "patches", "features_dir": "hipt"}, "read in place of slides"),
     ],
 )
 def test_a_wrong_value_is_one_clear_error(values, told):

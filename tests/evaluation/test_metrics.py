@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as skm
 
-from mmmil import params, variants
+from mmmil import params
 from mmmil.evaluation import bootstrap
 from mmmil.evaluation import metrics as evaluation_metrics
 from mmmil.evaluation import summary as summaries
@@ -130,13 +130,3 @@ def test_the_summary_is_recomputed_from_the_predictions_alone(predictions):
     test = summary.query("variant == 'dual_go' and metric == 'roc_auc' and split == 'test'")
     assert set(test["table"]) == {"S3", "S5", "S7", "S9"} and (test["n_folds"] == 1).all()
     assert ((test["ci_low"] <= test["mean"]) & (test["mean"] <= test["ci_high"])).all()
-
-
-def test_every_variant_of_the_table_is_possible_and_an_unknown_one_is_not():
-    assert len(variants.variants(params.load("lgg", "demo", variants=[]))) == len(variants.VARIANTS)
-    genes_only = params.load("lgg", "demo", inputs="genes", variants=[])
-    assert variants.variants(genes_only) == ["go", "kegg", "baseline_genes"]
-    with pytest.raises(params.ParameterError, match="no variant 'duel_go'"):
-        variants.variants(params.load("lgg", "demo", variants=["duel_go"]))
-    with pytest.raises(params.ParameterError, match="wsi needs"):
-        variants.variants(genes_only.override(variants=["wsi"]))
