@@ -330,7 +330,7 @@ def test_models_whose_gene_sets_were_chosen_on_all_patients_reproduce_nothing(pr
 
 def test_a_setting_of_a_modality_that_is_not_there_decides_nothing(project):
     by_id = {c.id: c for c in claims.load()}
-    genes = evidence.Results(params.load("real_lgg"))
+    genes = evidence.Results(params.load("real_lgg", inputs="genes"))
     slides = evidence.Results(params.load("nsclc", inputs="slides"))
     assert verdicts.judge(by_id["C023"], genes, "lgg").reason == "this cohort has no slides"
     assert verdicts.judge(by_id["C028"], slides, "nsclc").reason == "this cohort has no genes"
@@ -476,10 +476,11 @@ def test_gene_sets_that_leak_decide_nothing_there_either(with_others, project):
 
 def test_page_and_glance_keep_them_in_a_column_of_their_own(with_others, project):
     text = book_ledger.page(with_others)
-    lines = [x for x in text.split("\n") if "LGG grade II / III, real features" in x and "dual_go − go" in x]
-    cells = [cell.strip() for cell in lines[0].strip("|").split(" | ")]
-    assert cells[2].endswith(f"({standing.OTHER})") and cells[3:6] == ["–", "–", "–"]
-    assert cells[6].endswith("**reproduced**")
+    after = text[text.index("**C071**") :].split("\n")
+    line = next(x for x in after if "LGG grade II / III, real features and z-scores (" in x)
+    cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+    assert cells[2].endswith(f"({standing.OTHER})") and cells[3:5] == ["–", "–"]
+    assert cells[5].startswith("+") and cells[5].endswith("**reproduced**")
     glance = book_ledger.glance(with_others)
     (line,) = [x for x in glance.split("\n") if x.startswith("| C071")]
     assert line.endswith("| LGG: reproduced |") and "NSCLC: reproduced" in line
