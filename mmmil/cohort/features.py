@@ -159,7 +159,7 @@ def choose(folder: Folder, wanted: Mapping[str, Iterable[str]], source: str) -> 
     lacking: list[tuple[str, str]] = []
     for patient, names in wanted.items():
         names = list(names)
-        if not names or set(names) <= {patient}:
+        if all(name == patient or _is_whole(name, patient) for name in names):
             if patient in folder.of_patient:
                 found[patient] = folder.of_patient[patient]
             else:
@@ -182,6 +182,11 @@ def choose(folder: Folder, wanted: Mapping[str, Iterable[str]], source: str) -> 
     ]
     fail(faults)
     return found
+
+
+def _is_whole(name: str, patient: str) -> bool:
+    """Whether a name is a TCGA patient's or sample's, and not a slide's."""
+    return barcodes.slide_section(name) is None and barcodes.named_patient(name) == patient
 
 
 def _file_of(slide: str, folder: Folder) -> str | None:

@@ -231,6 +231,15 @@ def test_a_further_folder_has_the_same_slides(gdc):
         cohorts.build(p.override(incomplete="error"))
 
 
+def test_a_further_folder_by_slide_where_the_first_is_by_patient(gdc):
+    for path in gdc.data.glob("uni/*"):
+        path.unlink()
+    small_features.folder(gdc.data / "uni", [f"{i}-01A" for i in TCGA])
+    small_features.folder(gdc.data / "more", [*map(dx, TCGA), dx(TCGA[3], 2)])
+    made = cohorts.build(gdc.override(encoders={"other": "features:more"}))
+    assert names(made, "other") == {i: [dx(i)] for i in TCGA[1:]} | {TCGA[3]: [dx(TCGA[3]), dx(TCGA[3], 2)]}
+
+
 def test_a_folder_beside_pixels_is_matched_by_slide_then_by_patient(tmp_path):
     small_features.folder(tmp_path / "more", ["s10", *PATIENTS[1:]])
     (tmp_path / "slides").mkdir()
