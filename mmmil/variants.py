@@ -10,6 +10,13 @@ from mmmil.params import ENCODER, FEATURES, TAKEN, ParameterError, Params
 TRAINED = ("original", "uib", "reduced")
 FROZEN = ("resnet50d", "ctranspath")  # the paper's two
 PAPERS = "resnet50d"  # behind CLAM and TransMIL
+TORCHMIL = {
+    "abmil": "ABMIL",
+    "dsmil": "DSMIL",
+    "dtfd": "DTFD-MIL",
+    "transmil": "TransMIL",
+    "transformer": "Transformer ABMIL",
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,8 @@ class Variant:
     # features: those that the task brings, else ResNet50d's), colour (baseline), or ""
     backbone: str
     genes: str  # go, kegg (gene sets), genes (one vector of single genes), all (baseline), or ""
-    # image, genes, self, dual, co (MCAT), clam, transmil, logistic (baseline), or the name of a registered aggregator
+    # image, genes, self, dual, co (MCAT), clam, transmil, torchmil_<model>, logistic (baseline), or the name of a
+    # registered aggregator
     fusion: str
     tables: tuple[str, ...] = ()
     optional: bool = False  # trained only where a task names it
@@ -83,6 +91,11 @@ VARIANTS = {
         Variant("ctranspath_go", "WSI (frozen CTransPath) + GO", "ctranspath", "go", "dual", ("2", "9")),
         Variant("ctranspath_kegg", "WSI (frozen CTransPath) + KEGG", "ctranspath", "kegg", "dual", ("2", "10")),
         Variant("dual_genes", "WSI + single-gene vector", "reduced", "genes", "dual", ("11",)),
+        # Not in the paper: the field's library beside ours, where a task names them (mmmil.models.torchmil_adapter).
+        *(
+            Variant(f"torchmil_{name}", f"{shown_as} (torchmil)", "features", "", f"torchmil_{name}", ("4",), True)
+            for name, shown_as in TORCHMIL.items()
+        ),
         # Not in the paper: what trivial models reach on the same folds stands beside every table.
         Variant("baseline_genes", "baseline: logistic regression, all genes", "", "all", "logistic"),
         Variant("baseline_image", "baseline: logistic regression, mean of the tiles", "colour", "", "logistic"),

@@ -95,7 +95,8 @@ class BagModel(nn.Module):
         """tiles (B, N, px, px, 3) uint8 or features (B, N, D); genes (B, S, gene_dim), or levels (B, G) that the gene
         set encoder makes tokens of; mask (B, N) of real tiles -> logits (B, 2) and att, name -> (B, H, N or S).
 
-        With labels (B,), an aggregator that reads them adds a third: the loss of its instances.
+        With labels (B,), an aggregator that reads them adds a third: the loss of its instances, one number, or the loss
+        of each bag (B,), which is trained in place of the cross-entropy.
         """
         image = None if tiles is None else self.image_tokens(tiles, mask, colour)
         if genes is not None:

@@ -55,18 +55,18 @@ class PPEG(nn.Module):
 class Squared(NamedTuple):
     """Bags as published TransMIL lays them out: each a square of S places at most, its first tokens once more.
 
-    tokens: (B, S, W); index: (B, S), which token stands at a place; mask: (B, S), False for places there are not;
+    tokens: (B, S, W); token: (B, S), which one stands at a place; mask: (B, S), False for places there are not;
     first: (B, S), True for the first place of a token.
     """
 
     tokens: Tensor
-    index: Tensor
+    token: Tensor
     mask: Tensor
     first: Tensor
 
     def gathered(self, values: Tensor, n: int) -> Tensor:
         """Values of places (B, ..., S), 0 where there is none -> of the N tokens (B, ..., N), copies added up."""
-        index = self.index.view(len(values), *[1] * (values.ndim - 2), -1).expand_as(values)
+        index = self.token.view(len(values), *[1] * (values.ndim - 2), -1).expand_as(values)
         return values.new_zeros(*values.shape[:-1], n).scatter_add(-1, index, values)
 
 
@@ -81,9 +81,9 @@ class Square(nn.Module):
         place = torch.arange(int(places.max()), device=x.device)[None]
         exists, first = place < places, place < number
         order = (~real).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens come first, in their order
-        index = order.gather(1, torch.where(first, place, place - number) * exists)
-        tokens = x.gather(1, index[..., None].expand(-1, -1, x.shape[2])) * exists[..., None]
-        return Squared(tokens, index, exists, first)
+        token = order.gather(1, torch.where(first, place, place - number) * exists)
+        tokens = x.gather(1, token[..., None].expand(-1, -1, x.shape[2])) * exists[..., None]
+        return Squared(tokens, token, exists, first)
 
 
 class Encoder(nn.Module):
@@ -131,6 +131,7 @@ class Encoder(nn.Module):
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
 
     def _as_published(self, square: Squared, mask: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.pos_layer is not None
         real = F.pad(square.mask, (1, 0), value=True)
         x = self.layer1(self._with_class(square.tokens), mask=real)
         placed = torch.zeros_like(x)

@@ -94,6 +94,10 @@ def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int, posi
         from mmmil.models.transmil import TransMIL
 
         return TransMIL(image_dim, positions=positions)
+    if v.fusion.startswith("torchmil_"):
+        from mmmil.models.torchmil_adapter import TorchMIL
+
+        return TorchMIL(v.fusion, image_dim)
     if v.fusion == "co":
         from mmmil.models.mcat import MCAT
 

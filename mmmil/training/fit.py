@@ -175,7 +175,8 @@ def _loss(
 ) -> Tensor:
     """Weighted cross-entropy of a batch; over several processes the mean of what each returns is that of the batch.
 
-    A model that reads labels (CLAM) gives the loss of its instances as well.
+    A model that reads labels gives the loss of its instances as well (CLAM), or that of each bag in place of the
+    cross-entropy (torchmil's).
     """
     mine = slice(fabric.global_rank, None, fabric.world_size)
     share = torch.ones(len(batch[mine]))
@@ -191,7 +192,10 @@ def _loss(
         given["labels"] = target
     logits, _, *instances = model(**given)
     weights = weights.to(fabric.device)
-    each = F.cross_entropy(logits.float(), target, weights, reduction="none")
+    if instances and instances[0].ndim:
+        each = instances.pop().float() * weights[target]
+    else:
+        each = F.cross_entropy(logits.float(), target, weights, reduction="none")
     share = share.to(fabric.device)
     loss = (each * share).sum() / weights[labels[batch].to(fabric.device)].sum()
     if instances:

@@ -156,6 +156,7 @@ def _place(
     p, v = study.p, variant(name)
     seed, labels = p.seed if seed is None else seed, study.labels if labels is None else labels
     train, evaluated = study.fold_patients(fold)
+    library = ["torchmil"] if v.fusion.startswith("torchmil_") else []
     inputs = {
         "variant": asdict(v) | {"tables": None, "shown_as": None},
         "aggregator": registry.source(v),
@@ -164,7 +165,7 @@ def _place(
         "train": {i: int(labels[i]) for i in train},
         "evaluated": {i: int(labels[i]) for i in evaluated},
         "settings": _settings(p, v),
-        "versions": record.versions("torch", "timm", "nystrom-attention", "scikit-learn"),
+        "versions": record.versions("torch", "timm", "nystrom-attention", "scikit-learn", *library),
     }
     if v.uses_slides:
         inputs |= _image_inputs(study, v, fold)

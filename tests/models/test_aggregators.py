@@ -144,7 +144,7 @@ def test_padding_is_seen_by_nobody(kind):
 
 
 @masked
-@kinds
+@pytest.mark.parametrize("kind", ["exact", "nystrom"])  # those of published are TransMIL's
 def test_gradients_of_the_encoder_and_of_dual_attention(kind, masked):
     tiles, genes, mask = torch.randn(2, 6, 5), torch.randn(2, 6, 3), uneven_mask([6, 4], 6) if masked else None
     assert gradients_hold(small_encoder(kind, True), tiles, mask=mask)
