@@ -182,6 +182,49 @@ def attention(task: Task, overlay: Overlay = "") -> None:
 
 
 @app.command()
+def keep(
+    task: Task,
+    variant: Annotated[str, typer.Option(help="a row of the variant table, trained before")],
+    overlay: Overlay = "",
+    to: Annotated[Path | None, typer.Option(help="folder; results/<task>/kept/<variant> if not given")] = None,
+    licence: Annotated[str, typer.Option(help="of the data it was trained on, for the model card")] = "",
+) -> None:
+    """Gather a trained variant, with all that was fitted for it, in one folder that can be copied and given away."""
+    from mmmil import study
+    from mmmil.apply import keep as keeping
+
+    print(keeping.keep(study.load(params.load(task, overlay), train=False), variant, to, licence))
+
+
+@app.command(name="apply")
+def apply_model(
+    model: Annotated[Path, typer.Option(help="a folder that `keep` made")],
+    out: Annotated[Path, typer.Option(help="folder of the predictions and reports")],
+    cohort: Annotated[Path | None, typer.Option(help="table of patients: patient_id, slide_path, ...")] = None,
+    task: Annotated[str, typer.Option(help="or a file of params/ that describes the cohort")] = "",
+    overlay: Overlay = "",
+    place: Annotated[list[str] | None, typer.Option(help="setting=path, where a table cannot say it")] = None,
+) -> None:
+    """Predict new patients with a kept model: predictions.csv, a page per patient, validation where there are labels.
+
+    Ends with status 1 where a patient could not be predicted; the others are.
+    """
+    from mmmil.apply import cohort as new_cohort
+    from mmmil.apply import run
+
+    if (cohort is None) == (not task):
+        raise params.ParameterError("give the patients: either --cohort, a table, or --task, a file of params/")
+    whom = cohort or params.load(task, overlay)
+    table = run.run(model, whom, out, places=new_cohort.places(place or []))
+    refused = table[table["problem"] != ""]
+    print(f"{len(table) - len(refused)} of {len(table)} patients predicted: {out / run.PREDICTIONS}")
+    for row in refused.itertuples():
+        print(f"  {row.patient_id}: {row.problem}", file=sys.stderr)
+    if len(refused):
+        raise typer.Exit(1)
+
+
+@app.command()
 def publish(draft: Annotated[Path, typer.Argument()], page: Annotated[Path, typer.Argument()]) -> None:
     """Move an executed notebook to its page of the book, if it is whole and nothing in it failed."""
     from mmmil.book import pages

@@ -119,6 +119,13 @@ SECTIONS = {
             computes=True,
         ),
         Section("09_summary", MODELS, ("record",)),
+        Section(  # not in the paper: what becomes of a model afterwards
+            "10_apply",
+            MODELS,
+            reads_models_of=("5",),
+            needs={"both": "dual_go", "slides": "wsi", "genes": "go"},
+            computes=True,
+        ),
     )
 }
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mmmil.genes.choice import Library
     from mmmil.genes.encoder import GeneSetEncoder
     from mmmil.genes.tokens import GeneTokens
+    from mmmil.slides.stain import StainReference
 
 
 @dataclass
@@ -100,6 +101,12 @@ class Study:
         paths = stained_bags.bags_of(self.p, self.bag_paths, slide_ids, train, fold)
         return [str(path) for path in paths]
 
+    def stain_reference(self, fold: int) -> StainReference:
+        """The stain reference of a fold; only with stain normalisation."""
+        from mmmil.slides import stained_bags
+
+        return stained_bags.reference_of(self.p, self.bag_paths, self.training_patients(fold), fold)
+
     def bag_keys(self, fold: int) -> list[str]:
         """What names the pixels of a fold's bags, for the hash of results that depend on them."""
         return [Path(path).parent.name for path in self.fold_bags(fold)]
@@ -154,11 +161,11 @@ class Study:
 
         return gene_tokens.tokens(self.p, self.expression, self.labels, self.folds, fold, library)
 
-    def gene_encoder_inputs(self, fold: int, tokens: GeneTokens) -> tuple[np.ndarray, GeneSetEncoder]:
+    def gene_encoder_inputs(self, tokens: GeneTokens) -> tuple[np.ndarray, GeneSetEncoder]:
         """Levels (patients, genes) of a fold's patients and the encoder half that makes `tokens` of them."""
         from mmmil.genes import tokens as gene_tokens
 
-        return gene_tokens.encoder_inputs(self.p, self.expression, self.labels, self.folds, fold, tokens)
+        return gene_tokens.encoder_inputs(self.expression, tokens)
 
 
 def load(p: Params, workers: int = 1, train: bool = True) -> Study:

@@ -16,7 +16,7 @@ def run(*arguments):
 
 def test_every_command_is_listed():
     listed = run("--help").stdout
-    for command in ("simulate", "tiles", "genes", "train", "record", "publish", "sections", "toc"):
+    for command in ("simulate", "tiles", "genes", "train", "record", "keep", "apply", "publish", "sections", "toc"):
         assert command in listed
 
 

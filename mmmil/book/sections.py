@@ -13,6 +13,7 @@ from typing import Any
 from mmmil import paper, params, record
 from mmmil.book import cohorts as book_cohorts
 from mmmil.book import costs as book_costs
+from mmmil.book import kept as book_kept
 from mmmil.book import ledger as book_ledger
 from mmmil.book import overview, status, unsaid
 from mmmil.book import real as book_real
@@ -172,6 +173,7 @@ PARTS: dict[str, Part] = {
     "06": gene_representation,
     "07": attention,
     "09": every_model,
+    "10": book_kept.models,
 }
 
 

@@ -59,8 +59,9 @@ class Cohort:
         return len(self.patients)
 
 
-def build(p: Params) -> Cohort:
-    """The cohort that the parameters describe (Experimental Setup, Dataset).
+def build(p: Params, to_train: bool = True) -> Cohort:
+    """The cohort that the parameters describe (Experimental Setup, Dataset); to_train: False where models are applied
+    to it, which asks for no labels, no number of patients, and of no file whether it is there.
 
     From `cohort_table`, or from GDC `sample_sheets`, the columns of `expression_matrix` or the files of `features_dir`,
     with labels by `label_rule`. A slides-only table without the column label gives label -1: its slides can be tiled,
@@ -71,7 +72,7 @@ def build(p: Params) -> Cohort:
     notes: list[Finding] = []
     if p.cohort_table:
         source = str(p.path(p.cohort_table))
-        patients, features = _from_table(p, tally, notes)
+        patients, features = _from_table(p, tally, notes, to_train)
     else:
         source = (
             "the sample sheets and matrices"
@@ -91,10 +92,11 @@ def build(p: Params) -> Cohort:
             + "\n"
             "name sheets or features of diagnostic slides and primary tumours, or correct label_rule and class_values"
         )
-    cohort_files.require(patients, p, source)
+    if to_train:
+        cohort_files.require(patients, p, source)
     patients = patients.sort_index()[own_table.COLUMNS[1:]]
     patients.index.name = "patient_id"
-    if not (patients["label"] < 0).all():
+    if to_train and not (patients["label"] < 0).all():
         _require_classes(patients, p, excluded)
     place = {patient: i for i, patient in enumerate(patients.index)}
     features = features[features["patient_id"].isin(place)]
@@ -119,9 +121,9 @@ def beside_paper(cohort: Cohort, p: Params) -> pd.DataFrame | None:
 
 
 # -- from an own table -------------------------------------------------------------------------------------------
-def _from_table(p: Params, tally: Tally, notes: list[Finding]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _from_table(p: Params, tally: Tally, notes: list[Finding], labelled: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Patients, and their features in the place of slides."""
-    patients = own_table.read(p)
+    patients = own_table.read(p, labelled)
     features = cohort_features.of_table(p, patients, notes)
     if p.has_genes and p.expression_matrix:
         matrix_of = matrices.patients_of(p, tally, notes, keep=set(patients.index))

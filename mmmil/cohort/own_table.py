@@ -27,16 +27,16 @@ ONCE = {
 }
 
 
-def read(p: Params) -> pd.DataFrame:
+def read(p: Params, labelled: bool = True) -> pd.DataFrame:
     """The patients of `cohort_table`: index patient_id, the other COLUMNS; files as absolute paths, '' where unused.
 
     Where features stand in the place of slides, slide_id names the slides of a patient, separated by ';' (by the names
     of slide_path where it has none; else the patient's own name counts, `mmmil.cohort.features`). A slide_path with *,
     ? or [ is a pattern of images of tiles (`sources.slide_files`), whose slide is called as its patient.
     The label is 0, 1, a class's name or one of its class_values, in any case; -1 where slides only have no such
-    column. A TCGA barcode in any spelling is its patient, and has a site where the table gives none. Of other cells
-    what says that nothing is known (R's NA, pandas' nan) is empty. Raises CohortError with every fault: file, line,
-    patient, field, remedy.
+    column. labelled: False where labels are not needed: column and cells may be missing, which is -1. A TCGA barcode in
+    any spelling is its patient, and has a site where the table gives none. Of other cells what says that nothing is
+    known (R's NA, pandas' nan) is empty. Raises CohortError with every fault: file, line, patient, field, remedy.
     """
     path = p.path(p.cohort_table)
     if p.label_rule != "table":
@@ -44,7 +44,7 @@ def read(p: Params) -> pd.DataFrame:
             f"{path} has its own labels, but label_rule is '{p.label_rule}'; set label_rule: table, or no cohort_table"
         )
     table = read_table(path)
-    _require_columns(p, path, table)
+    _require_columns(p, path, table, labelled)
     for name in set(COLUMNS) - {"label"} & set(table):
         table[name] = table[name].where(~table[name].map(label_rules.is_missing), "")
     names = {"0": 0, "1": 1} | label_rules.classes(p) | {name: i for i, name in enumerate(p.class_names)}
@@ -61,10 +61,13 @@ def read(p: Params) -> pd.DataFrame:
         faults += [
             f"{where[line]}: label '{label}' is none of {', '.join(names)}; correct it or delete the row"
             for line, label in table["label"].items()
-            if label_rules.class_of(label, names) is None
+            if label_rules.class_of(label, names) is None and (labelled or not label_rules.is_missing(label))
         ]
     patients = pd.DataFrame({name: table.get(name, "") for name in COLUMNS}, index=table.index)
-    patients["label"] = [label_rules.class_of(label, names) for label in table["label"]] if "label" in table else -1
+    patients["label"] = -1
+    if "label" in table:
+        classes = [label_rules.class_of(label, names) for label in table["label"]]
+        patients["label"] = [-1 if label is None else label for label in classes]  # None: a fault, or not needed
     used = {"slide_path": p.has_pixels, "expression_path": p.has_genes and not p.expression_matrix}
     for name, needed in used.items():
         if needed and name in table:
@@ -137,12 +140,13 @@ def _patients(path: Path, names: pd.Series) -> pd.Series:
     return patients
 
 
-def _require_columns(p: Params, path: Path, table: pd.DataFrame) -> None:
+def _require_columns(p: Params, path: Path, table: pd.DataFrame, labelled: bool) -> None:
     needed = {"patient_id": "add it"}
     if p.has_pixels:
         needed["slide_path"] = "add it, or set inputs: genes for a cohort without slides" if p.has_genes else "add it"
     if p.has_genes:
-        needed["label"] = "add it"
+        if labelled:
+            needed["label"] = "add it"
         if not p.expression_matrix:
             needed["expression_path"] = "add it, or set inputs: slides" if p.has_slides else "add it"
     faults = [

@@ -65,7 +65,8 @@ class Expression:
     For a look at the data: libraries: index patient, columns detected (genes, see `profiles.detected`), reads (where
     there are counts: of all genes that the level is computed from) and tpm (where the files state TPM: their sum);
     matrices: index path, columns genes and fractional (share of the cells above 0 that round_counts changed), no rows
-    for per-patient files; examples: a few of the names that each reason dropped.
+    for per-patient files; examples: a few of the names that each reason dropped. measured: ids of all genes whose
+    counts make a patient's TPM or CPM; none where the files state levels.
     """
 
     patients: list[str]
@@ -79,6 +80,29 @@ class Expression:
     libraries: pd.DataFrame = field(default_factory=pd.DataFrame)
     matrices: pd.DataFrame = field(default_factory=pd.DataFrame)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    measured: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How another cohort was read, so that a patient is read likewise whoever else is there.
+
+    chosen: gene ids that were taken, before others of the same symbol; measured: ids of all genes that levels were
+    computed from, of which a patient's are computed, too; empty where files state levels.
+    """
+
+    chosen: frozenset[str]
+    measured: frozenset[str]
+
+
+class Matrices:
+    """Where columns of matrices come from: their files, each time they are asked for."""
+
+    def columns(self, path: Path) -> list[str]:
+        return matrix_columns(path)
+
+    def read(self, path: Path, kind: str, columns: list[str], whole: bool) -> pd.DataFrame:
+        return read_matrix(path, kind, columns, whole=whole)
 
 
 def log2_cpm(counts: np.ndarray) -> np.ndarray:
@@ -139,7 +163,7 @@ def _from_files(files: list[Path], kind: str, dropped: Counter) -> tuple[pd.Data
 
 
 def _from_matrices(
-    patients: pd.Series, kind: str, round_counts: bool, dropped: Counter
+    patients: pd.Series, kind: str, round_counts: bool, dropped: Counter, source: Matrices
 ) -> tuple[pd.DataFrame, np.ndarray, pd.Series, pd.DataFrame]:
     """Genes (gene_id, symbol) and values (patients, genes), of the genes that all matrices have; each patient's place
     (matrix and column) and the table `Expression.matrices`.
@@ -150,14 +174,14 @@ def _from_matrices(
     frames, facts = {}, {}
     places = pd.Series("", index=patients.index, dtype=object)
     for path in dict.fromkeys(patients):
-        column, _ = aliquots.primary_columns(matrix_columns(Path(path)))
+        column, _ = aliquots.primary_columns(source.columns(Path(path)))
         ids = patients.index[patients == path]
         missing = [patient for patient in ids if patient not in column]
         if missing:
             raise ExpressionError(f"{path}: has no primary tumour column of {missing[0]}; correct the patient's id")
         places[ids] = [f"{path}, column {column[patient]}" for patient in ids]
         rounding = round_counts and kind == "counts"
-        frame = read_matrix(Path(path), kind, [column[patient] for patient in ids], whole=not rounding)
+        frame = source.read(Path(path), kind, [column[patient] for patient in ids], not rounding)
         dropped.update(frame.attrs)
         frame = frame.set_axis(ids, axis=1)
         facts[path] = {"genes": 0, "fractional": fractional_share(frame.to_numpy()) if rounding else 0.0}
@@ -226,11 +250,14 @@ def assemble(
     gene_table: Path | None = None,
     counts_level: str = "tpm",
     round_counts: bool = False,
+    like: Reading | None = None,
+    source: Matrices | None = None,
 ) -> Expression:
     """The cohort's matrix from its files, uncached.
 
     expression_path: index patient_id, value the patient's file, or the matrix that holds the patient; the rest as the
-    parameters expression_kind, gene_table, counts_level and round_counts. Drops summary rows and spike-ins, `_PAR_Y`
+    parameters expression_kind, gene_table, counts_level and round_counts; like: the cohort as which they are read;
+    source: where columns of matrices come from. Drops summary rows and spike-ins, `_PAR_Y`
     copies, genes that the gene table lacks (Ensembl ids where it gives symbols, genes without a length where TPM is
     computed), genes without symbol or named by a date and genes not in every matrix; of rows of the same symbol it
     keeps the one with the highest total over these patients (z-scores: the first). TPM and CPM are computed before
@@ -254,8 +281,18 @@ def assemble(
         counts, level = counts[:, ~par], None if level is None else level[:, ~par]
         require_unique(genes["gene_id"], Path(expression_path.iloc[0]))
     else:
-        genes, values, places, matrices = _from_matrices(expression_path, kind, round_counts, dropped)
+        genes, values, places, matrices = _from_matrices(
+            expression_path, kind, round_counts, dropped, source or Matrices()
+        )
         counts, level = (values, None) if kind == "counts" else (None, values)
+    if like is not None and like.measured:
+        known = genes["gene_id"].isin(like.measured).to_numpy()
+        if not known.any():
+            names = gap(genes["gene_id"], sorted(like.measured), "the data", "genes of the training")
+            raise ExpressionError(f"{expression_path.iloc[0]}: no gene is one of the training's: {names}")
+        genes = genes[known].reset_index(drop=True)
+        counts, level = (None if values is None else values[:, known] for values in (counts, level))
+    measured = genes["gene_id"].tolist() if level is None else []
     unit = "tpm" if kind == "star" else counts_level if kind in WITHOUT_TPM else kind
     lengths, missing = None, np.zeros(len(genes), bool)
     if table is not None:
@@ -278,8 +315,13 @@ def assemble(
     reasons = {DATES: dates, NO_TABLE: missing & ~dates, "no symbol": unnamed & ~missing & ~dates}
     dropped.update({reason: int(rows.sum()) for reason, rows in reasons.items()})
     with_symbol = np.flatnonzero(~missing & ~unnamed & ~dates)
-    totals = (level if counts is None else counts).sum(axis=0, dtype=np.float64)[with_symbol]
-    keep = with_symbol[_first_or_highest(genes["symbol"].to_numpy()[with_symbol], None if kind == "zscore" else totals)]
+    totals = None
+    if kind != "zscore":
+        totals = (level if counts is None else counts).sum(axis=0, dtype=np.float64)[with_symbol]
+    if like is not None:  # what the other cohort took goes before what is highest here
+        taken = genes["gene_id"].isin(like.chosen).to_numpy()[with_symbol]
+        totals = np.where(taken, np.inf, 0.0 if totals is None else totals)
+    keep = with_symbol[_first_or_highest(genes["symbol"].to_numpy()[with_symbol], totals)]
     if not len(keep):
         raise ExpressionError(f"{expression_path.iloc[0]}: no gene has a symbol ({dict(dropped)}); name its genes")
     dropped["repeated symbols"] = len(with_symbol) - len(keep)
@@ -294,6 +336,7 @@ def assemble(
         libraries=libraries,
         matrices=matrices,
         examples={reason: _names(genes[rows])[:EXAMPLES] for reason, rows in reasons.items() if rows.any()},
+        measured=measured,
     )
 
 
@@ -354,7 +397,7 @@ def load(patients: pd.DataFrame, p: Params) -> Expression:
         assembled.genes.reset_index().to_parquet(folder / "genes.parquet", index=False)
         assembled.libraries.to_parquet(folder / "libraries.parquet", index=False)
         assembled.matrices.to_parquet(folder / "matrices.parquet", index=False)
-        return {name: getattr(assembled, name) for name in ("kind", "level_unit", "dropped", "examples")}
+        return {name: getattr(assembled, name) for name in ("kind", "level_unit", "dropped", "examples", "measured")}
 
     folder = record.cached(p.results / "expression", inputs, make)
     with np.load(folder / "expression.npz") as arrays:

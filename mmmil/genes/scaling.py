@@ -18,14 +18,29 @@ GENE_FLOOR = 0.1  # log2 units, or training deviations of a matrix of z-scores
 TOKEN_FLOOR = 0.05  # of the root mean square deviation over all latents
 
 
+def gene_scale(level: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation (not below GENE_FLOOR) of every gene over the fitted patients, both (genes,) float64.
+
+    level: (patients, genes); fitted: rows, int.
+    """
+    fitted_level = level[fitted].astype(np.float64)
+    return fitted_level.mean(axis=0), np.maximum(fitted_level.std(axis=0), GENE_FLOOR)
+
+
+def scaled_genes(level: np.ndarray, mean: np.ndarray, sd: np.ndarray, clip: float = 0.0) -> np.ndarray:
+    """Levels (patients, genes) less `mean`, by `sd`, as from `gene_scale`, then cut at `clip` deviations (0: not cut);
+    the same shape, float32.
+    """
+    scaled = (level - mean) / sd
+    return (np.clip(scaled, -clip, clip) if clip else scaled).astype(np.float32)
+
+
 def scale_genes(level: np.ndarray, fitted: np.ndarray, clip: float = 0.0) -> np.ndarray:
     """Every gene to mean 0 and deviation 1 on the fitted patients, then cut at `clip` deviations (0: not cut).
 
     level: (patients, genes); fitted: rows, int. Returns (patients, genes) float32.
     """
-    fitted_level = level[fitted].astype(np.float64)
-    scaled = (level - fitted_level.mean(axis=0)) / np.maximum(fitted_level.std(axis=0), GENE_FLOOR)
-    return (np.clip(scaled, -clip, clip) if clip else scaled).astype(np.float32)
+    return scaled_genes(level, *gene_scale(level, fitted), clip)
 
 
 def token_scale(latents: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

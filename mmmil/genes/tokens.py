@@ -9,16 +9,14 @@ which is the leak that the audits measure. Every step is a result of its own in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from mmmil import record
@@ -38,6 +36,7 @@ from mmmil.genes.choice import (
     require_sets,
     rows_of,
 )
+from mmmil.genes.transform import Transform, one_thread, union
 from mmmil.params import Params
 
 if TYPE_CHECKING:
@@ -62,7 +61,8 @@ class GeneTokens:
 
     patients: in cohort order; names: of the tokens (gene sets, best first; one for the single-gene vector);
     tokens: (patients, names, length) float32; genes: name -> its symbols; passed: False where the sets are the best
-    by rank because fewer than two were significant; folder: enrichment.csv, sets.json, losses.csv, errors.csv, ...
+    by rank because fewer than two were significant; folder: what was fitted (`Transform.load`), enrichment.csv,
+    losses.csv, errors.csv, ...
     """
 
     patients: list[str]
@@ -141,24 +141,15 @@ def _folder(
     return record.cached(*_place(p, expression, labels, folds, fold, library), make)
 
 
-def encoder_inputs(
-    p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, fold_tokens: GeneTokens
-) -> tuple[np.ndarray, GeneSetEncoder]:
+def encoder_inputs(expression: Expression, fold_tokens: GeneTokens) -> tuple[np.ndarray, GeneSetEncoder]:
     """What a model that trains the encoder half itself reads in place of `fold_tokens.tokens`, and that half as fitted.
 
     Returns the levels (patients, genes) float32 of all genes of the sets, in the order of `fold_tokens.patients`, and
     the module that makes `fold_tokens.tokens` of them until it is trained.
     """
-    from mmmil.genes.autoencoder import GeneSetAutoencoder, index_table
-    from mmmil.genes.encoder import GeneSetEncoder
-
-    fitted, _ = patients_of(p, labels, folds, fold)
-    symbols = _union(fold_tokens.genes)
-    level = _levels(p, expression, symbols, rows_of(expression, fitted))[rows_of(expression, fold_tokens.patients)]
-    with np.load(fold_tokens.folder / "tokens.npz") as saved:
-        scale = (saved["mean"], saved["sd"]) if "mean" in saved else (0.0, 1.0)
-    network = GeneSetAutoencoder.load(fold_tokens.folder / "autoencoder.safetensors").network
-    return level, GeneSetEncoder(network, index_table(fold_tokens.genes, symbols), *scale)
+    transform = Transform.load(fold_tokens.folder)
+    rows = rows_of(expression, fold_tokens.patients)
+    return transform.levels(expression.level, list(expression.genes["symbol"]))[rows], transform.encoder()
 
 
 def all_folds(
@@ -237,21 +228,21 @@ def _make_latents(
     from mmmil.genes import scaling
     from mmmil.genes.autoencoder import GeneSetAutoencoder
 
-    symbols = _union(sets)
+    symbols = union(sets)
     rows, fitted_rows = rows_of(expression, covered), rows_of(expression, fitted)
+    scale = _gene_scale(p, expression, symbols, fitted_rows)
     model = GeneSetAutoencoder(p.ae_hidden, p.latent_dim, p.ae_epochs, p.ae_batch, p.seed, p.ae_loss)
-    with _one_thread():
-        latents, losses, errors = scaling.encode_sets(
-            _levels(p, expression, symbols, fitted_rows), symbols, sets, fitted_rows, rows, model
-        )
-    scale = {}
+    unscaled = Transform(sets, passed, *scale, model)
+    with one_thread():
+        level = unscaled.levels(expression.level, list(expression.genes["symbol"]))
+        latents, losses, errors = scaling.encode_sets(level, symbols, sets, fitted_rows, rows, model)
+    transform = unscaled
     if p.token_scaling == "per_set":
-        mean, sd = scaling.token_scale(latents, np.flatnonzero(np.isin(rows, fitted_rows)))
-        latents, scale = scaling.scale_tokens(latents, mean, sd), {"mean": mean, "sd": sd}
-    model.save(folder / "autoencoder.safetensors")
+        token_scale = scaling.token_scale(latents, np.flatnonzero(np.isin(rows, fitted_rows)))
+        transform = Transform(sets, passed, *scale, model, *token_scale)
     losses.to_csv(folder / "losses.csv")
     errors.to_csv(folder / "errors.csv")
-    return _write(folder, latents, sets, passed, **scale)
+    return _write(folder, transform, expression, rows)
 
 
 def _make_vector(
@@ -261,43 +252,26 @@ def _make_vector(
     if len(ranked) < p.single_genes:
         raise GeneSetError(f"single_genes is {p.single_genes}, but only {len(ranked)} genes were tested; lower it")
     genes = ranked.index[np.argsort(-ranked.abs().to_numpy(), kind="stable")[: p.single_genes]].tolist()
-    level = _levels(p, expression, genes, rows_of(expression, fitted))[rows_of(expression, covered)]
-    return _write(folder, level[:, None, :], {SINGLE: genes}, True)
+    scale = _gene_scale(p, expression, genes, rows_of(expression, fitted))
+    return _write(folder, Transform({SINGLE: genes}, True, *scale), expression, rows_of(expression, covered))
 
 
-def _union(sets: dict[str, list[str]]) -> list[str]:
-    """Genes of all sets, each once, in the order in which they first occur."""
-    return list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
-
-
-def _levels(p: Params, expression: Expression, symbols: list[str], fitted_rows: np.ndarray) -> np.ndarray:
-    """Levels of some genes in all patients: (patients, symbols) float32, scaled on the fitted ones' rows or not."""
+def _gene_scale(
+    p: Params, expression: Expression, symbols: list[str], fitted_rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, bool, float]:
+    """Of a Transform: mean and deviation of some genes over the fitted rows, whether they are used, and the cut."""
     from mmmil.genes import scaling
 
     column = {symbol: i for i, symbol in enumerate(expression.genes["symbol"])}
     level = expression.level[:, [column[symbol] for symbol in symbols]]
-    if p.gene_scaling == "zscore":
-        return scaling.scale_genes(level, fitted_rows, p.gene_clip)
-    return level.astype(np.float32)
+    return *scaling.gene_scale(level, fitted_rows), p.gene_scaling == "zscore", p.gene_clip
 
 
-def _write(folder: Path, values: np.ndarray, genes: dict[str, list[str]], passed: bool, **scale: Any) -> dict:
+def _write(folder: Path, transform: Transform, expression: Expression, rows: np.ndarray) -> dict:
+    """Write what was fitted, and the tokens that it makes of some rows of the expression."""
+    values = transform.apply(expression.level[rows], list(expression.genes["symbol"]))
     if not np.isfinite(values).all():
         raise GeneSetError("gene tokens are not finite: use gene_scaling: zscore")
-    np.savez(folder / "tokens.npz", tokens=values.astype(np.float32), **scale)
-    (folder / "sets.json").write_text(json.dumps({"passed": passed, "genes": genes}, indent=1))
-    return {"tokens": len(genes), "passed": passed}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums do not depend on how many threads share them, so results do not depend on the caller's setting."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    np.savez(folder / "tokens.npz", tokens=values.astype(np.float32))
+    transform.save(folder)
+    return {"tokens": len(transform.genes), "passed": transform.passed}

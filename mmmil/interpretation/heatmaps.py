@@ -87,7 +87,7 @@ def place_of(study: Study, patient: str) -> Place:
 
 
 def why_none(study: Study) -> str:
-    """What a task that can have no heatmaps has in the place of slides with tiles on them; '' where it can have them."""
+    """What a task has in the place of slides with tiles on them, so that it can have no heatmaps; '' where it can."""
     if study.has_coords:
         return ""
     if not study.p.has_slides:

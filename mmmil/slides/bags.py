@@ -85,6 +85,18 @@ def _bag_slide(row: dict, slide_path: Path, p: Params, n_tiles: int) -> dict:
         return row | {"problem": f"error: {error}"}
 
 
+def tile_patient(patient: str, slide_id: str, slide_path: Path, p: Params) -> dict:
+    """A row as `tile_cohort` makes it, of one patient alone, whoever else there is; p.n_tiles is the number of tiles.
+
+    What is wrong with the slide stands in `problem`, whatever `few_tiles` says, unless it pads.
+    """
+    row = _examine_slide(patient, slide_id, slide_path, p, 1)
+    least = 1 if p.few_tiles == "pad" else p.n_tiles
+    if not row["problem"] and row["valid"] < least:
+        row["problem"] = f"{row['valid']} valid tiles, fewer than the {least} that are needed"
+    return row if row["problem"] else _bag_slide(row, slide_path, p, p.n_tiles)
+
+
 def common_number(valid: pd.Series, p: Params) -> int:
     """Tiles per patient: n_tiles, or the largest number that every patient with at least MIN_TILES can give.
 

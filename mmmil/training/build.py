@@ -43,12 +43,25 @@ def build(
 
     positions: False for tiles of which nobody knows where they lie.
     """
+    shape = genes.tokens.tokens.shape[1:] if genes else (0, 0)
+    return _assembled(p, v, shape, genes.encoder if genes else None, tile_encoder, image_dim, positions)
+
+
+def _assembled(
+    p: Params,
+    v: Variant,
+    gene_shape: tuple[int, int],
+    gene_encoder: nn.Module | None,
+    tile_encoder: nn.Module | None,
+    image_dim: int,
+    positions: bool,
+) -> BagModel:
     image_dim = tile_encoder.channels if tile_encoder else image_dim
-    n_sets, gene_dim = genes.tokens.tokens.shape[1:] if genes else (0, 0)
+    n_sets, gene_dim = gene_shape
     return BagModel(
         registry.make(v, p, image_dim, gene_dim, n_sets, positions),
         tile_encoder,
-        genes.encoder if genes else None,
+        gene_encoder,
         p.gene_dropout,
         tile_chunk=TILE_CHUNK if p.batch_norm == "fixed" else 0,  # a batch's statistics are of all its tiles
         fixed_norm=p.batch_norm == "fixed",
@@ -94,15 +107,36 @@ def load_model(study: Study, v: Variant, fold: int, folder: Path, fabric: Fabric
 
     Its tile encoder is laid out and compiled as in training: in bf16 another kernel rounds to other probabilities.
     """
-    p = study.p
     inputs, genes = inputs_of(study, v, fold)
+    shape = genes.tokens.tokens.shape[1:] if genes else (0, 0)
+    gene_encoder, weights = genes.encoder if genes else None, folder / "model.safetensors"
+    model = restored(study.p, v, weights, shape, gene_encoder, inputs.image_dim, fabric, inputs.positions)
+    return model, inputs
+
+
+def restored(
+    p: Params,
+    v: Variant,
+    weights: Path,
+    gene_shape: tuple[int, int],
+    gene_encoder: nn.Module | None,
+    image_dim: int,
+    fabric: Fabric,
+    positions: bool = True,
+) -> nn.Module:
+    """A trained model from the file of its weights, set up on the device.
+
+    gene_shape: tokens and their length, (0, 0) without genes; gene_encoder: the encoder half that the model trained
+    itself, or None; image_dim: width of a frozen encoder's features, of no matter where there is none; positions: as
+    for `build`.
+    """
     encoder = None
     if v.is_trained_end_to_end(p):
         encoder = backbone.TileEncoder(v.backbone, "random")
         if v.backbone == "reduced":
             backbone.prune(encoder, torch.arange(p.kept_channels))
         encoder.to(memory_format=torch.channels_last)
-    model = build(p, v, genes, encoder, inputs.image_dim, inputs.positions)
-    model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    model = _assembled(p, v, gene_shape, gene_encoder, encoder, image_dim, positions)
+    model.load_state_dict(load_file(weights), strict=True)
     fit.compile_encoder(model, p)
-    return fabric.setup(model), inputs
+    return fabric.setup(model)

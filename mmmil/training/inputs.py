@@ -46,7 +46,7 @@ def inputs_of(study: Study, v: Variant, fold: int) -> tuple[Inputs, Genes | None
         genes = Genes(study.gene_tokens(fold, v.genes))
         values, patients = genes.tokens.tokens, genes.tokens.patients
         if v.trains_gene_encoder(study.p):
-            values, encoder = study.gene_encoder_inputs(fold, genes.tokens)
+            values, encoder = study.gene_encoder_inputs(genes.tokens)
             genes = Genes(genes.tokens, encoder)
         if patients != [i for i in study.patients if i in set(patients)]:
             raise TrainingError("gene tokens are not in the cohort's order")

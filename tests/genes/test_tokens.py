@@ -95,7 +95,8 @@ def test_tokens_of_a_fold(p, expression):
     train = made.tokens[[FOLDS[i] != 0 for i in made.patients]]
     assert np.abs(train.mean(axis=0)).max() < 1e-5 and train.std(axis=0).max() < 1.001
     assert {f.name for f in made.folder.iterdir()} == {
-        "autoencoder.safetensors", "enrichment.csv", "errors.csv", "losses.csv", "run.json", "sets.json", "tokens.npz",
+        "autoencoder.safetensors", "enrichment.csv", "errors.csv", "losses.csv", "run.json", "scaling.safetensors",
+        "sets.json", "tokens.npz",
     }  # fmt: skip
     assert pd.read_csv(made.folder / "enrichment.csv")["selected"].sum() == 2
     assert len(pd.read_csv(made.folder / "losses.csv")) == 3
@@ -307,7 +308,7 @@ def test_the_encoder_half_starts_with_the_very_tokens(p, expression):
     for scaling in ("per_set", "none"):
         own = p.override(token_scaling=scaling)
         made = tokens(own, expression, LABELS, FOLDS, 1, "go")
-        level, encoder = gene_tokens.encoder_inputs(own, expression, LABELS, FOLDS, 1, made)
+        level, encoder = gene_tokens.encoder_inputs(expression, made)
         assert len(level) == len(made.patients)
         with torch.no_grad():
             assert np.allclose(encoder(torch.from_numpy(level)), made.tokens, atol=1e-4)

@@ -168,7 +168,7 @@ def test_the_encoder_half_is_trained_with_the_model(planted, tmp_path, name):
     which = [s.patients.index(patient) for patient in own["patient_id"]]
     prob, _ = fit.predict(fabric, model, inputs, which, batch=3)
     assert np.allclose(prob, own["prob"], atol=1e-6)
-    _, untrained = s.gene_tokens(0, "go"), other.gene_encoder_inputs(0, s.gene_tokens(0, "go"))[1]
+    _, untrained = s.gene_tokens(0, "go"), other.gene_encoder_inputs(s.gene_tokens(0, "go"))[1]
     trained = model.module.gene_set_encoder if hasattr(model, "module") else model.gene_set_encoder
     assert not np.allclose(trained.hidden.weight.detach(), untrained.hidden.weight.detach(), atol=1e-4)
     assert np.array_equal(trained.index, untrained.index)

@@ -1,0 +1,165 @@
+"""The patients to whom a kept model is applied: an own table, or a task's YAML, read with the model's own settings.
+
+What decides how a patient is read into the model is the model's. Where a cohort says otherwise of it, that is an error
+that names both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmmil import params, record
+from mmmil.apply.folder import GENE_TABLE, KeptModel
+from mmmil.cohort import build as cohorts
+from mmmil.cohort import own_table
+from mmmil.params import Params
+from mmmil.schema import STAGES
+from mmmil.slides import scale
+from mmmil.sources.tables import read_table
+
+MATRIX_KINDS = ("counts", "log2tpm", "zscore")
+MADE = "made"  # where tiles and the like lie, under the folder of the output
+PLACES: tuple[str, ...] = ("data_dir", "cohort_table", "sample_sheets", "manifests", "clinical", "expression_matrix")
+PLACES += ("gene_table", "mpp_table", "coords_dir", "features_dir", "weights_dir")
+SINGLE = tuple(name for name in PLACES if name.endswith(("_table", "weights_dir", "features_dir", "coords_dir")))
+# Settings of the new cohort's own; all others are the model's.
+ITS_OWN = {*PLACES, "task", "title", "overlay", "results_dir", "label_rule", "class_values", "device", "synthetic"}
+# Settings of a YAML that must not say otherwise than the model: how expression and slides are read into it.
+DECIDING = {"expression_kind", "counts_level", "round_counts", "class_names", *STAGES["tiles"].model_fields}
+DECIDING -= {*PLACES, "few_tiles"}
+WORDS = {"both": "slides and genes", "slides": "slides", "genes": "genes"}
+
+
+class ApplyError(ValueError):
+    """A model cannot be applied to these patients; says why, and what to do."""
+
+
+def settings(kept: KeptModel, cohort: Params | Path | str, out: Path, places: Mapping[str, str]) -> Params:
+    """The model's parameters with the cohort's own in them; cohort: a table (CSV, TSV), or a task's parameters.
+
+    places: setting of SINGLE -> path, where files lie that a table cannot name. Raises ApplyError where the cohort
+    contradicts the model, or lacks what it reads.
+    """
+    if isinstance(cohort, Params):
+        _require_same(kept, cohort)
+        own = {name: getattr(cohort, name) for name in ITS_OWN}
+    else:
+        own = _of_table(kept, Path(cohort).resolve(), out)
+    own |= dict(places)
+    if (kept.folder / GENE_TABLE).is_file() and not own.get("gene_table"):
+        own["gene_table"] = literal(kept.folder.resolve() / GENE_TABLE)
+    image = kept.about["image"]
+    of_model = kept.about["parameters"] | {"inputs": kept.inputs, "incomplete": "exclude"}
+    of_model |= {"n_tiles": image["tiles"]} if image else {}
+    of_model |= {"few_tiles": "exclude"} if of_model["few_tiles"] == "error" else {}
+    return params.check(of_model | own | {"results_dir": literal(out.resolve() / MADE)})
+
+
+def places(given: Sequence[str]) -> dict[str, str]:
+    """Settings of PLACES from texts `setting=path`. Raises ApplyError for another setting."""
+    pairs = [text.partition("=") for text in given]
+    for name, mark, _ in pairs:
+        if name not in SINGLE or not mark:
+            raise ApplyError(f"place: write setting=path, with one of {', '.join(SINGLE)}")
+    return {name: path for name, _, path in pairs}
+
+
+def literal(path: Path) -> str:
+    """A path as a setting that means just it: braces and dollar signs are no placeholders."""
+    return str(path).replace("{", "{{").replace("}", "}}").replace("$", "$$")
+
+
+def _require_same(kept: KeptModel, p: Params) -> None:
+    """Raise ApplyError where a task's parameters contradict the model."""
+    model, faults = kept.about["parameters"], []
+    lacking = {"slides": p.has_slides, "genes": p.has_genes}
+    read = [what for what in lacking if kept.inputs in (what, "both")]
+    if absent := [what for what in read if not lacking[what]]:
+        faults.append(
+            f"inputs: the task has {WORDS[p.inputs]}, the model reads {WORDS[kept.inputs]}; {_alone(absent[0])}"
+        )
+    said = _said(p)
+    for name in sorted(DECIDING):
+        theirs, ours = getattr(p, name), model[name]
+        always = name == "class_names" or (name == "expression_kind" and "genes" in read)
+        of_modality = (
+            name in ("class_names",) or ("slides" if name in STAGES["tiles"].model_fields else "genes") in read
+        )
+        if theirs != ours and of_modality and (always or name in said):
+            faults.append(f"{name}: the task says {theirs!r}, the model was trained with {ours!r}")
+    if faults:
+        raise ApplyError(
+            f"task {p.task} contradicts the kept model {kept.folder}:\n"
+            + "\n".join(f"  {fault}" for fault in faults)
+            + "\nleave these lines out of the task's file where its files are as the model's, or keep another model"
+        )
+
+
+def _said(p: Params) -> set[str]:
+    """The settings that a task's files give, as opposed to those left at their default."""
+    names = [name for name in (p.task, p.overlay) if name]
+    there = [name for name in names if (params.root() / "params" / f"{name}.yaml").is_file()]
+    return {key for name in there for key in params.read_yaml(name)}
+
+
+def _alone(lacking: str) -> str:
+    other = {"slides": "genes", "genes": "images"}[lacking]
+    return f"keep a model of {other} alone and apply that"
+
+
+def _of_table(kept: KeptModel, path: Path, out: Path) -> dict[str, Any]:
+    """What an own table says of where things are: beside it, in its columns."""
+    table = read_table(path)
+    model = kept.about["parameters"]
+    own: dict[str, Any] = {
+        "task": kept.about["task"],
+        "data_dir": literal(path.parent),
+        "cohort_table": literal(Path(path.name)),
+        "label_rule": "table",
+        "synthetic": kept.about["synthetic"],
+    }
+    for column, what in (("slide_path", "slides"), ("expression_path", "genes")):
+        if kept.inputs in (what, "both") and (column not in table or not table[column].str.strip().any()):
+            raise ApplyError(
+                f"{path}: has no {column}, and the model {kept.folder} reads {WORDS[kept.inputs]}; add it, or "
+                f"{_alone(what)}"
+            )
+    if kept.inputs != "slides" and model["expression_kind"] in MATRIX_KINDS:
+        named = [name.strip() for name in table["expression_path"] if name.strip()]
+        own["expression_matrix"] = [literal(Path(name)) for name in dict.fromkeys(named)]
+    if kept.inputs != "genes" and "mpp" in table:
+        stated = table[table["mpp"].str.strip() != ""]
+        rows = pd.DataFrame({"wsi": stated["slide_path"].map(lambda name: Path(name).name), "mpp": stated["mpp"]})
+        mpp_table = out.resolve() / MADE / "mpp.csv"
+        record.write_atomically(mpp_table, lambda t: rows.to_csv(t, index=False))
+        own["mpp_table"] = literal(mpp_table)
+    return own
+
+
+def patients(p: Params) -> tuple[pd.DataFrame, pd.Series]:
+    """The cohort's patients (index patient_id, columns of `own_table`), and patient -> why one cannot be predicted.
+
+    Labels are -1 where there are none. Raises CohortError for a table that cannot be read as one.
+    """
+    cohort = cohorts.build(p, to_train=False)
+    out = cohort.excluded
+    steps = out["step"].isin(["incomplete", "label"]) if len(out) else []
+    reasons = out[steps].drop_duplicates("patient_id").set_index("patient_id")["reason"] if len(out) else pd.Series()
+    return cohort.patients, reasons[[patient not in cohort.patients.index for patient in reasons.index]]
+
+
+def table_of(patients: pd.DataFrame, p: Params) -> pd.DataFrame:
+    """Patients of a task as an own table: the columns of `own_table`, files by absolute paths, and mpp where stated.
+
+    patients: index patient_id, as `Cohort.patients` has them.
+    """
+    columns = [name for name in own_table.COLUMNS[1:] if (patients[name] != "").any()]
+    table = patients[columns].copy()
+    if p.mpp_table and "slide_path" in table:
+        stated = scale.read_mpp_table(p.path(p.mpp_table))
+        table["mpp"] = [scale.table_mpp(Path(path), stated) for path in table["slide_path"]]
+    return table.reset_index()

@@ -1,0 +1,176 @@
+"""One new patient as the models read it, alone: whatever is wrong with the patient is the patient's own problem.
+
+No other patient of the cohort has a say: a measurement, a slide and a name are all that is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+
+from mmmil.apply import frozen
+from mmmil.apply.folder import KeptModel
+from mmmil.apply.models import Model
+from mmmil.genes import expression
+from mmmil.genes.expression import ExpressionError
+from mmmil.params import Params
+from mmmil.slides import bags, stain
+from mmmil.sources.expression import matrix_columns, read_matrix
+from mmmil.sources.gene_names import WITHOUT_TPM
+from mmmil.training.fit import Inputs
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+# Share of a model's genes that may be missing: each then has its mean over the training patients, which is 0 after
+# scaling. A set of ten genes that lacks one still says what it said; with more missing, sets lose their meaning.
+MOST_MISSING = 0.1
+NAMED = 5  # missing genes that a message names
+
+
+class PatientError(ValueError):
+    """A patient cannot be predicted; says why."""
+
+
+@dataclass
+class Patient:
+    """level: (1, genes) of `symbols`; slide: its file; bag: HDF5 file of the tiles, with imgs (N, px, px, 3) uint8 and
+    mask (N,) of the real ones; None for what the model does not read. flags: what the input lacked.
+    """
+
+    name: str
+    level: np.ndarray | None = None
+    symbols: list[str] = field(default_factory=list)
+    slide: Path | None = None
+    bag: Path | None = None
+    imgs: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    flags: list[str] = field(default_factory=list)
+
+
+class CachedMatrices(expression.Matrices):
+    """Columns of matrices, each file read once for all patients that are asked for, and then cut by patient.
+
+    Where one of the columns cannot be read, each is read alone, so that it is the fault of its own patient.
+    """
+
+    def __init__(self, paths: Sequence[str]):
+        self._frames: dict[tuple[str, str, bool], pd.DataFrame | None] = {}
+        self._columns: dict[str, list[str]] = {}
+        self._wanted = {path for path in paths if path}
+
+    def columns(self, path: Path) -> list[str]:
+        if str(path) not in self._columns:
+            self._columns[str(path)] = matrix_columns(path)
+        return self._columns[str(path)]
+
+    def read(self, path: Path, kind: str, columns: list[str], whole: bool) -> pd.DataFrame:
+        key = (str(path), kind, whole)
+        if key not in self._frames:
+            try:
+                self._frames[key] = read_matrix(path, kind, None, whole)
+            except ExpressionError:
+                self._frames[key] = None
+        frame = self._frames[key]
+        if frame is None:
+            return read_matrix(path, kind, columns, whole)
+        cut = frame[columns].copy()
+        cut.attrs = frame.attrs
+        return cut
+
+
+class Reader:
+    """Reads patients of a cohort for the models of a kept folder."""
+
+    def __init__(self, kept: KeptModel, p: Params, models: Sequence[Model], fabric: Fabric, paths: Sequence[str]):
+        self.kept, self.p, self.models, self.fabric = kept, p, models, fabric
+        self.source = CachedMatrices(paths)
+        self.encoder: Any = None
+        if kept.about["image"].get("kind") == "frozen":
+            self.encoder = frozen.required(kept, p, fabric)
+
+    def read(self, name: str, row: pd.Series) -> Patient:
+        """A patient, from a row of the cohort. Raises PatientError, or what the readers of the files raise."""
+        patient = Patient(name)
+        if self.kept.variant.uses_genes:
+            self._read_genes(patient, row["expression_path"])
+        if self.kept.variant.uses_slides:
+            self._read_slide(patient, row["slide_id"], Path(row["slide_path"]))
+        return patient
+
+    def _read_genes(self, patient: Patient, path: str) -> None:
+        p, about = self.p, self.kept.expression
+        if not Path(path).is_file():
+            raise PatientError(f"{path}: the expression file is not there; correct expression_path")
+        settings: dict[str, Any] = {"counts_level": p.counts_level} if p.expression_kind in WITHOUT_TPM else {}
+        settings |= {"round_counts": p.round_counts} if p.expression_kind == "counts" else {}
+        table = p.path(p.gene_table) if p.gene_table and p.expression_kind != "star" else None
+        like = expression.Reading(frozenset(about["gene_ids"].values()), frozenset(about["measured"]))
+        found = expression.assemble(
+            pd.Series({patient.name: path}),
+            p.expression_kind,
+            gene_table=table,
+            like=like,
+            source=self.source,
+            **settings,
+        )
+        if p.expression_kind == "log2tpm" and about["lowest"] >= 0 > found.level.min():
+            raise PatientError(
+                f"{path}: holds values below 0 (lowest {found.level.min():.4g}), the training's none: they are not on "
+                "one scale, such as log2(TPM + 0.001) and log2(TPM + 1); give log2(TPM + 1)"
+            )
+        patient.level, patient.symbols = found.level, list(found.genes["symbol"])
+        self._require_genes(patient, path)
+
+    def _require_genes(self, patient: Patient, path: str) -> None:
+        lacking: dict[str, None] = {}
+        for model in self.models:
+            assert model.transform is not None
+            genes, missing = len(model.transform.symbols), model.transform.missing(patient.symbols)
+            if len(missing) > MOST_MISSING * genes:
+                names = ", ".join(missing[:NAMED]) + " ..." * (len(missing) > NAMED)
+                remedy = (
+                    f"its genes are called {', '.join(patient.symbols[:2])}: where these are ids, name symbols in a "
+                )
+                remedy += "gene_table; else measure these genes too, or keep a model on other gene sets"
+                raise PatientError(
+                    f"{path}: lacks {len(missing)} of the {genes} genes that the model {model.name} reads ({names}), "
+                    f"more than the {MOST_MISSING:.0%} that are filled in; {remedy}"
+                )
+            lacking |= dict.fromkeys(missing)
+        if lacking:
+            names = ", ".join(list(lacking)[:NAMED]) + " ..." * (len(lacking) > NAMED)
+            patient.flags.append(f"{len(lacking)} genes missing, taken as the training mean: {names}")
+
+    def _read_slide(self, patient: Patient, slide_id: str, path: Path) -> None:
+        row = bags.tile_patient(patient.name, slide_id, path, self.p)
+        if row["problem"]:
+            raise PatientError(row["problem"].removeprefix("error: "))
+        patient.slide, patient.bag = path, Path(row["bag"])
+        with h5py.File(patient.bag) as file:
+            patient.imgs, patient.mask = file["imgs"][:], file["mask"][:]
+        assert patient.mask is not None
+        if not patient.mask.all():
+            patient.flags.append(f"{int(patient.mask.sum())} tiles of {len(patient.mask)}, the rest is padding")
+
+    def inputs(self, patient: Patient, model: Model) -> Inputs:
+        """What one model reads of a patient: a batch of one."""
+        tiles = genes = mask = None
+        if patient.imgs is not None and patient.mask is not None:
+            pixels, real = patient.imgs, patient.mask
+            if model.stain is not None:
+                pixels = pixels.copy()
+                pixels[real] = stain.transform(pixels[real], model.stain)
+            values = pixels if self.encoder is None else frozen.features(self.encoder, pixels, self.fabric)
+            tiles = torch.from_numpy(values)[None]
+            mask = None if real.all() else torch.from_numpy(real)[None]
+        if patient.level is not None:
+            genes = torch.from_numpy(model.genes(patient.level, patient.symbols))
+        return Inputs(tiles, genes, mask, [patient.name])
