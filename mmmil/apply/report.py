@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +14,9 @@ from mmmil.apply import page as pages
 from mmmil.apply.distance import FAR
 from mmmil.apply.folder import KeptModel
 from mmmil.apply.models import Model
+from mmmil.apply.prediction import MODALITIES, Prediction
 from mmmil.interpretation.extract import over_tokens
 from mmmil.interpretation.hooks import AttentionError
-
-if TYPE_CHECKING:
-    from mmmil.apply.run import Prediction
 
 CALLED = {
     "cross_image": "cross-attention: what the genes' summary asked of the tiles",
@@ -27,7 +24,6 @@ CALLED = {
     "cross_genes": "cross-attention: what the image's summary asked of the gene sets",
     "self_genes": "self-attention of the gene sets' encoder",
 }
-MODALITIES = {"image": "slide", "genes": "expression"}
 
 
 def file_name(patient: str) -> str:

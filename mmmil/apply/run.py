@@ -11,7 +11,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,13 @@ from mmmil import __version__, record
 from mmmil.apply import cohort as new_cohort
 from mmmil.apply import folder, models, report, validation
 from mmmil.apply.cohort import ApplyError
-from mmmil.apply.distance import FAR, Distance
+from mmmil.apply.distance import Distance
 from mmmil.apply.folder import KeptModel
-from mmmil.apply.models import Model
-from mmmil.apply.patient import Patient, Reader
+from mmmil.apply.patient import Reader
+from mmmil.apply.prediction import Prediction, predicted
 from mmmil.params import Params
 
 PREDICTIONS, RUN, REPORTS = "predictions.csv", "run.json", "reports"
-MODALITIES = {"image": "slide", "genes": "expression"}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One patient's: prob, model -> probability of class 1, the final one first; attention of the final model,
-    source -> (N,); distance, modality -> percentile.
-    """
-
-    patient: Patient
-    prob: dict[str, float]
-    attention: dict[str, np.ndarray]
-    distance: dict[str, float]
-
-    @property
-    def flags(self) -> list[str]:
-        """What the input lacked, and where it lies far from the training patients."""
-        far = [MODALITIES[name] for name, percentile in self.distance.items() if percentile > FAR]
-        return [*self.patient.flags, *(f"{what} far from the training patients" for what in far)]
 
 
 def run(
@@ -121,21 +101,6 @@ def run(
     if "label" in table:
         validation.write(out, kept, table)
     return table
-
-
-def predicted(patient: Patient, reader: Reader, loaded: list[Model], distances: dict[str, Distance]) -> Prediction:
-    """What all models make of a patient; attention and distance are the final model's."""
-    prob: dict[str, float] = {}
-    attention: dict[str, np.ndarray] = {}
-    percentiles: dict[str, float] = {}
-    for i, model in enumerate(loaded):
-        inputs = reader.inputs(patient, model)
-        prob[model.name], weights = model.predict(inputs)
-        if i == 0:
-            attention = weights
-            tokens = model.mean_tokens(inputs)
-            percentiles = {name: distances[name].percentile(tokens[name]) for name in tokens}
-    return Prediction(patient, prob, attention, percentiles)
 
 
 def row_of(kept: KeptModel, name: str, label: int, made: Prediction | None, problem: str) -> dict[str, Any]:
