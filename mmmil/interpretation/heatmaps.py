@@ -167,7 +167,8 @@ def write(study: Study, patient: str, maps: dict[str, np.ndarray], folder: Path 
 def write_all(study: Study) -> pd.DataFrame:
     """Write the heatmaps of `of_each_class`, and index.csv that says who was shown; its rows, columns FILES.
 
-    Where there can be none, it says why. Pictures and GeoJSON files of patients that an earlier training showed are removed from the folder.
+    Where there can be none, it says why. Pictures and GeoJSON files of patients that an earlier training showed are
+    removed from the folder.
     """
     rows, folder = [], study.p.results / "heatmaps"
     if why := why_none(study):
