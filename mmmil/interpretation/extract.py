@@ -134,7 +134,6 @@ def _again(
     layers: Layers,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Attention from the kept model, source -> (patients, [H,] N), and the probabilities of that pass."""
-    import torch
 
     from mmmil.interpretation import hooks
     from mmmil.training import build, device, fit

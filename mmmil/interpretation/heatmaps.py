@@ -87,7 +87,7 @@ def place_of(study: Study, patient: str) -> Place:
 
 
 def why_none(study: Study) -> str:
-    """What a task that can have no heatmaps has in the place of slides with tiles on them; '' where it can have them."""
+    """What a task without heatmaps has in the place of slides with tiles on them; '' for one that can have them."""
     if study.has_coords:
         return ""
     if not study.p.has_slides:
@@ -167,7 +167,8 @@ def write(study: Study, patient: str, maps: dict[str, np.ndarray], folder: Path 
 def write_all(study: Study) -> pd.DataFrame:
     """Write the heatmaps of `of_each_class`, and index.csv that says who was shown; its rows, columns FILES.
 
-    Where there can be none, it says why. Pictures and GeoJSON files of patients that an earlier training showed are removed from the folder.
+    Where there can be none, it says why. Pictures and GeoJSON files of patients that an earlier training showed are
+    removed from the folder.
     """
     rows, folder = [], study.p.results / "heatmaps"
     if why := why_none(study):
