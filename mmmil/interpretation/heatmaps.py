@@ -87,7 +87,7 @@ def place_of(study: Study, patient: str) -> Place:
 
 
 def why_none(study: Study) -> str:
-    """What a task has in the place of slides with tiles on them, so that it can have no heatmaps; '' where it can."""
+    """What a task without heatmaps has in the place of slides with tiles on them; '' for one that can have them."""
     if study.has_coords:
         return ""
     if not study.p.has_slides:

@@ -118,8 +118,8 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
 
     pieces and left_out: of tissue on the slide, and the share of its area outside the grid ('' where the positions are
     read from files). Of images of tiles in a slide's place only their number is known. A bad slide does not stop the
-    others. Raises TilingError at the end, naming all of them; slides with too few valid tiles are an error, reported
-    in `problem`, or padded, by the parameter `few_tiles`. Raises SlideError where mpp_table or coords_dir may mean two
+    others. Raises TilingError at the end, naming all of them; slides with too few valid tiles are an error, reported in
+    `problem`, or padded, by the parameter `few_tiles`. Raises SlideError where mpp_table or coords_dir may mean two
     slides by one name.
     """
     slides = [Path(path) for path in patients["slide_path"]]
