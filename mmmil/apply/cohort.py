@@ -16,18 +16,20 @@ from mmmil import params, record
 from mmmil.apply.folder import GENE_TABLE, KeptModel
 from mmmil.cohort import build as cohorts
 from mmmil.cohort import own_table
-from mmmil.params import Params
+from mmmil.params import FEATURES, Params
 from mmmil.schema import STAGES
 from mmmil.slides import scale
 from mmmil.sources.tables import read_table
 
 MATRIX_KINDS = ("counts", "log2tpm", "zscore")
 MADE = "made"  # where tiles and the like lie, under the folder of the output
-PLACES: tuple[str, ...] = ("data_dir", "cohort_table", "sample_sheets", "manifests", "clinical", "expression_matrix")
-PLACES += ("gene_table", "mpp_table", "coords_dir", "features_dir", "weights_dir")
+PLACES = (
+    *("data_dir", "cohort_table", "sample_sheets", "manifests", "clinical", "expression_matrix"),
+    *("gene_table", "mpp_table", "coords_dir", "features_dir", "weights_dir"),
+)
 SINGLE = tuple(name for name in PLACES if name.endswith(("_table", "weights_dir", "features_dir", "coords_dir")))
 # Settings of the new cohort's own; all others are the model's.
-ITS_OWN = {*PLACES, "task", "title", "overlay", "results_dir", "label_rule", "class_values", "device", "synthetic"}
+ITS_OWN = (*PLACES, *("task", "title", "overlay", "results_dir", "label_rule", "class_values", "device", "synthetic"))
 # Settings of a YAML that must not say otherwise than the model: how expression and slides are read into it.
 DECIDING = {"expression_kind", "counts_level", "round_counts", "class_names", *STAGES["tiles"].model_fields}
 DECIDING -= {*PLACES, "few_tiles"}
@@ -50,9 +52,12 @@ def settings(kept: KeptModel, cohort: Params | Path | str, out: Path, places: Ma
     else:
         own = _of_table(kept, Path(cohort).resolve(), out)
     own |= dict(places)
+    image, encoders = kept.about["image"], kept.about["parameters"]["encoders"]
+    own["encoders"] = {name: source for name, source in encoders.items() if name == image.get("encoder")}
+    if image.get("kind") == "features":
+        own |= _features(kept, own, cohort.encoders if isinstance(cohort, Params) else {})
     if (kept.folder / GENE_TABLE).is_file() and not own.get("gene_table"):
         own["gene_table"] = literal(kept.folder.resolve() / GENE_TABLE)
-    image = kept.about["image"]
     of_model = kept.about["parameters"] | {"inputs": kept.inputs, "incomplete": "exclude"}
     of_model |= {"n_tiles": image["tiles"]} if image else {}
     of_model |= {"few_tiles": "exclude"} if of_model["few_tiles"] == "error" else {}
@@ -66,6 +71,25 @@ def places(given: Sequence[str]) -> dict[str, str]:
         if name not in SINGLE or not mark:
             raise ApplyError(f"place: write setting=path, with one of {', '.join(SINGLE)}")
     return {name: path for name, _, path in pairs}
+
+
+def _features(kept: KeptModel, own: Mapping[str, Any], encoders: Mapping[str, str]) -> dict[str, Any]:
+    """Settings by which the folder of the new cohort's features is that which the model reads."""
+    name, folder = kept.about["image"]["encoder"], own.get("features_dir", "")
+    theirs = encoders.get(name, "")
+    if name != FEATURES and theirs.startswith("features:"):
+        return {"encoders": {name: theirs}, "features_dir": ""}
+    if not folder:
+        raise ApplyError(
+            f"the model {kept.folder} reads features that were made beforehand ({_encoder(kept)}): name the folder of "
+            "these patients' features (features_dir; --place features_dir=<folder>)"
+        )
+    return {} if name == FEATURES else {"encoders": {name: f"features:{folder}"}, "features_dir": ""}
+
+
+def _encoder(kept: KeptModel) -> str:
+    image = kept.about["image"]
+    return f"{image['stated_encoder'] or image['encoder']}, {image['width']} numbers an instance"
 
 
 def literal(path: Path) -> str:
@@ -82,6 +106,8 @@ def _require_same(kept: KeptModel, p: Params) -> None:
         faults.append(
             f"inputs: the task has {WORDS[p.inputs]}, the model reads {WORDS[kept.inputs]}; {_alone(absent[0])}"
         )
+    if p.features_dir and kept.about["image"].get("kind") in ("pixels", "frozen"):
+        faults.append(f"features_dir: the task brings features, the model reads pixels; {_alone('slides')}")
     said = _said(p)
     for name in sorted(DECIDING):
         theirs, ours = getattr(p, name), model[name]
@@ -123,7 +149,8 @@ def _of_table(kept: KeptModel, path: Path, out: Path) -> dict[str, Any]:
         "synthetic": kept.about["synthetic"],
     }
     for column, what in (("slide_path", "slides"), ("expression_path", "genes")):
-        if kept.inputs in (what, "both") and (column not in table or not table[column].str.strip().any()):
+        is_file = what == "genes" or kept.about["image"].get("kind") != "features"
+        if is_file and kept.inputs in (what, "both") and (column not in table or not table[column].str.strip().any()):
             raise ApplyError(
                 f"{path}: has no {column}, and the model {kept.folder} reads {WORDS[kept.inputs]}; add it, or "
                 f"{_alone(what)}"
@@ -131,7 +158,7 @@ def _of_table(kept: KeptModel, path: Path, out: Path) -> dict[str, Any]:
     if kept.inputs != "slides" and model["expression_kind"] in MATRIX_KINDS:
         named = [name.strip() for name in table["expression_path"] if name.strip()]
         own["expression_matrix"] = [literal(Path(name)) for name in dict.fromkeys(named)]
-    if kept.inputs != "genes" and "mpp" in table:
+    if kept.inputs != "genes" and "mpp" in table and "slide_path" in table:
         stated = table[table["mpp"].str.strip() != ""]
         rows = pd.DataFrame({"wsi": stated["slide_path"].map(lambda name: Path(name).name), "mpp": stated["mpp"]})
         mpp_table = out.resolve() / MADE / "mpp.csv"
@@ -140,8 +167,8 @@ def _of_table(kept: KeptModel, path: Path, out: Path) -> dict[str, Any]:
     return own
 
 
-def patients(p: Params) -> tuple[pd.DataFrame, pd.Series]:
-    """The cohort's patients (index patient_id, columns of `own_table`), and patient -> why one cannot be predicted.
+def patients(p: Params) -> tuple[cohorts.Cohort, pd.Series]:
+    """The cohort as it is built to be trained on, and patient -> why one who is left out of it cannot be predicted.
 
     Labels are -1 where there are none. Raises CohortError for a table that cannot be read as one.
     """
@@ -149,7 +176,7 @@ def patients(p: Params) -> tuple[pd.DataFrame, pd.Series]:
     out = cohort.excluded
     steps = out["step"].isin(["incomplete", "label"]) if len(out) else []
     reasons = out[steps].drop_duplicates("patient_id").set_index("patient_id")["reason"] if len(out) else pd.Series()
-    return cohort.patients, reasons[[patient not in cohort.patients.index for patient in reasons.index]]
+    return cohort, reasons[[patient not in cohort.patients.index for patient in reasons.index]]
 
 
 def table_of(patients: pd.DataFrame, p: Params) -> pd.DataFrame:

@@ -20,7 +20,7 @@ def encoder(p: Params, name: str, fabric: Fabric) -> Any:
     """The encoder as trainings had it, on the device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(p.seed)  # of random weights, which synthetic cohorts have
-        return backbone.FrozenEncoder(name, p.weights, p.weights_folder).to(fabric.device)
+        return backbone.FrozenEncoder(p.encoders.get(name, name), p.weights, p.weights_folder).to(fabric.device)
 
 
 def checksum(made: torch.nn.Module) -> str:

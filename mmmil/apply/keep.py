@@ -93,7 +93,9 @@ def _name(fold: int) -> str:
 
 
 def _parameters(p: Params) -> dict[str, Any]:
-    return {name: value for name, value in p.model_dump().items() if name not in OF_THE_COHORT}
+    values = {name: value for name, value in p.model_dump().items() if name not in OF_THE_COHORT}
+    folders = {name: "features:elsewhere" for name in p.feature_folders if name in p.encoders}
+    return values | {"encoders": p.encoders | folders}  # folders are the cohort's own
 
 
 def _fill(made: Path, study: Study, v: Variant, folders: list[Path], licence: str) -> None:
@@ -146,6 +148,11 @@ def _image(study: Study, v: Variant, fabric: Any) -> dict[str, Any]:
     p = study.p
     if not v.uses_slides:
         return {}
+    if v.reads_features(p) and v.encoder(p) in p.feature_folders:
+        bags = study.features(v.encoder(p))
+        stated = sorted(set(bags.files["encoder"]) - {""})
+        about = {"kind": "features", "encoder": v.encoder(p), "width": bags.dim, "coordinates": bags.has_coords}
+        return about | {"stated_encoder": stated[0] if stated else "", "tiles": p.n_tiles}
     number = int(study.tile_masks.shape[1])
     if v.is_trained_end_to_end(p):
         return {"kind": "pixels", "backbone": v.backbone, "tiles": number}
@@ -184,7 +191,7 @@ def _model(
         save_file(arrays, made / folder.DISTANCE)
     facts = record.run_json(trained)["facts"]
     return {
-        "probe": models.probe(module, fabric, p, image.get("width", 0), image.get("tiles", 0), shape),
+        "probe": models.probe(module, fabric, p, image, shape),
         "training_patients": len(train),
         "key": trained.name,
         **{name: facts[name] for name in ("epochs", "parameters", "device", "precision") if name in facts},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # By which the probe's probability may differ on the same device and elsewhere (bf16 keeps three digits).
 SAME, ELSEWHERE = 1e-4, 0.02
+PROBED = 16  # instances of the probe where a bag may have any number
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,19 @@ def mean_tokens(fabric: Fabric, module: Any, inputs: Inputs, which: Sequence[int
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def probe(model: Any, fabric: Fabric, p: Params, image_dim: int, tiles: int, genes: tuple[int, ...]) -> float:
+def probe(model: Any, fabric: Fabric, p: Params, image: Mapping[str, Any], genes: tuple[int, ...]) -> float:
     """Probability that a model gives to numbers drawn by a fixed seed: tells whether other code computes the same.
 
-    image_dim: 0 for pixels; tiles: their number, 0 without slides; genes: shape of a patient's genes, () without.
+    image: what the kept model says of its image side, empty without; genes: shape of a patient's genes, () without.
     """
     random = np.random.default_rng(0)
-    image = None
-    if tiles and image_dim:
-        image = torch.from_numpy(random.normal(size=(1, tiles, image_dim)).astype(np.float32))
-    elif tiles:
-        image = torch.from_numpy(random.integers(0, 256, (1, tiles, p.tile_px, p.tile_px, 3), dtype=np.uint8))
+    tiles, number = None, image.get("tiles") or PROBED
+    if image and image["kind"] == "pixels":
+        tiles = torch.from_numpy(random.integers(0, 256, (1, number, p.tile_px, p.tile_px, 3), dtype=np.uint8))
+    elif image:
+        tiles = torch.from_numpy(random.normal(size=(1, number, image["width"])).astype(np.float32))
     values = torch.from_numpy(random.normal(size=(1, *genes)).astype(np.float32)) if genes else None
-    return float(fit.predict(fabric, model, Inputs(image, values), [0], 1)[0][0])
+    return float(fit.predict(fabric, model, Inputs(tiles, values), [0], 1)[0][0])
 
 
 def read_parts(folder: Path, v: Variant) -> tuple[Transform | None, StainReference | None]:
@@ -123,8 +124,9 @@ def load(kept: KeptModel, p: Params, fabric: Fabric) -> list[Model]:
         tokens, shape = gene_shapes(v, p, transform)
         trains = v.trains_gene_encoder(p)
         encoder = transform.encoder() if transform is not None and trains else None
-        module = build.restored(p, v, folder / WEIGHTS, tokens, encoder, image.get("width", 0), fabric)
-        _require_same(kept, name, probe(module, fabric, p, image.get("width", 0), image.get("tiles", 0), shape), p)
+        width, positions = image.get("width", 0), image.get("coordinates", True)
+        module = build.restored(p, v, folder / WEIGHTS, tokens, encoder, width, fabric, positions)
+        _require_same(kept, name, probe(module, fabric, p, image, shape), p)
         models.append(Model(name, fabric, module, transform, stain, trains))
     assert models[0].name == FINAL
     return models

@@ -22,6 +22,7 @@ from mmmil.genes import expression
 from mmmil.genes.expression import ExpressionError
 from mmmil.params import Params
 from mmmil.slides import bags, stain
+from mmmil.slides import features as slide_features
 from mmmil.sources.expression import matrix_columns, read_matrix
 from mmmil.sources.gene_names import WITHOUT_TPM
 from mmmil.training.fit import Inputs
@@ -42,7 +43,8 @@ class PatientError(ValueError):
 @dataclass
 class Patient:
     """level: (1, genes) of `symbols`; slide: its file; bag: HDF5 file of the tiles, with imgs (N, px, px, 3) uint8 and
-    mask (N,) of the real ones; None for what the model does not read. flags: what the input lacked.
+    mask (N,) of the real ones; features (N, D) made beforehand; None for what the model does not read. flags: what the
+    input lacked.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Patient:
     bag: Path | None = None
     imgs: np.ndarray | None = None
     mask: np.ndarray | None = None
+    features: np.ndarray | None = None
     flags: list[str] = field(default_factory=list)
 
 
@@ -61,10 +64,9 @@ class CachedMatrices(expression.Matrices):
     Where one of the columns cannot be read, each is read alone, so that it is the fault of its own patient.
     """
 
-    def __init__(self, paths: Sequence[str]):
+    def __init__(self) -> None:
         self._frames: dict[tuple[str, str, bool], pd.DataFrame | None] = {}
         self._columns: dict[str, list[str]] = {}
-        self._wanted = {path for path in paths if path}
 
     def columns(self, path: Path) -> list[str]:
         if str(path) not in self._columns:
@@ -87,11 +89,11 @@ class CachedMatrices(expression.Matrices):
 
 
 class Reader:
-    """Reads patients of a cohort for the models of a kept folder."""
+    """Reads patients of a cohort for the models of a kept folder; features: as `Cohort.features`."""
 
-    def __init__(self, kept: KeptModel, p: Params, models: Sequence[Model], fabric: Fabric, paths: Sequence[str]):
-        self.kept, self.p, self.models, self.fabric = kept, p, models, fabric
-        self.source = CachedMatrices(paths)
+    def __init__(self, kept: KeptModel, p: Params, models: Sequence[Model], fabric: Fabric, features: pd.DataFrame):
+        self.kept, self.p, self.models, self.fabric, self.features = kept, p, models, fabric, features
+        self.source = CachedMatrices()
         self.encoder: Any = None
         if kept.about["image"].get("kind") == "frozen":
             self.encoder = frozen.required(kept, p, fabric)
@@ -101,7 +103,9 @@ class Reader:
         patient = Patient(name)
         if self.kept.variant.uses_genes:
             self._read_genes(patient, row["expression_path"])
-        if self.kept.variant.uses_slides:
+        if self.kept.about["image"].get("kind") == "features":
+            self._read_features(patient)
+        elif self.kept.variant.uses_slides:
             self._read_slide(patient, row["slide_id"], Path(row["slide_path"]))
         return patient
 
@@ -160,9 +164,34 @@ class Reader:
         if not patient.mask.all():
             patient.flags.append(f"{int(patient.mask.sum())} tiles of {len(patient.mask)}, the rest is padding")
 
+    def _read_features(self, patient: Patient) -> None:
+        image, p, rows = self.kept.about["image"], self.p, self.features
+        mine = rows[(rows["encoder"] == image["encoder"]) & (rows["patient_id"] == patient.name)]
+        bag = slide_features.load(mine, [patient.name], p.n_tiles, p.seed)
+        path, expected = mine["path"].iloc[0], image["stated_encoder"]
+        if bag.dim != image["width"]:
+            raise PatientError(
+                f"{path}: features are {bag.dim} wide, the model reads {image['width']}; make them with its encoder"
+                + f", {expected}" * bool(expected)
+            )
+        others = sorted(set(bag.files["encoder"]) - {"", expected})
+        if others and expected:
+            raise PatientError(
+                f"{path}: says that it is of the encoder {others[0]}, and the model was trained on features of "
+                f"{expected}; make it with that one"
+            )
+        if image["coordinates"] and not bag.has_coords:
+            raise PatientError(
+                f"{path}: has no coordinates, and the model was trained on features with them; give files with "
+                "coords, or keep a model that was trained without"
+            )
+        patient.features = bag.instances
+
     def inputs(self, patient: Patient, model: Model) -> Inputs:
         """What one model reads of a patient: a batch of one."""
         tiles = genes = mask = None
+        if patient.features is not None:
+            tiles = torch.from_numpy(patient.features)[None]
         if patient.imgs is not None and patient.mask is not None:
             pixels, real = patient.imgs, patient.mask
             if model.stain is not None:

@@ -55,10 +55,11 @@ def run(
     kept = folder.read(model)
     out.mkdir(parents=True, exist_ok=True)
     p = new_cohort.settings(kept, cohort, out, places or {})
-    patients, left_out = new_cohort.patients(p)
+    found, left_out = new_cohort.patients(p)
+    patients = found.patients
     fabric = device.make_fabric(p)
     loaded = models.load(kept, p, fabric)
-    reader = Reader(kept, p, loaded, fabric, list(patients["expression_path"]))
+    reader = Reader(kept, p, loaded, fabric, found.features)
     distances = {
         name.partition(".")[0]: Distance.from_arrays(kept.distances, name.partition(".")[0])
         for name in kept.distances

@@ -127,8 +127,8 @@ def restored(
     """A trained model from the file of its weights, set up on the device.
 
     gene_shape: tokens and their length, (0, 0) without genes; gene_encoder: the encoder half that the model trained
-    itself, or None; image_dim: width of a frozen encoder's features, of no matter where there is none; positions: as
-    for `build`.
+    itself, or None; image_dim: width of a frozen encoder's features, of no matter where there is none;
+    positions: whether it is known where tiles lie.
     """
     encoder = None
     if v.is_trained_end_to_end(p):
