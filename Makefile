@@ -12,7 +12,8 @@ TASKS   ?= lgg nsclc brca
 OVERLAY ?= demo
 CORES   ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
 PROFILE ?= local
-REAL_TASKS ?= real_slide real_nsclc real_nsclc_zscores real_lgg
+# Patients with both modalities, in random folds and by site; then pixels without patients, counts, one slide.
+REAL_TASKS ?= real_lgg real_lgg_sites real_nsclc_zscores real_nsclc_zscores_sites real_lc25000 real_nsclc real_slide
 
 BIN   := .venv/bin
 STAMP := .venv/.installed

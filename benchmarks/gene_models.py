@@ -63,7 +63,8 @@ FOLDS = 5
 
 def cross_validation(task: str, folds: str, seed: int, **settings) -> study.Study:
     """The cohort with every patient in one of five folds and nobody held out."""
-    p = params.load(task, "", results_dir=f"results/benchmarks/{task}", seed=seed, **settings)
+    alone = {"inputs": "genes", "variants": []}  # the patients need no slides here
+    p = params.load(task, "", results_dir=f"results/benchmarks/{task}", seed=seed, **alone, **settings)
     loaded = study.load(p)
     label, site = loaded.labels, loaded.cohort.patients["site"]
     if folds == "site":

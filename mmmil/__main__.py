@@ -72,7 +72,7 @@ def genes(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     p = params.load(task, overlay)
     s = study.load(p, workers)
     libraries: list = sorted({variants.variant(n).genes for n in variants.variants(p)} - {"", "all"})
-    if not p.has_slides:  # nobody else writes down who is in the cohort
+    if not p.has_pixels:  # nobody else writes down who is in the cohort
         study.write(s)
     table = gene_tokens.all_folds(p, s.expression, s.labels, s.folds, libraries, workers)
     record.write_atomically(p.results / "genes.csv", lambda t: table.to_csv(t, index=False))
@@ -95,13 +95,19 @@ def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
 
 @app.command()
 def features(
-    task: Task, encoder: Annotated[str, typer.Option(help="resnet50d or ctranspath")], overlay: Overlay = ""
+    task: Task,
+    encoder: Annotated[str, typer.Option(help="resnet50d, ctranspath, or a name of `encoders`")],
+    overlay: Overlay = "",
+    to: Annotated[str, typer.Option(help="folder for the features as TRIDENT writes them, <slide_id>.h5 a slide")] = "",
 ) -> None:
-    """Compute a frozen encoder's features of every bag, which its trainings then find."""
+    """Compute a frozen encoder's features of every bag, which its trainings then find; or write them out."""
     from mmmil import study
-    from mmmil.training.features import frozen_features
+    from mmmil.training.features import export, frozen_features
 
     s = study.load(params.load(task, overlay))
+    if to:
+        print(f"{to}: {len(export(s, encoder, Path(to)))} files of features")
+        return
     for fold in s.fold_numbers:
         frozen_features(s, encoder, fold)
 
@@ -142,8 +148,11 @@ def collect(task: Task, overlay: Overlay = "") -> None:
     from mmmil.training import receipts
 
     p = params.load(task, overlay)
+    s = study.load(p)
+    if not p.has_pixels and not p.has_genes:  # nobody else writes down who is in the cohort
+        study.write(s)
     with record.only_found():  # it gathers what is there, and a training of other patients is not
-        table, failures = receipts.read(study.load(p))
+        table, failures = receipts.read(s)
     record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
     summary = summaries.summarise(table, p, variants.variants(p))
     tables = {"metrics": summary, "comparisons": comparisons.compare(table, p)}

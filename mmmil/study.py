@@ -21,6 +21,7 @@ from mmmil.genes import expression
 from mmmil.params import Params
 from mmmil.slides import bag_files, bags, coordinates, tiling
 from mmmil.slides import features as slide_features
+from mmmil.sources.slide_files import is_pattern
 
 if TYPE_CHECKING:
     from mmmil.genes.choice import Library
@@ -69,6 +70,11 @@ class Study:
             there = f"features in their place ({self.p.features_dir})" if self.p.has_slides else "no slides"
             raise ValueError(f"task '{self.p.task}' has no pixels but {there}: see Study.features")
         return self.tiles.set_index("patient_id")["bag"].loc[self.patients]
+
+    @property
+    def has_coords(self) -> bool:
+        """Whether it is known where tiles lie on their slides: not of images that were cut beforehand."""
+        return self.tiles is not None and not self.tiles["slide_path"].map(is_pattern).any()
 
     def candidates(self, patient: str) -> tiling.Candidates:
         """Every grid position of a patient's slide with its tissue share, valid or not."""
@@ -201,7 +207,7 @@ def write(study: Study) -> None:
         tables["tiles.csv"] = study.tiles
     for name, table in tables.items():
         record.write_atomically(p.results / name, lambda t, table=table: table.to_csv(t, index=False))
-    if study.tiles is not None:
+    if study.has_coords:
         slides = cohort.patients["slide_id"]
         coordinates.publish({slides[patient]: bag for patient, bag in study.bag_paths.items()}, p.results / "patches")
     if (study.folds >= 0).any():

@@ -142,6 +142,18 @@ def variant(name: str) -> Variant:
     )
 
 
+def network(p: Params, encoder: str) -> tuple[str, str]:
+    """(network, weights) of a frozen encoder that reads pixels: what timm or the hub calls it, and imagenet or random.
+
+    A named encoder has its published weights, which imagenet stands for, unless its source says random; `weights` is
+    about the paper's two and what is trained.
+    """
+    if encoder not in p.encoders:
+        return encoder, p.weights
+    name = p.encoders[encoder].removeprefix("random:")
+    return name, "imagenet" if name == p.encoders[encoder] else "random"
+
+
 def rows(p: Params) -> list[Variant]:
     """The paper's rows, those of the task's encoders, and last the baselines."""
     all_rows = [*VARIANTS.values(), *(v for encoder in p.encoders for v in of_encoder(encoder))]
@@ -169,6 +181,9 @@ def _lacking(v: Variant, p: Params) -> str:
         return f"slides or genes that inputs='{p.inputs}' does not give"
     if v.genes == "kegg" and not p.kegg_gmt:
         return "the pathways of kegg_gmt, which names no file"
+    frozen = v.reads_features(p) and v.encoder(p) in FROZEN and p.has_pixels
+    if frozen and p.weights == "random" and not p.synthetic:
+        return "pretrained weights, since a frozen encoder of random ones (weights: random) has learnt nothing"
     if v.backbone in ("", "features", "colour", *p.encoders):
         return ""
     if v.backbone not in (*TRAINED, *FROZEN):

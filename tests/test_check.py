@@ -239,6 +239,7 @@ def test_no_real_file_is_without_an_expectation(real_data):
     ],
 )
 def test_what_is_found_on_the_real_cohorts(real_data, tmp_path, task, n, checks):
-    seen = check.look(params.load(task, results_dir=str(tmp_path)))
+    inputs = {} if task == "real_slide" else {"inputs": "genes"}
+    seen = check.look(params.load(task, results_dir=str(tmp_path), **inputs))
     assert seen.errors == [] and seen.counts["patients"] == n
     assert Counter(finding.check for finding in seen.findings) == checks

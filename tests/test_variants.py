@@ -56,6 +56,29 @@ def test_features_stand_in_the_place_of_pixels():
     assert list(both.feature_folders) == ["features_dir", "uni"]
 
 
+def test_random_weights_are_no_frozen_encoder_of_real_slides():
+    paper = {"clam", "transmil", "resnet50d_go", "resnet50d_kegg", "ctranspath_go", "ctranspath_kegg"}
+    assert set(names()) - set(names(weights="random")) == paper
+    assert names(weights="random", synthetic=True) == names()
+    with pytest.raises(ParameterError, match="clam needs pretrained weights, since a frozen encoder of random ones"):
+        names(weights="random", variants=["clam"])
+    assert names(weights="random", variants=["wsi", "clam_e"], encoders={"e": "random:resnet18"}) == ["wsi", "clam_e"]
+    assert "clam" in names(weights="random", features_dir="hipt")
+
+
+def test_a_named_encoder_has_its_published_weights():
+    p = check(
+        TASK | {"weights": "random", "encoders": {"a": "hf-hub:owner/a", "b": "random:resnet18", "c": "resnet18"}}
+    )
+    found = [variants.network(p, name) for name in ("resnet50d", "a", "b", "c")]
+    assert found == [
+        ("resnet50d", "random"),
+        ("hf-hub:owner/a", "imagenet"),
+        ("resnet18", "random"),
+        ("resnet18", "imagenet"),
+    ]
+
+
 def test_baselines_stand_beside_models_that_read_as_much():
     p = check(TASK)
     assert [n for n in variants.in_table(p, "4") if n in variants.BASELINES] == ["baseline_image"]

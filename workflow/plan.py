@@ -60,6 +60,7 @@ PACKAGES = [
     *("histolab", "scikit-image", "openslide-bin", "opencv-python-headless", "pillow"),
 ]
 BENCHMARKS = Path("benchmarks/results")
+BROUGHT = [params.FEATURES, "encoders"]  # settings whose folders hold features made beforehand
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,16 @@ class Steps:
         return self.certificate + self.prepared("tiles")
 
     def prepared(self, *steps: str) -> list[str]:
-        """Tables of some of the steps tiles, genes, quality and leakage, where the task has their modality."""
-        has = {"tiles": self.p.has_slides, "quality": self.p.has_slides}
+        """Tables of some of the steps tiles, genes, quality and leakage, where the task has what they read."""
+        has = {"tiles": self.p.has_pixels, "quality": self.p.has_pixels}
         has |= {"genes": self.p.has_genes, "leakage": self.p.has_genes}
         made = [self.result(f"{step}.csv") for step in has if step in steps and has[step]]
         return [ancient(name) if name.endswith("/tiles.csv") else name for name in made]  # its content counts
 
     def variant_inputs(self, name: str) -> list[str]:
         v = variant_table.variant(name)
-        frozen = [self.result(f"features_{v.encoder(self.p)}.done")] if v.reads_features(self.p) else []
+        computed = v.reads_features(self.p) and v.encoder(self.p) not in self.p.feature_folders
+        frozen = [self.result(f"features_{v.encoder(self.p)}.done")] if computed else []
         return self.prepared(*["tiles"] * v.uses_slides, *["genes"] * v.uses_genes) + frozen
 
     def receipts(self, names: Iterable[str]) -> list[str]:
@@ -172,6 +174,8 @@ class Steps:
         v = variant_table.variant(name)
         stages = ["cohort", *["tiles"] * v.uses_slides, *["genes"] * v.uses_genes, "model", "training"]
         slides = [self.content("tiles.csv"), self.files(inventory.WEIGHTS)] if v.uses_slides else []
+        brought = v.reads_features(self.p) and v.encoder(self.p) in self.p.feature_folders
+        slides += [self.files(BROUGHT)] if brought else []
         return self._digest(stages, stages, asdict(v), self.who, slides)
 
     # -- dependencies --------------------------------------------------------------------------------------------
@@ -200,18 +204,22 @@ class Steps:
 
     @property
     def who(self) -> str:
-        """The patients that stay, with label and fold."""
-        return self.content("cohort.csv") if self.p.has_slides else self.asked
+        """The patients that stay, with label and fold; who has no pixels to tile is known before anything is made."""
+        if self.p.has_pixels:
+            return self.content("cohort.csv")
+        features = self.inventory["setting"].isin(BROUGHT)
+        named = self.inventory.loc[features, ["setting", "patient_id"]].to_numpy().tolist()
+        return record.digest([self.asked, named]) if named else self.asked
 
     def depends(self, step: str) -> str:
         """What a step of STEPS depends on: its stages, their code, the files it reads, single values beside them."""
         p = self.p
-        beside = {
+        beside: dict[str, list] = {
             "tiles": [self.asked, self.files(inventory.SLIDES)],
             "quality": [self.content("tiles.csv"), self.files(inventory.SLIDES)],
             "genes": [p.enough_tiles, self.who, self.files(inventory.GENES)],
             "leakage": [p.enough_tiles, self.who, self.files(inventory.GENES), p.null_repeats],
-            "features": [p.weights, self.content("tiles.csv"), self.files(inventory.WEIGHTS)],
+            "features": [p.weights, p.encoders, self.content("tiles.csv"), self.files(inventory.WEIGHTS)],
             "record": [[asdict(table) for table in paper.TABLES.values()], paper.PROPOSED],
             "attention": [paper.PROPOSED],
         }
@@ -304,8 +312,8 @@ def take_inventory(steps: Mapping[str, Steps]) -> None:
 
 
 def tiles(steps: Mapping[str, Steps]) -> dict[str, str]:
-    """Table of tiles -> what it depends on, of every task that has slides: who stays is known after these."""
-    return {task.result("tiles.csv"): task.depends("tiles") for task in steps.values() if task.p.has_slides}
+    """Table of tiles -> what it depends on, of every task that tiles slides: who stays is known after these."""
+    return {task.result("tiles.csv"): task.depends("tiles") for task in steps.values() if task.p.has_pixels}
 
 
 def all_pages(steps: Mapping[str, Steps]) -> list[str]:

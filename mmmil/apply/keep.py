@@ -160,7 +160,7 @@ def _image(study: Study, v: Variant, fabric: Any) -> dict[str, Any]:
     from mmmil.training.features import frozen_features
 
     name = v.encoder(p)
-    width = int(frozen_features(study, name, -1).shape[-1])
+    width = int(frozen_features(study, name, -1).dim)
     return {
         "kind": "frozen",
         "encoder": name,

@@ -46,14 +46,14 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
     rows, found_on, sets = [], [], []
     for task, p in tasks.items():
         columns = ["slide_id", "mpp", "candidates", "valid", "used", "bag"]
-        tiles = read_results(task, "tiles", columns) if p.has_slides else None
+        tiles = read_results(task, "tiles", columns) if p.has_pixels else None
         if tiles is not None:
             valid, enough = tiles["valid"].fillna(0), int(tiles["bag"].notna().sum())
             used = f"{tiles['used'].max():.0f}" if enough else "–"
             spread = f"{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
             mpp = "–".join(dict.fromkeys(f"{v:.3g}" for v in (tiles["mpp"].min(), tiles["mpp"].max())))
             rows.append([title(p), len(tiles), mpp, f"{tiles['candidates'].sum():.0f}", spread, used, enough])
-        quality = read_results(task, "quality", ["slide_id", "check", "flagged"]) if p.has_slides else None
+        quality = read_results(task, "quality", ["slide_id", "check", "flagged"]) if p.has_pixels else None
         if quality is not None:
             counts = quality[quality["flagged"]].groupby("check")["slide_id"].nunique()
             listed = ", ".join(f"{check}: {n}" for check, n in counts.items()) or "nothing"
@@ -77,7 +77,12 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
         "used",
         "slides used",
     ]
-    text = markdown_table("Tiles with enough tissue", head, rows) if rows else nothing("table of tiles")
+    text = markdown_table("Tiles with enough tissue", head, rows) if rows else ""
+    if not rows and any(p.has_pixels for p in tasks.values()):
+        text = nothing("table of tiles")
+    brought = [f"{title(p)} (`{p.features_dir}`)" for p in tasks.values() if p.has_slides and not p.has_pixels]
+    if brought:
+        text += f"\nFeatures made beforehand stand in the place of tiles; the page counts them: {'; '.join(brought)}.\n"
     if found_on:
         caption = "What was found on the slides (slides with it); nothing is left out because of it"
         text += "\n" + markdown_table(caption, ["cohort", "slides", "found"], found_on)

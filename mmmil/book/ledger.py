@@ -6,7 +6,9 @@ from mmmil import paper, params, record
 from mmmil.book.pages import executed_pages
 from mmmil.book.text import markdown_table, title, wide_table
 from mmmil.ledger.claims import Claim
-from mmmil.ledger.verdicts import UNTESTABLE, VERDICTS, Ledger, Row, why_not_judged
+from mmmil.ledger.evidence import Results
+from mmmil.ledger.standing import OTHER
+from mmmil.ledger.verdicts import NO_SECOND, UNTESTABLE, VERDICTS, Ledger, Row
 
 NO_COHORT = "none: the program and what it measured"
 COUNTED = {"patients": "cohort.csv", "genes": "cohort.csv", "tiles": "tiles.csv", "sets": "genes.csv"}
@@ -30,10 +32,6 @@ def _all_of_paper(claim: Claim) -> str:
     if isinstance(claim.paper, dict):
         return " / ".join(_value(claim.paper[task]) for task in claim.tasks)
     return _paper(claim, "")
-
-
-def _kind(p: params.Params) -> str:
-    return "synthetic" if p.synthetic else "the paper's cohort" if not why_not_judged(p) else "real, not the paper's"
 
 
 def _behind(row: Row, p: params.Params | None) -> str:
@@ -61,7 +59,9 @@ def _linked(text: str, row: Row, pages: set[str]) -> str:
 
 
 def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
-    """Claim, paper, cohort, ours, synthetic value, verdict, what is behind it: one row per claim and cohort."""
+    """Cells of HEAD, one row per claim and cohort; what speaks for the paper, what is synthetic and what the paper's
+    patients with other features say stand in columns of their own.
+    """
     rows, before = [], None
     for row in ledger.rows:
         claim = row.claim
@@ -72,30 +72,45 @@ def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
         if p is None:
             cohort = row.of.upper() if row.of else f"[section {claim.page[:2]}]({claim.page}.md)"
         else:
-            cohort = f"{_linked(title(p), row, pages)} ({_kind(p)})"
-        ours, synthetic = ("–", row.value) if row.synthetic else (row.value, "–")
-        verdict = f"**{row.verdict}**" if row.verdict != UNTESTABLE else row.verdict
+            cohort = f"{_linked(title(p), row, pages)} ({row.kind})"
+        verdict = f"**{row.verdict}**" if row.verdict not in (UNTESTABLE, NO_SECOND) else row.verdict
         verdict += f": {row.reason}" if row.reason else ""
-        rows.append([claim_text, _paper(claim, row.of), cohort, ours, synthetic, verdict, _behind(row, p)])
+        cells = ["–", "–", verdict, "–"]
+        if row.own:
+            cells = ["–", "–", "–", f"{row.value}; {verdict}" if row.value != "–" else verdict]
+        else:
+            cells[int(row.synthetic)] = row.value
+        rows.append([claim_text, _paper(claim, row.of), cohort, *cells, _behind(row, p)])
         before = claim
     return rows
 
 
-HEAD = ["claim (kind)", "paper", "cohort", "here", "synthetic value (decides nothing)", "verdict", "behind it"]
+HEAD = ["claim (kind)", "paper", "cohort", "here", "synthetic value (decides nothing)", "verdict"]
+HEAD += [f"{OTHER}: value and own verdict", "behind it"]
+MAY_BE_EMPTY = (3, 4, 6)
 
 
 def counts(ledger: Ledger) -> str:
-    """How many verdicts of each kind, cohort by cohort."""
-    table, rows = ledger.counts(), []
-    cohorts = [("", "")]
-    cohorts += [(paper_task, r.p.task) for paper_task, results in ledger.standing.items() for r in results]
-    cohorts += [(paper_task, "") for paper_task, results in ledger.standing.items() if not results]
-    for paper_task, task in cohorts:
-        p = ledger.tasks.get(task)
-        name = f"{title(p)} ({_kind(p)})" if p else f"{paper_task.upper()}: none here" if paper_task else NO_COHORT
-        if (paper_task, task) in table.index:
-            rows.append([name, *table.loc[paper_task, task]])
-    return markdown_table("Verdicts by cohort", ["cohort", *VERDICTS], rows)
+    """How many verdicts of each kind, cohort by cohort; those of the paper's patients with other features apart."""
+    table = ledger.counts()
+    groups: dict[bool, list[list]] = {False: [], True: []}
+
+    def count(name: str, of: str, task: str, own: bool = False) -> None:
+        if (of, task) in table.index and table.loc[of, task].any():
+            groups[own].append([name, *table.loc[of, task]])
+
+    count(NO_COHORT, "", "")
+    for of, cohorts in ledger.standing.items():
+        for results in cohorts:
+            kind = results.standing.kind
+            count(f"{title(results.p)} ({kind})", of, results.p.task, kind == OTHER)
+    for of in ledger.standing:
+        count(f"{of.upper()}: none here", of, "")
+    text = markdown_table("Verdicts by cohort", ["cohort", *VERDICTS], groups[False])
+    if groups[True]:
+        caption = f"Own verdicts of {OTHER}: none is among those above"
+        text += "\n" + markdown_table(caption, ["cohort", *VERDICTS], groups[True])
+    return text
 
 
 def page(ledger: Ledger) -> str:
@@ -105,7 +120,7 @@ def page(ledger: Ledger) -> str:
     for section in paper.HEADINGS:
         rows = _rows(section, ledger, pages)
         # A column that is empty in the whole table is left out.
-        columns = [i for i in range(len(HEAD)) if i not in (3, 4) or any(row[i] != "–" for row in rows)]
+        columns = [i for i in range(len(HEAD)) if i not in MAY_BE_EMPTY or any(row[i] != "–" for row in rows)]
         kept = [[row[i] for i in columns] for row in rows]
         head = [HEAD[i] for i in columns]
         text += f"### {section}\n\n{wide_table(section, head, kept, 'claims')}\n"
@@ -113,19 +128,43 @@ def page(ledger: Ledger) -> str:
 
 
 def glance(ledger: Ledger) -> str:
-    """The headline claims with their verdict per task of the paper, and how many verdicts there are of each kind."""
+    """The headline claims with their verdict per task of the paper, and how many verdicts there are of each kind.
+
+    Where the paper's patients are here with other features, their own verdicts have a column of their own.
+    """
     verdicts: dict[str, dict[str, str]] = {}
+    own: dict[str, dict[str, str]] = {}
     for row in ledger.rows:
-        verdict = row.verdict + (f" ({row.reason})" if row.verdict == UNTESTABLE else "")
-        verdicts.setdefault(row.claim.id, {}).setdefault(row.of, verdict)  # the paper's own cohort comes first
+        if row.own and row.verdict != NO_SECOND:
+            own.setdefault(row.claim.id, {})[_short(ledger, row)] = row.verdict.removesuffix(" here")
+        elif not row.own:
+            verdict = row.verdict + (f" ({row.reason})" if row.verdict == UNTESTABLE else "")
+            of_claim = verdicts.setdefault(row.claim.id, {})
+            of_claim.setdefault(row.of.upper(), verdict)  # the paper's own cohort comes first
     rows = []
     for claim in ledger.claims:
         if claim.headline:
-            alike: dict[str, list[str]] = {}
-            for task, verdict in verdicts[claim.id].items():
-                alike.setdefault(verdict, []).append(task.upper())
-            named = len(alike) > 1  # where all tasks have the same verdict it stands there once
-            cell = "; ".join(f"{', '.join(tasks)}: {verdict}" if named else verdict for verdict, tasks in alike.items())
-            rows.append([claim.id, claim.claim, _all_of_paper(claim), f"[{claim.page[:2]}]({claim.page}.md)", cell])
-    head = ["#", "claim", "paper", "section", "verdict of this copy"]
+            section = f"[{claim.page[:2]}]({claim.page}.md)"
+            cells = [claim.id, claim.claim, _all_of_paper(claim), section, _alike(verdicts[claim.id])]
+            rows.append(cells + [_alike(own.get(claim.id, {}), named=True) or "–"] * bool(own))
+    head = ["#", "claim", "paper", "section", "verdict of this copy"] + [OTHER] * bool(own)
     return f"{wide_table('The claim ledger at a glance', head, rows, 'glance')}\n{counts(ledger)}"
+
+
+def _short(ledger: Ledger, row: Row) -> str:
+    """The paper's task, or the cohort's own title where several cohorts of it are judged."""
+    alike = [results for results in ledger.standing[row.of] if _has_own_verdicts(results)]
+    return row.of.upper() if len(alike) == 1 else title(ledger.tasks[row.task])
+
+
+def _has_own_verdicts(results: Results) -> bool:
+    return results.standing.kind == OTHER and results.p.fold_groups == "none"
+
+
+def _alike(verdicts: dict[str, str], named: bool = False) -> str:
+    """'LGG, NSCLC: a verdict; BRCA: another'; where all have the same one it stands there alone, unless named."""
+    alike: dict[str, list[str]] = {}
+    for name, verdict in verdicts.items():
+        alike.setdefault(verdict, []).append(name)
+    named = named or len(alike) > 1
+    return "; ".join(f"{', '.join(names)}: {verdict}" if named else verdict for verdict, names in alike.items())

@@ -10,21 +10,19 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from mmmil import paper, params, record, variants
+from mmmil import paper, params, record
 from mmmil.book import cohorts as book_cohorts
 from mmmil.book import costs as book_costs
 from mmmil.book import kept as book_kept
 from mmmil.book import ledger as book_ledger
 from mmmil.book import overview, status, unsaid
+from mmmil.book import real as book_real
 from mmmil.book.pages import entries_of, executed_pages, executed_tasks, read_toc, sections_of
-from mmmil.book.text import made_on, markdown_table, nothing, title, wide_table
+from mmmil.book.text import FAILED, METRICS, SPLITS, made_on, markdown_table, nothing, shown_variant, title, wide_table
 from mmmil.evaluation import summary as summaries
 from mmmil.ledger import verdicts
 from mmmil.results import read_results
 
-METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}  # all six stand in the executed notebooks
-SPLITS = {"val": "cross-validation", "test": "held-out test patients"}
-FAILED = "{ref}`failed <failed-trainings>`"
 CHILDREN = "```{tableofcontents}\n```\n"
 
 
@@ -42,7 +40,7 @@ def metrics_table(metrics: Mapping[str, Any], names: Mapping[str, str], split: s
     )
     rows = [
         [
-            _shown(variant),
+            shown_variant(variant),
             METRICS[metric],
             *(summaries.cell(frame, variant, metric, split).text(FAILED) for frame in of_split.values()),
         ]
@@ -53,11 +51,6 @@ def metrics_table(metrics: Mapping[str, Any], names: Mapping[str, str], split: s
     if not rows:
         return ""
     return markdown_table(f"{caption}; {SPLITS.get(split, split)}", ["variant", "metric", *names.values()], rows)
-
-
-def _shown(variant: str) -> str:
-    known = variants.VARIANTS.get(variant)
-    return known.shown_as if known else variant
 
 
 def results_of(section: paper.Section) -> Part:
@@ -73,7 +66,9 @@ def results_of(section: paper.Section) -> Part:
                 if len(trained) > 1:
                     text += metrics_table(chosen, names, split, table.caption) + "\n"
                 elif trained and split == "val":
-                    text += f"{table.caption}: not shown, no model beside {_shown(*trained)} was trained here.\n\n"
+                    text += (
+                        f"{table.caption}: not shown, no model beside {shown_variant(*trained)} was trained here.\n\n"
+                    )
         return text if text.strip() else nothing("result for the tables of this section")
 
     return part
@@ -216,7 +211,7 @@ def write() -> list[Path]:
     tasks, folder = executed_tasks(), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
     parts |= {"03_costs": book_costs.table_2(), "03_benchmarks": book_costs.benchmarks(folder)}
-    parts |= {"unsaid": unsaid.unsaid(), "real": real()}
+    parts |= {"unsaid": unsaid.unsaid(), "real": real(), "real_folds": book_real.folds(tasks)}
     parts["overview"] = overview.overview(tasks, folder)
     judged = verdicts.Ledger(tasks)
     parts |= {"ledger": book_ledger.page(judged), "glance": book_ledger.glance(judged)}

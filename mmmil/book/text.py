@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmmil import params, record
+from mmmil import params, record, variants
+from mmmil.ledger import standing
 from mmmil.results import read_results
 from mmmil.study import Study
+
+METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}  # all six stand in the executed notebooks
+SPLITS = {"val": "cross-validation", "test": "held-out test patients"}
+FAILED = "{ref}`failed <failed-trainings>`"
 
 
 def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
@@ -28,6 +33,23 @@ def title(p: params.Params) -> str:
     return p.title or p.task
 
 
+def shown_variant(name: str) -> str:
+    """What the pages call a model; its name where this copy knows no such one."""
+    try:
+        return variants.variant(name).shown_as
+    except params.ParameterError:
+        return name
+
+
+def other_features(p: params.Params) -> str:
+    """The note on real patients whose inputs are not the paper's, by the settings alone; '' for all others."""
+    inputs = standing.other_inputs(p)
+    if p.synthetic or not inputs:
+        return ""
+    backbone = "" if p.has_pixels or not p.has_slides else "; no model has a backbone, whatever a row's name says"
+    return f"**Real patients, other features**: {', '.join(inputs)}{backbone}; no figure is the paper's"
+
+
 LEAKS = (
     "**The selection leaks** (`selection: all_patients`): gene sets were chosen on all patients, those that are "
     "evaluated included, so no score of a model that reads them is a result"
@@ -43,8 +65,8 @@ def made_on(tasks: Mapping[str, params.Params]) -> str:
         null = " **without any signal (null mode)**" if p.sim_null else ""
         kind = f"synthetic cohort{null}" if p.synthetic else "real cohort"
         files = " + ".join(f"`params/{name}.yaml`" for name in (task, p.overlay) if name)
-        leaks = f". {LEAKS}" if p.leaks else ""
-        lines.append(f"- {title(p)}: {kind}{number}; {files}{leaks}")
+        notes = "".join(f". {note}" for note in (other_features(p), LEAKS * p.leaks) if note)
+        lines.append(f"- {title(p)}: {kind}{number}; {files}{notes}")
     synthetic = any(p.synthetic for p in tasks.values())
     warning = (
         "\nThe synthetic cohorts have a planted, known truth. Their numbers show that the code does what it "
@@ -61,7 +83,7 @@ def nothing(missing: str) -> str:
 
 
 def provenance(study: Study) -> str:
-    """The paragraph at the head of a page: cohort, number of patients, parameters, commit, and whether it leaks."""
+    """The paragraph at the head of a page: cohort, patients, parameters, commit, and what is not as in the paper."""
     p = study.p
     if p.synthetic:
         kind = (
@@ -74,7 +96,8 @@ def provenance(study: Study) -> str:
     classes = ", ".join(f"{counts.get(i, 0)} {name}" for i, name in enumerate(p.class_names))
     classes = "no labels" if -1 in counts else classes
     files = f"`params/{p.task}.yaml`" + (f" and `params/{p.overlay}.yaml`" if p.overlay else "")
-    leaks = f" {LEAKS}." if p.leaks else ""
+    sites = "Folds and test set share no site (`fold_groups: site`)" if p.fold_groups == "site" else ""
+    notes = "".join(f" {note}." for note in (sites, other_features(p), LEAKS * p.leaks) if note)
     return (
-        f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`.{leaks}"
+        f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`.{notes}"
     )

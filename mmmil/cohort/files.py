@@ -10,7 +10,7 @@ import pandas as pd
 from mmmil.params import Params
 from mmmil.sources.findings import Finding
 from mmmil.sources.manifests import read_manifest, unfinished
-from mmmil.sources.slide_files import SUFFIXES, parts_of
+from mmmil.sources.slide_files import SUFFIXES, images_of, is_pattern, parts_of
 from mmmil.sources.tables import absolute, fail, is_file
 
 LEFT_BY_TOOLS = (".", "annotations.txt", "MANIFEST", "gdc_manifest", "Thumbs.db", "desktop.ini")
@@ -56,9 +56,16 @@ def require(patients: pd.DataFrame, p: Params, source: str) -> None:
     sizes = stated_sizes(p)
     by_folded = {name.casefold(): name for name in sizes}
     faults = []
+    whose: dict[Path, str] = {}
     for field in ("slide_path", "expression_path"):
         for patient, path in patients[field][patients[field] != ""].items():
             name = Path(path).name
+            if field == "slide_path" and is_pattern(path):
+                faults += [
+                    f"{source}, patient {patient}: {field}: {path} {fault}"
+                    for fault in _of_images(path, whose, patient)
+                ]
+                continue
             fault = _fault(Path(path), sizes.get(name))
             near = by_folded.get(name.casefold(), name)
             if not fault and name not in sizes and near != name:
@@ -67,6 +74,17 @@ def require(patients: pd.DataFrame, p: Params, source: str) -> None:
                 setting = "features_dir" if field == "slide_path" and p.features_dir else field
                 faults.append(f"{source}, patient {patient}: {setting}: {path} {fault}")
     fail(faults)
+
+
+def _of_images(pattern: str, whose: dict[Path, str], patient: str) -> list[str]:
+    """What is wrong with a pattern of images of tiles. whose: image -> patient, to which the pattern's are added."""
+    images = images_of(pattern)
+    if not images:
+        return ["matches no file; correct the pattern, or copy the images"]
+    shared = [path for path in images if whose.setdefault(path, patient) != patient]
+    if shared:
+        return [f"names {len(shared):,} images of patient {whose[shared[0]]}, as {shared[0].name}; give each its own"]
+    return []
 
 
 def _fault(path: Path, stated: int | None) -> str:

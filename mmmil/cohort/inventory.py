@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mmmil import record
 from mmmil.cohort.build import Cohort
 from mmmil.params import FEATURES, Params
-from mmmil.sources.slide_files import parts_of
+from mmmil.sources.slide_files import files_of
 from mmmil.sources.tables import CohortError, absolute, fail, is_file
 
 T = TypeVar("T")
@@ -39,8 +39,7 @@ def named(cohort: Cohort, p: Params) -> Iterator[tuple[str, str, Path]]:
     matrices = {str(absolute(p.path(name))) for name in p.expression_matrix}
     for patient, row in cohort.patients.iterrows():
         if row["slide_path"] and p.has_pixels:
-            slide = Path(row["slide_path"])
-            for path in [slide, *parts_of(slide)]:
+            for path in files_of(Path(row["slide_path"])):
                 yield "slide_path", str(patient), path
         if row["expression_path"] and row["expression_path"] not in matrices:
             yield "expression_path", str(patient), Path(row["expression_path"])

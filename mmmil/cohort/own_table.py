@@ -14,6 +14,7 @@ from mmmil.cohort import features
 from mmmil.cohort import labels as label_rules
 from mmmil.params import Params
 from mmmil.sources import barcodes
+from mmmil.sources.slide_files import is_pattern
 from mmmil.sources.tables import CohortError, absolute, fail, folded, read_table
 
 COLUMNS = ["patient_id", "label", "site", "slide_id", "slide_path", "expression_path"]
@@ -30,7 +31,8 @@ def read(p: Params, labelled: bool = True) -> pd.DataFrame:
     """The patients of `cohort_table`: index patient_id, the other COLUMNS; files as absolute paths, '' where unused.
 
     Where features stand in the place of slides, slide_id names the slides of a patient, separated by ';' (by the names
-    of slide_path where it has none; else the patient's own name counts, `mmmil.cohort.features`).
+    of slide_path where it has none; else the patient's own name counts, `mmmil.cohort.features`). A slide_path with *,
+    ? or [ is a pattern of images of tiles (`sources.slide_files`), whose slide is called as its patient.
     The label is 0, 1, a class's name or one of its class_values, in any case; -1 where slides only have no such
     column. labelled: False where labels are not needed: column and cells may be missing, which is -1. A TCGA barcode in
     any spelling is its patient, and has a site where the table gives none. Of other cells what says that nothing is
@@ -79,7 +81,10 @@ def read(p: Params, labelled: bool = True) -> pd.DataFrame:
     sites = [site or barcodes.site_of(i) for site, i in zip(patients["site"], patients["patient_id"], strict=True)]
     patients["site"] = [first.setdefault(barcodes.near_key(site), site) for site in sites]
     named = table["slide_path"] if p.features_dir and "slide_path" in table else patients["slide_path"]
-    stems = [Path(value).stem for value in named]
+    stems = [
+        patient if is_pattern(value) else Path(value).stem  # of images of tiles nobody knows the slide
+        for value, patient in zip(named, patients["patient_id"], strict=True)
+    ]
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
     slides = patients["slide_id"].map(features.names_of if p.features_dir else lambda name: [name]).explode().fillna("")
     for name, fault in ONCE.items():

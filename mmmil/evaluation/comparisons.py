@@ -34,14 +34,15 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def pairs(tables: list[str] | None = None) -> list[tuple[str, str, str]]:
+def pairs(p: Params, tables: list[str] | None = None) -> list[tuple[str, str, str]]:
     """(table, a, b): the proposed model a against every other row b of its table, then against the baselines.
 
-    tables: some of 3-11 and "baseline"; all where None. A variant added to the variant table is compared by itself.
+    The rows are those of the paper and of the task's encoders, whether it trains them or not. tables: some of 3-11 and
+    "baseline"; all where None. A variant added to the variant table is compared by itself.
     """
     all_pairs = []
     for table in paper.TABLES.values():
-        rows = [v.name for v in variants.VARIANTS.values() if table.number in v.tables]
+        rows = [v.name for v in variants.rows(p) if table.number in v.tables]
         for i, a in enumerate(table.proposed):
             all_pairs += [(table.number, a, b) for b in rows if b not in table.proposed[: i + 1]]
     for model in (variants.variant(name) for models in paper.PROPOSED.values() for name in models):
@@ -115,7 +116,7 @@ def _groups(
         wide = by_patient(predictions, split, p.seed)
         trained = wide.drop(columns="label").notna().groupby(level="fold").all()
         groups: dict[tuple, list[Pair]] = {}
-        for pair in pairs(tables):
+        for pair in pairs(p, tables):
             if pair[1] in trained and pair[2] in trained:
                 groups.setdefault(tuple(trained.index[trained[pair[1]] & trained[pair[2]]]), []).append(pair)
         for folds, here in groups.items():

@@ -17,7 +17,7 @@ from mmmil import paper
 from mmmil import variants as variant_table
 from mmmil.training import build, runs
 from mmmil.training import device as training_device
-from mmmil.training.fit import Inputs
+from mmmil.training.fit import Inputs, joined
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -114,22 +114,24 @@ def tokens(study: Study, name: str, fold: int = -1, over: str | None = None, see
 
     @torch.no_grad()
     def encode(read: Inputs, patients: list[str]) -> tuple[Tensor | None, Tensor | None]:
+        """Tokens of tiles (P, N, C), smaller bags padded with zeros, and of gene sets (P, S, D)."""
         image, genes = [], []
         for part in torch.tensor([study.patients.index(i) for i in patients]).split(p.batch_size):
             given = fabric.to_device(read.take(part))
             with fabric.autocast():
                 if read.tiles is not None:
-                    image.append(bag_model.image_tokens(given["tiles"], given.get("mask")).float())
+                    image.append(bag_model.image_tokens(given["tiles"], given.get("mask")).float().mT)
                 if read.genes is not None:
                     encoder = bag_model.gene_set_encoder
                     genes.append((given["genes"] if encoder is None else encoder(given["genes"])).float())
-        return torch.cat(image) if image else None, torch.cat(genes) if genes else None
+        return joined(image).mT.contiguous() if image else None, torch.cat(genes) if genes else None
 
     image, genes = encode(inputs, evaluated)
     real = None
     if image is not None:
-        masks = study.tile_masks[[study.patients.index(i) for i in evaluated]]
-        real = torch.from_numpy(masks).to(image.device)
+        real = inputs.real([study.patients.index(i) for i in evaluated])
+        real = torch.ones(image.shape[:2], dtype=torch.bool) if real is None else real
+        real = real.to(image.device)
     neutral = encode(replace(inputs, tiles=None), train)[1].mean(0) if v.uses_genes else None
     labels = study.labels.loc[evaluated].to_numpy()
     return Tokens(fabric, bag_model.aggregator, evaluated, labels, image, real, genes, neutral)

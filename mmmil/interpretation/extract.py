@@ -38,8 +38,9 @@ class Attention:
     """Attention over the tokens of the test patients.
 
     weights: source -> (patients, N), over gene sets for self_genes and cross_genes, over tiles for the others; with
-    heads 'each' (patients, H, N). In the form 'weights' a row sums to one over the tokens and is 0 at padding; in the
-    form 'scores' it is what the softmax is taken of, NaN at padding. prob: (patients,) as predicted on the same pass;
+    heads 'each' (patients, H, N). N is that of the largest bag; a smaller one is padded at its end. In the form
+    'weights' a row sums to one over the tokens and is 0 at padding; in the form 'scores' it is what the softmax is
+    taken of, NaN at padding. prob: (patients,) as predicted on the same pass;
     sets: names of the gene sets.
     """
 
@@ -133,7 +134,6 @@ def _again(
     layers: Layers,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Attention from the kept model, source -> (patients, [H,] N), and the probabilities of that pass."""
-    import torch
 
     from mmmil.interpretation import hooks
     from mmmil.training import build, device, fit
@@ -151,11 +151,12 @@ def _again(
     require_recorded(v.name, list(ids), prob, recorded, record.run_json(folder)["facts"], device.circumstances(study.p))
     if not kept:
         return {k: rows.mean(1) for k, rows in by_head.items()} if heads == "mean" else by_head, prob
-    weights = {source: torch.cat(parts).numpy() for source, parts in kept.items()}
+    weights = {source: fit.joined(parts).numpy() for source, parts in kept.items()}
     if form == "scores":
+        real = inputs.real(which)
         for source, scores in weights.items():
-            if inputs.mask is not None and source in ("self_image", "cross_image", "co_attention"):
-                scores[np.broadcast_to(~inputs.mask[which].numpy()[:, None], scores.shape)] = np.nan
+            if real is not None and source in ("self_image", "cross_image", "co_attention"):
+                scores[np.broadcast_to(~real.numpy()[:, None], scores.shape)] = np.nan
         if heads == "mean":
             weights = {source: scores.mean(1) for source, scores in weights.items()}
     return weights, prob

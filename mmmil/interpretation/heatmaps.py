@@ -57,12 +57,12 @@ def sources(study: Study) -> dict[str, tuple[str, str]]:
 
 # -- who is shown ------------------------------------------------------------------------------------------------
 def of_each_class(study: Study) -> list[Heatmap]:
-    """One patient per class with all maps of `sources`; empty for a task without slides.
+    """One patient per class with all maps of `sources`; empty where nobody knows where the tiles lie on a slide.
 
     The patient is chosen by `extract.exemplars` of the first map's model: of those called rightly, the nearest
     to the class's median probability. Raises HeatmapError where the test set has no patient of a class.
     """
-    panels = sources(study)
+    panels = sources(study) if study.has_coords else {}
     models = {n: extract.extract(study, n, anew=True) for n in dict.fromkeys(n for n, _ in panels.values())}
     if not models:
         return []
@@ -80,10 +80,19 @@ def of_each_class(study: Study) -> list[Heatmap]:
 
 
 def place_of(study: Study, patient: str) -> Place:
-    """Where a patient's tiles lie on the slide (see `places.place`). Raises HeatmapError for a task without slides."""
-    if study.tiles is None:
-        raise HeatmapError(f"task '{study.p.task}' has no slides (inputs: {study.p.inputs}): there is nothing to map")
+    """Where a patient's tiles lie on the slide (see `places.place`). Raises HeatmapError where nobody knows."""
+    if not study.has_coords:
+        raise HeatmapError(f"task '{study.p.task}' has {why_none(study)}: there is nothing to map")
     return place(patient, Path(study.cohort.patients.loc[patient, "slide_path"]), Path(study.bag_paths[patient]))
+
+
+def why_none(study: Study) -> str:
+    """What a task without heatmaps has in the place of slides with tiles on them; '' for one that can have them."""
+    if study.has_coords:
+        return ""
+    if not study.p.has_slides:
+        return f"no slides (inputs: {study.p.inputs})"
+    return "features in the place of slides" if study.p.features_dir else "images of tiles in the place of slides"
 
 
 def require_both_classes(p: Params, labels: np.ndarray) -> None:
@@ -158,9 +167,12 @@ def write(study: Study, patient: str, maps: dict[str, np.ndarray], folder: Path 
 def write_all(study: Study) -> pd.DataFrame:
     """Write the heatmaps of `of_each_class`, and index.csv that says who was shown; its rows, columns FILES.
 
-    Pictures and GeoJSON files of patients that an earlier training showed are removed from the folder.
+    Where there can be none, it says why. Pictures and GeoJSON files of patients that an earlier training showed are
+    removed from the folder.
     """
     rows, folder = [], study.p.results / "heatmaps"
+    if why := why_none(study):
+        print(f"no heatmaps: task '{study.p.task}' has {why}")
     for heatmap in of_each_class(study):
         files = [path.name for path in write(study, heatmap.patient, heatmap.maps)]
         rows += [(heatmap.patient, heatmap.label, name, prob, *files) for name, prob in heatmap.prob.items()]

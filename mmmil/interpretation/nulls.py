@@ -83,7 +83,7 @@ def untrained(study: Study, name: str, n: int) -> Effects:
                 if v.is_trained_end_to_end(p):
                     bags, masks = study.bags(-1), study.tile_masks
                     encoder, _ = build.tile_encoder(p, v, bags, masks, train, fabric)
-                model = build.build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+                model = build.build(p, v, genes, encoder, inputs.image_dim, inputs.positions)
                 _, att = fit.predict(fabric, fabric.setup(model), inputs, test, p.batch_size)
             effects.append(_effects(att, labels))
         return _stacked(effects)
@@ -122,7 +122,8 @@ def size_matched(study: Study, name: str, n: int) -> Effects:
                     inner.aggregator(image, batch_tokens.to(fabric.device), mask)[1]
                     for (image, mask), batch_tokens in zip(images, tokens, strict=True)
                 ]
-                att = {k: torch.cat([a[k].float().mean(1).cpu() for a in atts]).numpy() for k in atts[0]}
+                of_sets = [k for k in atts[0] if k.endswith("_genes")]
+                att = {k: torch.cat([a[k].float().mean(1).cpu() for a in atts]).numpy() for k in of_sets}
                 effects.append(_effects(att, labels))
         return _stacked(effects)
 

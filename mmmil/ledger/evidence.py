@@ -19,6 +19,7 @@ from mmmil.evaluation import bootstrap, metrics, paired_tests
 from mmmil.evaluation import summary as summaries
 from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.evaluation.summary import estimate
+from mmmil.ledger import standing
 from mmmil.ledger.claims import Measured
 from mmmil.training import runs
 
@@ -97,6 +98,11 @@ class Results:
     """The results of one cohort; p: the parameters they were made with."""
 
     p: params.Params
+
+    @cached_property
+    def standing(self) -> standing.Standing:
+        """What the cohort is to the paper."""
+        return standing.of(self.p)
 
     def table(self, name: str, columns: list[str]) -> pd.DataFrame:
         return self._there(results.read_results(self.p.task, name, columns), name)

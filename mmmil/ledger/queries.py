@@ -9,7 +9,7 @@ from pathlib import Path
 
 import scipy  # its parts are loaded where they are first used
 
-from mmmil import schema
+from mmmil import params, schema
 from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.genes.set_names import is_set
 from mmmil.ledger.claims import Claim, Query
@@ -18,11 +18,18 @@ from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results, show
 
 def _setting(query: Query, results: Results) -> Answer:
     p, name = results.p, query.setting
-    if name in schema.Tiles.model_fields and not p.has_slides:
-        raise NotTestable("this cohort has no slides")
+    if name in schema.Tiles.model_fields:
+        _require_pixels(p)
     if (name in schema.Genes.model_fields or name in schema.Attention.model_fields) and not p.has_genes:
         raise NotTestable("this cohort has no genes")
     return Answer(getattr(p, name))
+
+
+def _require_pixels(p: params.Params) -> None:
+    if not p.has_slides:
+        raise NotTestable("this cohort has no slides")
+    if not p.has_pixels:
+        raise NotTestable("of this cohort's slides only features are here, no tiles")
 
 
 def _metric(query: Query, results: Results) -> Answer:
@@ -104,8 +111,7 @@ def _count(query: Query, results: Results) -> Answer:
             raise NotTestable(f"no {asked.library.upper()} sets were tested here")
         return Answer(int(significant.iloc[0]), note="in the development patients")
     if asked.what == "tiles":
-        if not results.p.has_slides:
-            raise NotTestable("this cohort has no slides")
+        _require_pixels(results.p)
         valid = results.table("tiles", ["valid"])["valid"].dropna()
         return Answer(int(valid.min()), note="fewest valid tiles of a slide, those left out included")
     return _genes(results)

@@ -10,8 +10,11 @@ named by the paper are as it says or not. Anything else is not reproduced.
 Differences over folds have the interval of the corrected resampled t-test (Nadeau and Bengio 2003); on the test
 patients that of the paired bootstrap. Only the paper's own cohorts at its scale are judged: of any other cohort the
 value is shown, and the verdict is that it cannot be tested there. So it is of models whose gene sets were chosen on all
-patients. A setting is a fact of the parameters: it is judged on every cohort that has what it is about, but where it is
-not the paper's on another cohort, or by an overlay, that refutes nothing and cannot be tested there.
+patients. The paper's patients with other features (`mmmil.ledger.standing`) have verdicts of their own, by the same
+rules, which are counted apart and stand for none of the paper's: on what such inputs can test, and from folds drawn at
+random, as the paper's are. A setting is a fact of the parameters: it is judged on every cohort that has what it is
+about, but where it is not the paper's on another cohort, or by an overlay, that refutes nothing and cannot be tested
+there.
 """
 
 from __future__ import annotations
@@ -28,10 +31,10 @@ from mmmil import params, variants
 from mmmil.ledger import claims as ledger_claims
 from mmmil.ledger import evidence, queries
 from mmmil.ledger import facts as paper_facts
+from mmmil.ledger import standing as cohort_standing
 from mmmil.ledger.claims import Claim
 from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results
-from mmmil.results import read_results
-from mmmil.sources import barcodes
+from mmmil.ledger.standing import OTHER, SYNTHETIC
 
 REPRODUCED, WITHIN, NOT, UNTESTABLE = VERDICTS = (
     "reproduced",
@@ -39,12 +42,16 @@ REPRODUCED, WITHIN, NOT, UNTESTABLE = VERDICTS = (
     "not reproduced",
     "not testable here",
 )
+NO_SECOND = "no second verdict"  # evidence beside the verdict of the same patients in random folds: never counted
+NONE, ALONE = "no cohort of this task is here", "no cohort of this task is here but its patients with other features"
+BY_SITE = "folds by site, where the paper's are random"
 
 
 @dataclass(frozen=True)
 class Row:
     """One claim on one cohort. task: the cohort's, of: the paper's that it stands for, both '' where none is asked;
-    value: what was found, as text; reason: why no other verdict was given, or what the value is.
+    value: what was found, as text; reason: why no other verdict was given, or what the value is; kind: of the cohort
+    (`mmmil.ledger.standing`), '' where none is asked. The verdict on a cohort of the kind OTHER is that cohort's own.
     """
 
     claim: Claim
@@ -53,30 +60,16 @@ class Row:
     value: str
     verdict: str
     reason: str = ""
-    synthetic: bool = False
+    kind: str = ""
 
+    @property
+    def synthetic(self) -> bool:
+        return self.kind == SYNTHETIC
 
-def stands_for(p: params.Params) -> str:
-    """The paper's task whose two classes this cohort has, or ''."""
-    for task in paper_map.TASKS:
-        if params.read_yaml(task)["class_names"] == list(p.class_names):
-            return task
-    return ""
-
-
-def why_not_judged(p: params.Params) -> str:
-    """Why a cohort decides no claim about patients, or '' for the paper's own at its scale."""
-    if p.synthetic:
-        return "synthetic cohort"
-    if p.task not in paper_map.TASKS:
-        return f"not the paper's cohort but {p.title or p.task}"
-    if p.cohort_table or not p.sample_sheets:
-        return "an own table of patients, not TCGA's sample sheets"
-    cohort = read_results(p.task, "cohort", ["patient_id"])
-    foreign = 0 if cohort is None else sum(not barcodes.site_of(patient) for patient in cohort["patient_id"])
-    if foreign:
-        return f"not TCGA's patients: {foreign} of {len(cohort)} names are no barcodes"
-    return f"not at the paper's scale (overlay {p.overlay})" if p.overlay else ""
+    @property
+    def own(self) -> bool:
+        """Whether its verdict is that of the paper's patients with other features, and none of the paper's."""
+        return self.kind == OTHER
 
 
 def _leaked(query: ledger_claims.Query, p: params.Params) -> str:
@@ -84,6 +77,21 @@ def _leaked(query: ledger_claims.Query, p: params.Params) -> str:
     reads_sets = query.attention or (query.count and query.count.what == "sets")
     chosen = any(variants.VARIANTS[name].genes in ("go", "kegg", "genes") for name in query.variants)
     return "gene sets chosen on all patients" if p.leaks and (reads_sets or chosen) else ""
+
+
+def _out_of_reach(query: ledger_claims.Query, p: params.Params) -> str:
+    """Why inputs that are not the paper's cannot test what a query asks, or ''."""
+    asked = query.count
+    if asked and asked.what == "patients":
+        return "these are the patients who have such inputs, not all of the paper's"
+    if asked and asked.what == "sets" and p.expression_kind in cohort_standing.NO_COUNTS:
+        levels = cohort_standing.NO_COUNTS[p.expression_kind]
+        return f"the paper's sets come from DESeq2 on counts, these from Welch's t on {levels}"
+    backbones = {variants.VARIANTS[name].backbone for name in query.variants} - {""}
+    trained = backbones & {*variants.TRAINED}
+    if p.has_slides and not p.has_pixels and trained and backbones != {"reduced"}:
+        return "about the backbone trained end to end: of features made beforehand there is none"
+    return ""
 
 
 def exact(value: float | int | str, paper: float | int | str, tolerance: float = 0.0) -> str:
@@ -142,13 +150,19 @@ def rule(claim: Claim, task: str, answer: Answer) -> str:
 
 def judge(claim: Claim, results: Results | None = None, paper_task: str = "") -> Row:
     """A claim on one cohort (results) that stands for `paper_task`; without both where no cohort is asked."""
-    query, p = claim.query, results.p if results else None
+    query, p, kind, why_not = claim.query, None, "", ""
+    if results:
+        p, kind, why_not = results.p, results.standing.kind, results.standing.why_not
+    by_site = p is not None and kind == OTHER and p.fold_groups != "none"
 
     def row(value: str, verdict: str, reason: str = "") -> Row:
-        return Row(claim, p.task if p else "", paper_task, value, verdict, reason, bool(p and p.synthetic))
+        if by_site:
+            verdict, reason = NO_SECOND, reason or BY_SITE
+        return Row(claim, p.task if p else "", paper_task, value, verdict, reason, kind)
 
     if query.none is not None:
         return row("–", UNTESTABLE, query.none)
+    beyond = _out_of_reach(query, p) if p and kind == OTHER else ""
     try:
         if query.fact:
             answer = Answer(paper_facts.value(query.fact))
@@ -157,16 +171,15 @@ def judge(claim: Claim, results: Results | None = None, paper_task: str = "") ->
         else:
             answer = queries.answer(claim, results)
     except NotTestable as reason:
-        return row("–", UNTESTABLE, str(reason))
+        return row("–", UNTESTABLE, beyond or str(reason))
     if answer.undecided:
         return row(answer.text, UNTESTABLE, answer.undecided)
     verdict = rule(claim, paper_task, answer)
-    why_not = "; ".join(filter(None, (why_not_judged(p), _leaked(query, p)))) if p else ""
     if query.setting:  # a fact of the parameters; what an overlay or another cohort's file changed refutes nothing
         if why_not and verdict == NOT:
             return row(answer.text, UNTESTABLE, f"set to {answer.text} here; {why_not}")
-    elif why_not:
-        return row(answer.text, UNTESTABLE, why_not)
+    elif p and (reasons := [*filter(None, (beyond if kind == OTHER else why_not, _leaked(query, p)))]):
+        return row(answer.text, UNTESTABLE, "; ".join(reasons))
     return row(answer.text, verdict, answer.note)
 
 
@@ -181,23 +194,25 @@ class Ledger:
     def standing(self) -> dict[str, list[Results]]:
         """The paper's tasks -> results of the cohorts that stand for them, the paper's own first."""
         by_task: dict[str, list[Results]] = {task: [] for task in paper_map.TASKS}
-        for p in sorted(self.tasks.values(), key=lambda p: bool(why_not_judged(p))):
-            if task := stands_for(p):
-                by_task[task].append(Results(p))
+        for results in sorted(map(Results, self.tasks.values()), key=lambda results: bool(results.standing.why_not)):
+            if task := cohort_standing.stands_for(results.p):
+                by_task[task].append(results)
         return by_task
 
     @cached_property
     def rows(self) -> list[Row]:
-        """In the claims' order; a task without any cohort has one row that says so."""
+        """In the claims' order; a task without any cohort has one row that says so, and so has one whose patients are
+        here with other features alone: their verdicts take no other's place.
+        """
         rows = []
         for claim in self.claims:
             if not claim.tasks:
                 rows.append(judge(claim))
             for task in claim.tasks:
                 cohorts = self.standing[task]
+                if all(results.standing.kind == OTHER for results in cohorts):
+                    rows.append(Row(claim, "", task, "–", UNTESTABLE, ALONE if cohorts else NONE))
                 rows += [judge(claim, results, task) for results in cohorts]
-                if not cohorts:
-                    rows.append(Row(claim, "", task, "–", UNTESTABLE, "no cohort of this task is here"))
         return rows
 
     def counts(self) -> pd.DataFrame:

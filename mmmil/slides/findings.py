@@ -10,10 +10,11 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from mmmil.params import Params
-from mmmil.slides import coordinates, names, scale
+from mmmil.slides import coordinates, names, scale, tile_images
 from mmmil.slides import files as slide_files
 from mmmil.slides.files import SlideError
 from mmmil.sources.findings import Finding
+from mmmil.sources.slide_files import is_pattern
 
 ERROR = "error"  # the check of a finding that will stop the study; its text is the error's
 EXAMPLES = 3  # slides or rows told of a finding that many have
@@ -26,6 +27,9 @@ def _look(patient: str, path: Path, p: Params, table: dict[str, float]) -> dict:
     row: dict[str, Any] = {"patient_id": patient, "slide_path": str(path), "error": ""}
     row |= {"contradictions": [], "of_coords": [], "grey": False}
     try:
+        if is_pattern(path):
+            tile_images.require_sizes(path, p.tile_px)
+            return row | {"format": "images of tiles", "width": p.tile_px, "height": p.tile_px}
         with slide_files.open_slide(path) as slide:
             stated = scale.stated(slide, path, table)
             row |= {

@@ -19,6 +19,7 @@ from mmmil.params import Params
 from mmmil.slides import appearance, names, scale
 from mmmil.slides import files as slide_files
 from mmmil.slides.files import SlideError
+from mmmil.sources.slide_files import is_pattern
 
 COLUMNS = ["patient_id", "slide_id", "check", "value", "unit", "limit", "flagged", "note"]
 # Limits above or below which something is reported; a reader sees the value beside the limit, and judges.
@@ -142,9 +143,13 @@ def examine(
 
 # -- a cohort ----------------------------------------------------------------------------------------------------
 def _findings(slide_id: str, slide_path: Path, tiled: dict, p: Params) -> list[dict]:
-    """What `examine` finds, made once; a slide or bag that cannot be read is a finding itself. tiled: of the slide's
-    row of tiling's table bag, valid, pieces and left_out.
+    """What `examine` finds, made once; a slide or bag that cannot be read is a finding itself, and images of tiles in
+    a slide's place are one that says that nothing was looked at. tiled: of the slide's row of tiling's table bag,
+    valid, pieces and left_out.
     """
+    if is_pattern(slide_path):
+        note = "images of tiles that were cut beforehand: there is no slide to look at"
+        return [_finding("not examined", float("nan"), "", float("nan"), False, note)]
     try:
         inputs = {
             "slide": slide_files.slide_fingerprint(slide_path),
@@ -182,6 +187,8 @@ def _same_scale(mpp: pd.Series) -> dict[str, dict]:
     mpp: slide_id -> µm per px of its tiles, NaN where there are none.
     """
     known = mpp.dropna()
+    if known.empty:
+        return {}
     values = known.tolist()
     middle, span = float(known.median()), f"{known.min():.3g} to {known.max():.3g} µm/px"
     several = f"the cohort's tiles have {span}; tile_mpp gives all of them one scale"

@@ -1,7 +1,8 @@
-"""Files of slides: how their names end, and those in which a slide's pixels lie."""
+"""Files of slides: how their names end, those in which a slide's pixels lie, and images of tiles in a slide's place."""
 
 from __future__ import annotations
 
+import glob
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,22 @@ def parts_of(slide: Path) -> list[Path]:
         named = (line.partition("=")[2].strip() for line in _text(slide).splitlines())
         return sorted({slide.parent / name for name in named if name and (slide.parent / name).is_file()} - {slide})
     return []
+
+
+def is_pattern(path: Path | str) -> bool:
+    """Whether a slide's path is a pattern of images of tiles: it has *, ? or [, and no file is called so."""
+    return glob.has_magic(str(path)) and not Path(path).is_file()
+
+
+def images_of(pattern: Path | str) -> list[Path]:
+    """The files that a pattern of images names, sorted; [ab] and [0-9] stand for one character."""
+    named = glob.glob(str(pattern))  # noqa: PTH207  it is absolute, and any part of it may be a pattern
+    return sorted(path for path in map(Path, named) if path.is_file())
+
+
+def files_of(slide: Path) -> list[Path]:
+    """All files of a slide, its own first; of a pattern the images."""
+    return images_of(slide) if is_pattern(slide) else [slide, *parts_of(slide)]
 
 
 def _text(path: Path) -> str:

@@ -109,8 +109,9 @@ def load_model(study: Study, v: Variant, fold: int, folder: Path, fabric: Fabric
     """
     inputs, genes = inputs_of(study, v, fold)
     shape = genes.tokens.tokens.shape[1:] if genes else (0, 0)
-    gene_encoder, image_dim = genes.encoder if genes else None, inputs.tiles.shape[-1] if v.uses_slides else 0
-    return restored(study.p, v, folder / "model.safetensors", shape, gene_encoder, image_dim, fabric), inputs
+    gene_encoder, weights = genes.encoder if genes else None, folder / "model.safetensors"
+    model = restored(study.p, v, weights, shape, gene_encoder, inputs.image_dim, fabric, inputs.positions)
+    return model, inputs
 
 
 def restored(

@@ -1,4 +1,4 @@
-"""Features of a frozen tile encoder, computed once for a cohort's bags and read by all trainings."""
+"""Features of a frozen tile encoder: computed once for a cohort's bags and read by all trainings, or brought along."""
 
 from __future__ import annotations
 
@@ -10,19 +10,41 @@ import torch
 
 from mmmil import record
 from mmmil.models import backbone, weights
+from mmmil.params import ParameterError
+from mmmil.slides import bag_files
+from mmmil.slides.features import LOOK, Bags
+from mmmil.sources import feature_files
 from mmmil.training import device
+from mmmil.variants import network
 
 if TYPE_CHECKING:
     from mmmil.study import Study
 
 
-def frozen_features(study: Study, name: str, fold: int) -> np.ndarray:
-    """Features (patients, n_tiles, D) float32 of a frozen tile encoder, computed once for the cohort's bags."""
+def frozen_features(study: Study, name: str, fold: int) -> Bags:
+    """Features of a frozen tile encoder as a fold's models see them, of real tiles, in the cohort's order: those of a
+    folder, or those of a network, which are computed once for the cohort's bags.
+    """
+    if name in study.p.feature_folders:
+        return study.features(name)
+    values, masks = _computed(study, name, fold), study.tile_masks
+    sizes = masks.sum(1)
+    files = study.cohort.patients.reset_index().reindex(columns=LOOK)
+    coords = None
+    if study.has_coords:
+        coords = np.concatenate([bag_files.load_coords(path)[0] for path in study.bag_paths])
+    of_file, row = np.nonzero(masks)
+    return Bags(study.patients, values[masks], np.cumsum([0, *sizes]), files, of_file, row, coords)
+
+
+def _computed(study: Study, name: str, fold: int) -> np.ndarray:
+    """Features (patients, n_tiles, D) float32 of a network, of padding too."""
     p = study.p
+    source, kind = network(p, name)
     inputs = {
-        "encoder": name,
-        "weights": weights.weights_key(backbone.FROZEN[name], p.weights, p.weights_folder),
-        "seed": p.seed if p.weights == "random" else None,
+        "encoder": source,
+        "weights": weights.weights_key(source, kind, p.weights_folder),
+        "seed": p.seed if kind == "random" else None,
         "bags": study.bag_keys(fold),
         "precision": device.precision_of(p),
         "versions": record.versions("torch", "timm"),
@@ -32,7 +54,7 @@ def frozen_features(study: Study, name: str, fold: int) -> np.ndarray:
         fabric = device.make_fabric(p)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(p.seed)
-            encoder = backbone.FrozenEncoder(name, p.weights, p.weights_folder).to(fabric.device)
+            encoder = backbone.FrozenEncoder(source, kind, p.weights_folder).to(fabric.device)
         features = []
         for bag in study.bags(fold):
             with torch.inference_mode(), fabric.autocast():
@@ -42,3 +64,22 @@ def frozen_features(study: Study, name: str, fold: int) -> np.ndarray:
         return device.circumstances(p)
 
     return np.load(record.cached(p.results / "features" / name, inputs, make) / "features.npy")
+
+
+def export(study: Study, name: str, folder: Path) -> list[Path]:
+    """Write an encoder's features as TRIDENT does, `<slide_id>.h5` a slide, as the final model reads them.
+
+    With stain normalisation their reference is that of the final model's training patients. Padding is left out; where
+    the tiles have no coordinates, the files have none. Raises ParameterError for an encoder that is a folder already.
+    """
+    if name in study.p.feature_folders:
+        raise ParameterError(f"{name} is read from {study.p.feature_folders[name]}: its files are there already")
+    bags = frozen_features(study, name, -1)
+    written = []
+    for i, patient in enumerate(study.patients):
+        coords, about = None, None
+        if study.has_coords:
+            coords, about = bag_files.load_coords(study.bag_paths[patient])
+        path = folder / f"{study.cohort.patients.loc[patient, 'slide_id']}.h5"
+        written.append(feature_files.write(path, bags.instances[bags.of(i)], coords, about, name))
+    return written

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +24,7 @@ from mmmil import record
 from mmmil.models.clam import BAG_WEIGHT
 from mmmil.params import Params
 from mmmil.slides.bag_files import BagFiles
+from mmmil.slides.features import Bags
 from mmmil.training import augmentation
 from mmmil.training.device import freed_memory_kept
 
@@ -37,20 +38,40 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8, their files, or features (P, N, D); genes
-    (P, S, D), or levels (P, G) where the model encodes them itself; the mask (P, N) of real tiles where bags are
-    padded; None for what it does not read. patients: their names, for messages.
+    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8, their files, features (P, N, D), or bags of
+    features of any size, which bring their mask; genes (P, S, D), or levels (P, G) where the model encodes them
+    itself; the mask (P, N) of real tiles where bags are padded; None for what it does not read. patients: their names,
+    for messages; positions: whether the order of tiles says where they lie.
     """
 
-    tiles: Tensor | BagFiles | None = None
+    tiles: Tensor | BagFiles | Bags | None = None
     genes: Tensor | None = None
     mask: Tensor | None = None
     patients: Sequence[str] = field(default_factory=list)
+    positions: bool = True
+
+    @property
+    def image_dim(self) -> int:
+        """Length of a tile's features; 0 where no tiles are read, and of no meaning for pixels."""
+        if isinstance(self.tiles, Bags):
+            return self.tiles.dim
+        return 0 if self.tiles is None else self.tiles.shape[-1]
 
     def take(self, which: Tensor) -> dict[str, Tensor]:
-        """Arguments of the model for some patients."""
+        """Arguments of the model for some patients; bags of any size are padded to the largest of these."""
         held = {"tiles": self.tiles, "genes": self.genes, "mask": self.mask}
-        return {name: torch.as_tensor(values[which]) for name, values in held.items() if values is not None}
+        given = {name: values[which] for name, values in held.items() if values is not None}
+        if isinstance(self.tiles, Bags):
+            given["tiles"], given["mask"] = given["tiles"]
+        return {name: torch.as_tensor(values) for name, values in given.items() if values is not None}
+
+    def real(self, which: Sequence[int]) -> Tensor | None:
+        """Which tiles of some patients are no padding, (len(which), N) with the N of their largest bag; None: all."""
+        if not isinstance(self.tiles, Bags):
+            return None if self.mask is None else self.mask[list(which)]
+        sizes = torch.tensor(self.tiles.sizes)[list(which)]
+        real = torch.arange(int(sizes.max())) < sizes[:, None]
+        return None if real.all() else real
 
     def named(self, which: Tensor) -> str:
         """The first patients of a batch, for a message."""
@@ -65,7 +86,7 @@ def on_device(fabric: Fabric, inputs: Inputs) -> Inputs:
     free, _ = torch.cuda.mem_get_info(fabric.device)
     if inputs.tiles.nbytes > free / 3:
         return inputs
-    return Inputs(inputs.tiles.to(fabric.device), inputs.genes, inputs.mask, inputs.patients)
+    return replace(inputs, tiles=inputs.tiles.to(fabric.device))
 
 
 def fit(
@@ -187,9 +208,14 @@ def _remedy(error: Exception, p: Params, batch: Tensor, inputs: Inputs) -> str |
     """What to change after an error of the device's memory or of the compiler; None for any other."""
     # A CPU's allocator raises a plain RuntimeError.
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        tiles = f" of {inputs.tiles.shape[1]} tiles" if inputs.tiles is not None else ""
+        bag, or_less = "", ""
+        if isinstance(inputs.tiles, Bags):
+            or_less = f", or n_tiles, a patient's features at most (now {p.n_tiles or 'all'})"
+        elif inputs.tiles is not None:
+            bag = f" of {inputs.tiles.shape[1]} tiles"
         return (
-            f"the device's memory is not enough for {len(batch)} patients{tiles}: lower batch_size (now {p.batch_size})"
+            f"the device's memory is not enough for {len(batch)} patients{bag}: lower batch_size (now {p.batch_size})"
+            f"{or_less}"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         first = next(iter(str(error).strip().splitlines()), "")
@@ -219,7 +245,8 @@ def predict(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Probability of class 1, (len(which),) float64, and attention after the softmax.
 
-    Attention is a mapping name -> (len(which), N), averaged over heads, or (len(which), H, N) with heads 'each'.
+    Attention is a mapping name -> (len(which), N), averaged over heads, or (len(which), H, N) with heads 'each'. N is
+    that of the largest bag, and 0 the attention to what it has more than others.
     """
     model.eval()
     probs, atts = [], []
@@ -227,7 +254,13 @@ def predict(
         logits, att = model(**fabric.to_device(inputs.take(chunk)))
         probs.append(logits.double().softmax(-1)[:, 1].cpu())
         atts.append({k: (a.float().mean(1) if heads == "mean" else a.float()).cpu() for k, a in att.items()})
-    return torch.cat(probs).numpy(), {k: torch.cat([a[k] for a in atts]).numpy() for k in atts[0]}
+    return torch.cat(probs).numpy(), {k: joined([a[k] for a in atts]).numpy() for k in atts[0]}
+
+
+def joined(batches: Sequence[Tensor]) -> Tensor:
+    """Batches (B, ..., N) one after the other; N may differ, and smaller bags are padded at their end with 0."""
+    longest = max(batch.shape[-1] for batch in batches)
+    return torch.cat([F.pad(batch, (0, longest - batch.shape[-1])) for batch in batches])
 
 
 @dataclass

@@ -30,12 +30,16 @@ class Genes:
 def inputs_of(study: Study, v: Variant, fold: int) -> tuple[Inputs, Genes | None]:
     """What a variant's model reads, and the gene tokens behind it (None without genes)."""
     tiles = rows = genes = mask = None
+    positions = True
     if v.is_trained_end_to_end(study.p):
         tiles = study.bags(fold)
         tiles = tiles if isinstance(tiles, BagFiles) else torch.from_numpy(tiles)
+        positions = study.has_coords
     elif v.uses_slides:
-        tiles = torch.from_numpy(frozen_features(study, v.encoder(study.p), fold))
-    if v.uses_slides and not study.tile_masks.all():
+        bags = frozen_features(study, v.encoder(study.p), fold)
+        positions, alike = bags.has_coords, len(set(bags.sizes)) == 1
+        tiles = torch.from_numpy(bags.instances).unflatten(0, (len(bags), -1)) if alike else bags
+    if v.is_trained_end_to_end(study.p) and not study.tile_masks.all():
         require_tiles(study.tile_masks, study.patients)
         mask = torch.from_numpy(study.tile_masks)
     if v.uses_genes:
@@ -49,7 +53,7 @@ def inputs_of(study: Study, v: Variant, fold: int) -> tuple[Inputs, Genes | None
         rows = torch.full((len(study.patients), *values.shape[1:]), torch.nan)
         # patients outside the fold stay NaN, so that touching one cannot go unnoticed
         rows[[study.patients.index(i) for i in patients]] = torch.from_numpy(values)
-    return Inputs(tiles, rows, mask, study.patients), genes
+    return Inputs(tiles, rows, mask, study.patients, positions), genes
 
 
 def require_tiles(masks: np.ndarray, patients: list[str]) -> None:

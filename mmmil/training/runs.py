@@ -20,7 +20,7 @@ from mmmil import record, source_code
 from mmmil.models import registry
 from mmmil.params import Params
 from mmmil.training import missing as missing_trainings
-from mmmil.variants import Variant, variant, variants
+from mmmil.variants import Variant, network, variant, variants
 
 if TYPE_CHECKING:
     from mmmil.study import Study
@@ -168,9 +168,7 @@ def _place(
         "versions": record.versions("torch", "timm", "nystrom-attention", "scikit-learn", *library),
     }
     if v.uses_slides:
-        inputs["bags"] = study.bag_keys(fold)
-    if v.reads_features(p) and p.weights == "random":
-        inputs["features of seed"] = p.seed
+        inputs |= _image_inputs(study, v, fold)
     if v.genes == "all":
         inputs["expression"] = study.expression.fingerprint
     elif v.uses_genes:
@@ -178,29 +176,39 @@ def _place(
     return p.results / "models" / name / f"seed_{seed}" / (f"fold_{fold}" if fold >= 0 else "final"), inputs
 
 
+def _image_inputs(study: Study, v: Variant, fold: int) -> dict:
+    """What names the tiles that a variant reads: their pixels, or the files of features and the sample of them."""
+    p = study.p
+    encoder = v.encoder(p) if v.reads_features(p) else ""
+    if encoder in p.feature_folders:
+        sample = {"sample": [p.n_tiles, p.seed]} if p.n_tiles else {}
+        return {"features": study.feature_keys(encoder)} | sample
+    drawn = encoder and network(p, encoder)[1] == "random"
+    return {"bags": study.bag_keys(fold)} | ({"features of seed": p.seed} if drawn else {})
+
+
 def _settings(p: Params, v: Variant) -> dict:
     """Parameters that this variant's training depends on, and no others: changing those retrains it."""
     if v.fusion == "logistic":
         return {}
     settings = p.stage("model", "training")
-    if not v.uses_slides:
-        settings.pop("weights")
-    elif p.weights_dir:
-        from mmmil.models import backbone as models_backbone
-        from mmmil.models import weights
+    settings.pop("encoders"), settings.pop("weights")
+    encoder = v.encoder(p) if v.reads_features(p) else ""
+    if v.uses_slides and encoder not in p.feature_folders:
+        name, settings["weights"] = network(p, encoder) if encoder else ("", p.weights)
+        if encoder in p.encoders:
+            settings["encoder"] = p.encoders[encoder]
+        if p.weights_dir:
+            from mmmil.models import backbone as models_backbone
+            from mmmil.models import weights
 
-        net = models_backbone.MOBILENET if v.is_trained_end_to_end(p) else models_backbone.FROZEN[v.encoder(p)]
-        settings["weights"] = weights.weights_key(net, p.weights, p.weights_folder)
-    settings.pop("encoders")
-    if v.reads_features(p) and v.encoder(p) in p.encoders:
-        settings["encoder"] = p.encoders[v.encoder(p)]
+            name = name or models_backbone.MOBILENET
+            settings["weights"] = weights.weights_key(name, settings["weights"], p.weights_folder)
     if not v.is_trained_end_to_end(p):
-        for name in ("augment", "batch_norm", "compile"):
+        for name in ("augment", "batch_norm", "compile", "kept_channels", "apoz_tiles"):
             settings.pop(name)
-    if v.backbone != "reduced":
+    elif v.backbone != "reduced":
         settings.pop("kept_channels")
-    if not v.is_trained_end_to_end(p):
-        settings.pop("apoz_tiles")
     if not v.uses_genes:
         settings.pop("set_embedding"), settings.pop("gene_dropout")
     settings["gene_encoder"] = "trained" if v.trains_gene_encoder(p) else "frozen"

@@ -51,11 +51,7 @@ def train(
     facts: dict = {"parameters": None}
     if v.fusion == "logistic":
         facts["device"] = platform.processor() or platform.machine()
-        if v.uses_genes:
-            x, strength = study.expression.level, 1e-3
-        else:
-            x, strength = baselines.colour(study.bags(fold), study.tile_masks), 1.0
-        probs = baselines.logistic(x[train], targets[train].numpy(), x[evaluated], strength)
+        probs = _baseline(study, v, fold, train, targets[train].numpy(), evaluated)
     else:
         fabric = make_fabric(p)
         inputs, genes = inputs_of(study, v, fold)
@@ -71,7 +67,7 @@ def train(
                 if channels is not None:
                     channels.to_csv(folder / "apoz.csv", index_label="channel")
                 facts["backbone_parameters"] = backbone.parameters(encoder)
-            return build(p, v, genes, encoder, inputs.tiles.shape[-1] if v.uses_slides else 0)
+            return build(p, v, genes, encoder, inputs.image_dim, inputs.positions)
 
         augment = p.augment and v.is_trained_end_to_end(p)
         epochs, inputs = p.epochs, fit.on_device(fabric, inputs)
@@ -102,6 +98,25 @@ def train(
     )
     table.to_parquet(folder / "predictions.parquet", index=False)
     return facts
+
+
+def _baseline(
+    study: Study, v: Variant, fold: int, train: list[int], labels: np.ndarray, evaluated: list[int]
+) -> np.ndarray:
+    """Probability of class 1 of the evaluated patients by logistic regression on genes, on image features (the mean
+    of those that the task brings, else the colours of the tiles), or by the late fusion of the two.
+    """
+    inputs = []
+    if v.uses_slides and v.reads_features(study.p):
+        inputs.append((study.features(v.encoder(study.p)).means(), baselines.FEATURES))
+    elif v.uses_slides:
+        inputs.append((baselines.colour(study.bags(fold), study.tile_masks), baselines.COLOUR))
+    if v.uses_genes:
+        inputs.append((study.expression.level, baselines.GENES))
+    if len(inputs) > 1:
+        return baselines.late_fusion(inputs, train, labels, evaluated)
+    [(x, strength)] = inputs
+    return baselines.logistic(x[train], labels, x[evaluated], strength)
 
 
 def _best_epoch(

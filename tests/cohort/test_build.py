@@ -915,7 +915,7 @@ def test_real_z_scores_and_grades(real_data):
     rows = plain(real_data / "labels/tcga_cdr_4cohorts_grade.tsv")
     grades = {cells["bcr_patient_barcode"]: cells["histological_grade"] for cells in rows}
     known = Counter(grades.get(case, "not in the clinical tables") for case in cases)
-    made = cohorts.build(params.load("real_lgg").require_files())
+    made = cohorts.build(params.load("real_lgg", inputs="genes").require_files())
     assert [(made.labels == c).sum() for c in (0, 1)] == [known.pop("G2"), known.pop("G3")] == [229, 249]
     assert reasons(made) == {f"label: grade is '{grade}'": n for grade, n in known.items()}
     counted(made, {"expression": (len(cases),) * 2, "label": (len(cases), 478), "incomplete": (478, 478)})

@@ -238,26 +238,34 @@ def p():
     return params.load("lgg", "demo", n_folds=3)
 
 
-def test_every_table_compares_the_proposed_model_with_every_other_row():
-    found = {(table, frozenset(both)) for table, *both in comparisons.pairs()}
+def test_every_table_compares_the_proposed_model_with_every_other_row(p):
+    found = {(table, frozenset(both)) for table, *both in comparisons.pairs(p)}
     for number, table in paper.TABLES.items():
         rows = [v.name for v in variants.VARIANTS.values() if number in v.tables]
         assert set(table.proposed) <= set(rows)
         for a in table.proposed:
             assert all((number, frozenset((a, b))) in found for b in rows if b != a)
-    assert [b for _, a, b in comparisons.pairs(["11"]) if a == "dual_go"] == ["dual_kegg", "dual_genes"]
-    assert set(comparisons.pairs(["baseline"])) >= {
+    assert [b for _, a, b in comparisons.pairs(p, ["11"]) if a == "dual_go"] == ["dual_kegg", "dual_genes"]
+    assert set(comparisons.pairs(p, ["baseline"])) >= {
+        ("baseline", "dual_go", "baseline_late"),
         ("baseline", "wsi", "baseline_image"),
         ("baseline", "go", "baseline_genes"),
     }
-    assert len(found) == len(comparisons.pairs())  # none twice
-    assert not any(a == b for _, a, b in comparisons.pairs())
+    assert len(found) == len(comparisons.pairs(p))  # none twice
+    assert not any(a == b for _, a, b in comparisons.pairs(p))
 
 
-def test_a_variant_added_to_the_table_is_compared_by_itself(monkeypatch):
+def test_the_rows_of_an_encoder_are_compared_by_themselves(p):
+    more = {("4", "wsi", f"{mil}_e") for mil in ("wsi", "clam", "transmil")}
+    more |= {("9", "dual_go", "e_go"), ("10", "dual_kegg", "e_kegg")}
+    with_encoder = p.override(encoders={"e": "random:resnet18"})
+    assert set(comparisons.pairs(with_encoder)) - set(comparisons.pairs(p)) == more
+
+
+def test_a_variant_added_to_the_table_is_compared_by_itself(p, monkeypatch):
     added = variants.Variant("mean_go", "mean", "reduced", "go", "image", ("7",))
     monkeypatch.setattr(variants, "VARIANTS", variants.VARIANTS | {"mean_go": added})
-    assert ("7", "dual_go", "mean_go") in comparisons.pairs(["7"])
+    assert ("7", "dual_go", "mean_go") in comparisons.pairs(p, ["7"])
 
 
 def test_compare_is_each_test_on_the_record(p):

@@ -462,7 +462,7 @@ def test_the_star_matrix_with_the_symbols_of_gencode(real_data):
 )
 def test_findings_on_the_real_cohorts(real_data, tmp_path, task, expected):
     """The counts were normalised, each cancer to its own depth; the z-scores are of a tenth of the genes."""
-    p = params.load(task).override(results_dir=str(tmp_path))
+    p = params.load(task, inputs="genes", results_dir=str(tmp_path))
     found = table(findings.find(build.build(p).patients, p))
     assert found["check"].value_counts().to_dict() == expected
 

@@ -13,7 +13,7 @@ import yaml
 from mmmil import paper, params, variants
 from mmmil.book import ledger as book_ledger
 from mmmil.evaluation import summary
-from mmmil.ledger import claims, evidence, queries, verdicts
+from mmmil.ledger import claims, evidence, queries, standing, verdicts
 from mmmil.ledger import facts as paper_facts
 from mmmil.ledger.evidence import Answer, Difference
 from mmmil.ledger.verdicts import NOT, REPRODUCED, UNTESTABLE, WITHIN
@@ -295,7 +295,7 @@ def test_a_real_cohort_that_is_not_the_papers_decides_nothing(project):
     assert found["C074"].verdict == UNTESTABLE and found["C074"].value.startswith("0.")
     assert found["C074"].reason == "not the paper's cohort but NSCLC LUAD / LUSC, real counts"
     assert found["C071"].reason == "dual_go is not trained on this cohort"
-    assert verdicts.stands_for(params.load("real_lgg")) == "lgg"
+    assert standing.stands_for(params.load("real_lgg")) == "lgg"
     lgg = [row for row in own.rows if row.of == "lgg" and row.claim.query.none is None]
     assert {row.reason for row in lgg} == {"no cohort of this task is here"}
 
@@ -330,7 +330,7 @@ def test_models_whose_gene_sets_were_chosen_on_all_patients_reproduce_nothing(pr
 
 def test_a_setting_of_a_modality_that_is_not_there_decides_nothing(project):
     by_id = {c.id: c for c in claims.load()}
-    genes = evidence.Results(params.load("real_lgg"))
+    genes = evidence.Results(params.load("real_lgg", inputs="genes"))
     slides = evidence.Results(params.load("nsclc", inputs="slides"))
     assert verdicts.judge(by_id["C023"], genes, "lgg").reason == "this cohort has no slides"
     assert verdicts.judge(by_id["C028"], slides, "nsclc").reason == "this cohort has no genes"
@@ -339,7 +339,147 @@ def test_a_setting_of_a_modality_that_is_not_there_decides_nothing(project):
 
 
 def test_a_cohort_of_other_classes_stands_for_none(project):
-    assert verdicts.stands_for(params.load("nsclc", class_names=["a", "b"])) == ""
+    assert standing.stands_for(params.load("nsclc", class_names=["a", "b"])) == ""
+
+
+# -- the paper's patients with other features ---------------------------------------------------------------------
+OTHERS = ["real_lgg", "real_lgg_sites"]
+ASKED = {f"C{n:03d}" for n in (1, 3, 14, 19, 22, 23, 26, 27, 29, 46, 49, 57, 70, 71, 79, 97, 107)}
+
+
+def other(task: str = "real_lgg", **changes) -> params.Params:
+    """A task of other features, of some models that features allow."""
+    return params.load(task, **{"variants": ["wsi", "go", "kegg", "dual_go", "dual_kegg"]} | changes)
+
+
+def asked() -> list[claims.Claim]:
+    return [c for c in claims.load() if c.id in ASKED]
+
+
+@pytest.fixture(scope="module")
+def with_others(folder):
+    """The ledger of some claims on the paper's lung, and on glioma with other features in random folds and by site."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for task in OTHERS:
+            p = other(task)
+            book_stubs.write_results(folder, task)
+            effects = {"dual_go": 3.0, "dual_kegg": 3.0, "go": 0.5, "kegg": 0.5, "wsi": 0.5}
+            write(folder, p, predict(p, effects, without={*PAPER} - {*p.variants}))
+            (folder / "results" / task / "attention.csv").write_text(
+                "library,source,n_sets,n_significant\ngo,self_genes,40,3\n"
+            )
+        made = verdicts.Ledger({"nsclc": params.load("nsclc")} | {task: other(task) for task in OTHERS}, asked())
+        assert made.rows
+    finally:
+        os.chdir(before)
+    return made
+
+
+@pytest.fixture
+def own(with_others):
+    return {row.claim.id: row for row in with_others.rows if row.task == "real_lgg"}
+
+
+def kind(of: str = "real_lgg", **changes) -> str:
+    return standing.of(params.load(of).override(**changes)).kind
+
+
+def test_what_a_cohort_is_to_the_paper_follows_from_its_data(with_others, project):
+    assert kind() == standing.OTHER and kind(features_dir="", inputs="genes") == standing.OTHER
+    assert kind(of="nsclc") == standing.PAPER and kind(of="nsclc", synthetic=True) == standing.SYNTHETIC
+    assert kind(of="nsclc", features_dir="x") == standing.OTHER  # the paper's download, another encoder
+    why_not = standing.of(params.load("nsclc", features_dir="x")).why_not
+    assert why_not == "not the paper's inputs: frozen features (`x`) in place of the slides' pixels"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cohort_table": "own.csv"},
+        {"class_names": ["low", "high"]},
+        {"features_dir": "", "inputs": "genes", "expression_kind": "counts"},  # no other inputs, but others' counts
+        {"task": "real_nobody"},  # without a table of the cohort nobody knows whose patients these are
+        {"synthetic": True},
+    ],
+)
+def test_what_nearly_is_the_papers_patients_with_other_features_is_not(with_others, project, changes):
+    assert kind(**changes) != standing.OTHER
+
+
+def test_patients_of_another_hospital_are_not_the_papers(with_others, project):
+    path = project / "results" / "real_lgg" / "cohort.csv"
+    before = path.read_text()
+    path.write_text(before.replace("TCGA-AA-0003", "H-3"))
+    found = kind()
+    path.write_text(before)
+    assert found == standing.REAL
+
+
+def test_they_have_verdicts_of_their_own_by_the_same_rules(own):
+    assert own["C071"].verdict == REPRODUCED and own["C071"].own
+    assert own["C079"].value.startswith(("+", "-"))
+    assert {own[name].verdict for name in ("C001", "C070", "C079")} <= {REPRODUCED, WITHIN, NOT} and own[
+        "C107"
+    ].verdict == REPRODUCED
+    assert own["C022"].verdict == REPRODUCED  # five folds: a fact of the settings
+
+
+def test_what_such_inputs_cannot_test_says_why(own):
+    backbone = "about the backbone trained end to end: of features made beforehand there is none"
+    for name in ("C003", "C057", "C049", "C097", "C046"):
+        expected = backbone if name != "C003" else ""
+        assert own[name].reason == expected, name
+    reasons = {name: (own[name].verdict, own[name].reason) for name in ("C019", "C023", "C026", "C029", "C014", "C027")}
+    assert {verdict for verdict, _ in reasons.values()} == {UNTESTABLE}
+    assert reasons["C019"][1].startswith("these are the patients who have such inputs")
+    assert reasons["C023"][1] == reasons["C026"][1] == "of this cohort's slides only features are here, no tiles"
+    assert reasons["C029"][1] == "the paper's sets come from DESeq2 on counts, these from Welch's t on z-scores"
+    assert reasons["C014"][1].startswith("set to exact here") and "not a STAR file" in reasons["C027"][1]
+    assert own["C019"].value == "6"  # shown all the same
+
+
+def test_no_other_features_change_a_verdict_of_the_papers(with_others, project):
+    alone = verdicts.Ledger({"nsclc": params.load("nsclc")}, asked())
+    assert [row.verdict for row in alone.rows if row.task == "nsclc"] == [
+        row.verdict for row in with_others.rows if row.task == "nsclc"
+    ]
+    counts = with_others.counts()
+    assert counts.drop(index=[("lgg", task) for task in OTHERS]).equals(alone.counts())
+
+
+def test_alone_they_are_no_cohort_of_the_paper(with_others):
+    mine = [row for row in with_others.rows if row.of == "lgg" and not row.own]
+    assert {(row.verdict, row.task, row.reason) for row in mine} == {(UNTESTABLE, "", verdicts.ALONE)}
+
+
+def test_folds_by_site_are_evidence_and_no_second_verdict(with_others):
+    by_site = [row for row in with_others.rows if row.task == "real_lgg_sites"]
+    assert {row.verdict for row in by_site} == {verdicts.NO_SECOND}
+    assert next(row for row in by_site if row.claim.id == "C071").value.startswith("+")
+    assert not with_others.counts().loc["lgg", "real_lgg_sites"].any()
+
+
+def test_gene_sets_that_leak_decide_nothing_there_either(with_others, project):
+    by_id = {c.id: c for c in claims.load()}
+    results = evidence.Results(other(selection="all_patients"))
+    row = verdicts.judge(by_id["C071"], results, "lgg")
+    assert (row.verdict, row.reason) == (UNTESTABLE, "gene sets chosen on all patients")
+
+
+def test_page_and_glance_keep_them_in_a_column_of_their_own(with_others, project):
+    text = book_ledger.page(with_others)
+    after = text[text.index("**C071**") :].split("\n")
+    line = next(x for x in after if "LGG grade II / III, real features and z-scores (" in x)
+    cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+    assert cells[2].endswith(f"({standing.OTHER})") and cells[3:5] == ["–", "–"]
+    assert cells[5].startswith("+") and cells[5].endswith("**reproduced**")
+    glance = book_ledger.glance(with_others)
+    (line,) = [x for x in glance.split("\n") if x.startswith("| C071")]
+    assert line.endswith("| LGG: reproduced |") and "NSCLC: reproduced" in line
+    paper_counts, own_counts = glance.split("Own verdicts of")
+    assert "real features" not in paper_counts and own_counts.count("real features") == 1
 
 
 # -- what the queries find ---------------------------------------------------------------------------------------

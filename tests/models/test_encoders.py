@@ -16,7 +16,6 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmmil import params
 from mmmil.models import backbone, weights
 
 LITE = "tf_efficientnet_lite0"
@@ -119,19 +118,6 @@ def test_they_are_genuine(real_data, lite):
 
 
 # -- sources -----------------------------------------------------------------------------------------------------------
-def test_a_named_encoder_has_its_published_weights_whatever_weights_says():
-    named = {"mine": LITE, "blank": f"random:{LITE}", "again": "resnet50d", "hub": "hf-hub:a/b"}
-    p = params.load("lgg", "demo", encoders=named)
-    assert p.weights == "random"
-    assert weights.source_of("resnet50d", p) == ("resnet50d", "random")
-    assert [weights.source_of(name, p) for name in named] == [
-        (LITE, "imagenet"),
-        (f"random:{LITE}", "random"),
-        ("resnet50d", "imagenet"),
-        ("hf-hub:a/b", "imagenet"),
-    ]
-
-
 def test_a_model_of_the_hub_is_made_as_its_config_says_and_needs_no_network(empty_cache):
     net = published(empty_cache, "someone/something")
     encoder, tiles = backbone.FrozenEncoder("hf-hub:someone/something", "imagenet"), torch.rand(1, 3, 64, 64)

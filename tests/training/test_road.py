@@ -12,7 +12,7 @@ from mmmil.genes import tokens as gene_tokens
 from mmmil.interpretation import extract, gene_sets
 from mmmil.simulate import cohort as synthetic
 from mmmil.simulate import truth as planted_truth
-from mmmil.training import runs
+from mmmil.training import features, runs
 
 SMALL = {
     "sim_patients": 36,
@@ -105,6 +105,18 @@ def test_frozen_features_do_not_move_the_generator(planted):
     afresh = pd.read_parquet(runs.run(s, "resnet50d_go", 0) / "predictions.parquet")
     before = predictions.query("variant == 'resnet50d_go' and fold == 0")
     assert (afresh["prob"].to_numpy() == before["prob"].to_numpy()).all()
+
+
+def test_features_of_resnet50d_read_back_give_the_same_predictions_bit_for_bit(planted, tmp_path):
+    s = planted[0]
+    quick = study.Study(s.p.override(epochs=2), s.cohort, s.folds, s.tiles)
+    features.export(quick, "resnet50d", tmp_path)
+    again = study.load(
+        quick.p.override(features_dir=str(tmp_path), n_tiles=0, variants=["clam", "transmil", "dual_go"])
+    )
+    for name, same in {"clam": "clam", "transmil": "transmil", "resnet50d_go": "dual_go"}.items():
+        read = [record.read_parquet(runs.run(*of, 0) / "predictions.parquet") for of in ((quick, name), (again, same))]
+        assert (read[0][["patient_id", "prob"]] == read[1][["patient_id", "prob"]]).all(axis=None), name
 
 
 def test_each_of_the_18_is_trained_kept_loaded_and_asked_for_its_attention(planted):

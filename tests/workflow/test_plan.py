@@ -36,7 +36,7 @@ def test_what_each_page_reads(steps):
     assert set(lgg.page_inputs("02_preprocessing")) == {f"results/lgg/{n}.csv" for n in ("tiles", "quality", "genes")}
     assert {file.split("/")[3] for file in lgg.page_inputs("05_end_to_end_vs_frozen")} == {
         *("dual_go", "resnet50d_go", "ctranspath_go", "dual_kegg", "resnet50d_kegg", "ctranspath_kegg"),
-        *("baseline_genes", "baseline_image"),
+        *variants.BASELINES,
     }
     assert {"results/lgg/leakage.csv", "results/lgg/trainings/dual_genes/final.json"} <= set(
         lgg.page_inputs("06_gene_representation")
@@ -52,6 +52,34 @@ def test_a_task_of_genes_alone_reads_no_slides(steps):
     assert {
         file.split("/")[3] for file in genes.receipts(genes.models_of(paper.SECTIONS["06_gene_representation"]))
     } == {*("go", "kegg", "baseline_genes")}
+
+
+def test_a_task_of_features_tiles_nothing_and_computes_none(steps, tmp_path):
+    values = {"features_dir": "hipt", "encoders": {"uni": "features:uni"}, "results_dir": str(tmp_path)}
+    features = steps(**values)
+    assert features.patients == ["data/demo/lgg/truth/cohort.json"] and features.prepared("tiles", "quality") == []
+    assert features.variant_inputs("clam") == [] == features.variant_inputs("wsi_uni")
+    assert features.variant_inputs("uni_go") == ["results/lgg/genes.csv"] == features.variant_inputs("dual_go")
+    beside = steps(encoders={"uni": "features:uni", "vit": "hf-hub:owner/vit"})
+    assert beside.variant_inputs("clam_uni") == ["results/lgg/tiles.csv"]
+    assert beside.variant_inputs("clam_vit") == ["results/lgg/tiles.csv", "results/lgg/features_vit.done"]
+
+
+def test_a_replaced_file_of_features_reruns_what_reads_it_and_another_patient_all(steps, plan, tmp_path):
+    values = {"features_dir": "hipt", "results_dir": str(tmp_path)}
+    rows = [("features_dir", patient, f"/{patient}.pt", 1, 1, 1, "as it was") for patient in "PQ"]
+    table = pd.DataFrame(rows, columns=inventory.COLUMNS)
+    table.to_parquet(tmp_path / inventory.FILE)
+    before = state(steps(**values))
+    table.loc[0, "fingerprint"] = "replaced"
+    table.to_parquet(tmp_path / inventory.FILE)
+    after = state(steps(**values))
+    assert {name for name in before if before[name] != after[name]} - {"tiles", "quality"} == {
+        *("v:wsi", "v:dual_go", "01", "02"),
+    }
+    table[:1].to_parquet(tmp_path / inventory.FILE)
+    assert {"genes", "v:go", "01"} <= {name for name, value in state(steps(**values)).items() if before[name] != value}
+    assert plan.tiles({"lgg": steps(**values)}) == {}
 
 
 def test_slides_without_labels_are_tiled_and_nothing_is_trained(steps):

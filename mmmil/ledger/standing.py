@@ -1,0 +1,72 @@
+"""What a cohort is to the paper: its own, its patients with other features, another real one, or a synthetic one.
+
+All of it follows from the parameters and from the names of the patients in the cohort's table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmmil import paper as paper_map
+from mmmil import params
+from mmmil.results import read_results
+from mmmil.sources import barcodes
+
+PAPER, OTHER, REAL, SYNTHETIC = (
+    "the paper's cohort",
+    "the paper's patients, other features",
+    "real, not the paper's",
+    "synthetic",
+)
+# Expression that is no counts: what it is called, and so what orders the genes in place of DESeq2.
+NO_COUNTS = {"zscore": "z-scores", "log2tpm": "log2(TPM + 1)"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """kind: one of the four above; why_not: why the cohort decides no claim of the paper, '' for the paper's own."""
+
+    kind: str
+    why_not: str
+
+
+def stands_for(p: params.Params) -> str:
+    """The paper's task whose two classes this cohort has, or ''."""
+    for task in paper_map.TASKS:
+        if params.read_yaml(task)["class_names"] == list(p.class_names):
+            return task
+    return ""
+
+
+def other_inputs(p: params.Params) -> list[str]:
+    """What stands in place of the paper's inputs, in words: frozen features, levels that are no counts; [] for none."""
+    found = []
+    if p.has_slides and not p.has_pixels:
+        found.append(f"frozen features (`{p.features_dir}`) in place of the slides' pixels")
+    if p.has_genes and p.expression_kind in NO_COUNTS:
+        found.append(f"{NO_COUNTS[p.expression_kind]} in place of counts")
+    return found
+
+
+def of(p: params.Params) -> Standing:
+    """What a cohort is to the paper, by its parameters and its patients' names (`results/<task>/cohort.csv`)."""
+    if p.synthetic:
+        return Standing(SYNTHETIC, "synthetic cohort")
+    cohort = read_results(p.task, "cohort", ["patient_id"])
+    foreign = 0 if cohort is None else sum(not barcodes.site_of(patient) for patient in cohort["patient_id"])
+    inputs, overlay = other_inputs(p), f"not at the paper's scale (overlay {p.overlay})" if p.overlay else ""
+    if p.task not in paper_map.TASKS:
+        why_not = f"not the paper's cohort but {p.title or p.task}"
+    elif p.cohort_table or not p.sample_sheets:
+        why_not = "an own table of patients, not TCGA's sample sheets"
+    elif cohort is not None and foreign:
+        why_not = f"not TCGA's patients: {foreign} of {len(cohort)} names are no barcodes"
+    elif inputs:
+        why_not = f"not the paper's inputs: {', '.join(inputs)}"
+    else:
+        why_not = overlay
+    if not why_not:
+        return Standing(PAPER, "")
+    of_tcga = cohort is not None and not foreign and not p.cohort_table
+    is_other = bool(inputs and of_tcga and stands_for(p) and not overlay)
+    return Standing(OTHER if is_other else REAL, why_not)
