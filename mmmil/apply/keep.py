@@ -153,21 +153,20 @@ def _image(study: Study, v: Variant, fabric: Any) -> dict[str, Any]:
         stated = sorted(set(bags.files["encoder"]) - {""})
         about = {"kind": "features", "encoder": v.encoder(p), "width": bags.dim, "coordinates": bags.has_coords}
         return about | {"stated_encoder": stated[0] if stated else "", "tiles": p.n_tiles}
-    number = int(study.tile_masks.shape[1])
+    about = {"tiles": int(study.tile_masks.shape[1]), "coordinates": study.has_coords}
     if v.is_trained_end_to_end(p):
-        return {"kind": "pixels", "backbone": v.backbone, "tiles": number}
+        return {"kind": "pixels", "backbone": v.backbone} | about
     from mmmil.apply import frozen
-    from mmmil.training.features import frozen_features
+    from mmmil.training import features
 
     name = v.encoder(p)
-    width = int(frozen_features(study, name, -1).dim)
     return {
         "kind": "frozen",
         "encoder": name,
-        "width": width,
-        "tiles": number,
-        "sha256": frozen.checksum(frozen.encoder(p, name, fabric)),
-    }
+        "source": variant_table.network(p, name)[0],
+        "width": features.frozen_features(study, name, -1).dim,
+        "sha256": frozen.checksum(features.encoder(p, name, fabric)),
+    } | about
 
 
 def _model(

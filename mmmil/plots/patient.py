@@ -80,20 +80,22 @@ def sets_of_patient(
     return finish(figure)
 
 
-def tiles_of_patient(where: Place, weights: np.ndarray, n: int = 6) -> plt.Figure:
-    """The slide with its tiles by attention, and the `n` most attended ones; weights (N,) in the tiles' order."""
+def tiles_of_patient(tiles: np.ndarray, weights: np.ndarray, where: Place | None = None, n: int = 6) -> plt.Figure:
+    """The slide with its tiles by attention, and the `n` most attended ones.
+
+    tiles (N, px, px, 3) uint8; weights (N,) in their order; where: None where nobody knows where they lie.
+    """
     relative = weights * len(weights)
     order = np.argsort(-weights, kind="stable")[:n]
     across = -(-len(order) // 2)
-    aspect = where.width / where.height
+    aspect = where.width / where.height if where else 1.0
     figure = plt.figure(figsize=(7.6, 2.5))
     grid = figure.add_gridspec(2, across + 1, width_ratios=[min(max(2 * aspect, 1.2), 3.2), *[1] * across])
-    slide = figure.add_subplot(grid[:, 0])
-    shade = plt.Normalize(relative.min(), relative.max())
-    draw_tiles(slide, where, relative, shade)
+    if where is not None:
+        draw_tiles(figure.add_subplot(grid[:, 0]), where, relative, plt.Normalize(relative.min(), relative.max()))
     for k, i in enumerate(order):
         axes = figure.add_subplot(grid[k // across, 1 + k % across])
-        axes.imshow(where.pixels[i])
+        axes.imshow(tiles[i])
         axes.set_title(f"× {relative[i]:.2f}", fontsize=8, pad=2)
         axes.axis("off")
     figure.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.01, wspace=0.06, hspace=0.16)
