@@ -97,7 +97,7 @@ def _trust(made: Prediction) -> str:
         f"The {' and the '.join(far)} lie{'s' * (len(far) == 1)} farther from the training patients' mean than "
         f"{FAR:g} % of them: the model never saw the like."
         if far
-        else "The input lies among the training patients'."
+        else "The input lies among those of the training patients."
     )
     lacked = pages.listed([f"Lacking: {flag}" for flag in made.patient.flags], "Nothing was lacking in the input.")
     return f"{drawn}<p>{words}</p>{lacked}"
