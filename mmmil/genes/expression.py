@@ -289,7 +289,8 @@ def assemble(
         known = genes["gene_id"].isin(like.measured).to_numpy()
         if not known.any():
             names = gap(genes["gene_id"], sorted(like.measured), "the data", "genes of the training")
-            raise ExpressionError(f"{expression_path.iloc[0]}: no gene is one of the training's: {names}")
+            remedy = "name them alike, or give a gene_table"
+            raise ExpressionError(f"{expression_path.iloc[0]}: no gene is one of the training's: {names}; {remedy}")
         genes = genes[known].reset_index(drop=True)
         counts, level = (None if values is None else values[:, known] for values in (counts, level))
     measured = genes["gene_id"].tolist() if level is None else []

@@ -1,0 +1,59 @@
+"""One patient's expression as the training's was read, whoever else is in the file."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmmil.apply.patient import CachedMatrices
+from mmmil.genes import expression
+from mmmil.genes.expression import ExpressionError, Reading
+
+GENES = [f"ENSG{i:011d}" for i in range(30)]
+PATIENTS = ["P1", "P2", "P3", "P4"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two matrices of counts, of which each lacks genes of the other, and a gene table with one symbol twice."""
+    counts = np.random.default_rng(0).poisson(200, (30, 4))
+    counts[[3, 4]] = [[900, 900, 10, 900], [10, 10, 800, 10]]  # of one symbol: the cohort's highest is not everybody's
+    table = pd.DataFrame(counts, GENES, PATIENTS)
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    table.iloc[:-2, :2].to_csv(paths[0], index_label="gene")
+    table.iloc[2:, 2:].to_csv(paths[1], index_label="gene")
+    symbols = ["TWICE" if i in (3, 4) else f"G{i}" for i in range(30)]
+    pd.DataFrame({"gene_id": GENES, "symbol": symbols, "length": 1000}).to_csv(tmp_path / "genes.csv", index=False)
+    return pd.Series([str(path) for path in paths for _ in range(2)], index=PATIENTS), tmp_path / "genes.csv"
+
+
+@pytest.mark.parametrize("level", ["cpm", "tpm"])
+def test_a_patient_alone_is_read_as_with_the_cohort(files, level):
+    paths, table = files
+    how = {"gene_table": table, "counts_level": level}
+    cohort = expression.assemble(paths, "counts", **how)
+    assert len(cohort.measured) == 26 and cohort.genes.loc[GENES[3], "symbol"] == "TWICE"
+    like = Reading(frozenset(cohort.genes.index), frozenset(cohort.measured))
+    source = CachedMatrices()
+    for i, patient in enumerate(PATIENTS):
+        alone = expression.assemble(paths[[patient]], "counts", **how, like=like, source=source)
+        assert alone.genes.equals(cohort.genes) and np.array_equal(alone.level[0], cohort.level[i])
+    without = expression.assemble(paths[["P3"]], "counts", **how)
+    assert GENES[4] in without.genes.index and len(without.measured) == 28
+
+
+def test_a_column_that_cannot_be_read_is_its_own_patients_fault(files):
+    paths, table = files
+    frame = pd.read_csv(paths["P1"], index_col=0).astype(object)
+    frame.iloc[2, 1] = "much"
+    frame.to_csv(paths["P1"], index_label="gene")
+    source, how = CachedMatrices(), {"gene_table": table, "counts_level": "cpm"}
+    expression.assemble(paths[["P1"]], "counts", **how, source=source)
+    with pytest.raises(ExpressionError, match="column P2: much is not a number"):
+        expression.assemble(paths[["P2"]], "counts", **how, source=source)
+
+
+def test_genes_by_other_names_are_told(files):
+    paths, _ = files
+    like = Reading(frozenset(["A"]), frozenset(["TP53", "EGFR"]))
+    with pytest.raises(ExpressionError, match=r"no gene is one of the training's: .* give a gene_table"):
+        expression.assemble(paths[["P1"]], "counts", counts_level="cpm", like=like)
