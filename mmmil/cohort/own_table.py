@@ -87,6 +87,12 @@ def read(p: Params, labelled: bool = True) -> pd.DataFrame:
     ]
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
     slides = patients["slide_id"].map(features.names_of if p.features_dir else lambda name: [name]).explode().fillna("")
+    if p.features_dir or "slide_id" in table:  # features are found by it
+        faults += [
+            f"{where[line]}: slide_id '{name}' {fault}"
+            for line, name in slides.items()
+            if (fault := _of_another(name, table["patient_id"][line]))
+        ]
     for name, fault in ONCE.items():
         of_file = patients[name].map(os.path.realpath) if name in used else patients[name]  # two links to one file
         if name == "slide_id":  # results lie in a folder of this name, on some disks in any case
