@@ -145,3 +145,14 @@ def test_a_slide_whose_name_has_brackets_is_a_slide(tmp_path):
     assert slide_files.is_pattern(slide) and slide_files.images_of(slide) == []
     slide.touch()
     assert not slide_files.is_pattern(slide) and slide_files.files_of(slide) == [slide]
+
+
+@pytest.mark.real
+def test_bags_of_lc25000_share_no_original(real_data):
+    cohort = build(params.load("real_lc25000"))
+    originals = {
+        i: {path.name[:4] for path in slide_files.images_of(row.slide_path)} for i, row in cohort.patients.iterrows()
+    }
+    for kind, number in {"aca": 243, "scc": 248}.items():
+        of_kind = [names for patient, names in originals.items() if patient.startswith(kind)]
+        assert sum(map(len, of_kind)) == len(set.union(*of_kind)) == number and max(map(len, of_kind)) == 5
