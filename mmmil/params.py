@@ -124,6 +124,11 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
             raise ValueError(
                 "features_dir is read in place of slides, so there is nothing to cut at coords_dir's places"
             )
+        if self.features_dir and self.stain != "none" and self.has_slides:
+            raise ValueError(
+                f"stain '{self.stain}' changes pixels, of which there are none with features_dir: set stain: none, and "
+                "normalise where the features are made"
+            )
         from_pixels = [name for name, source in self.encoders.items() if not _folder_of(source)]
         if self.features_dir and from_pixels:
             raise ValueError(

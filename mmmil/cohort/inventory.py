@@ -161,7 +161,7 @@ def _is_of_one_colour(path: Path) -> bool:
 
     try:
         with Image.open(path) as image:
-            return all(low == high for low, high in image.convert("RGB").getextrema())
+            return len(image.convert("RGB").getcolors(image.width * image.height) or []) == 1
     except (
         OSError,
         SyntaxError,
