@@ -72,8 +72,8 @@ def find(seen: pd.DataFrame, folder: str) -> list[Finding]:
     cuts = seen["cut"][seen["cut"] != ""].value_counts()
     if len(cuts) > 1:
         of_cut = {cut: seen["slide_id"][seen["cut"] == cut].iloc[0] for cut in cuts.index}
-        some = _some([f"{cut} in {n:,} files, as {of_cut[cut]}" for cut, n in cuts.items()])
-        text = f"the coords state that tiles were cut in several ways: {some}"
+        ways = _some([f"{cut} in {n:,} files, as {of_cut[cut]}" for cut, n in cuts.items()])
+        text = f"the coords state that tiles were cut in several ways: {ways}"
         remedy = "make all at one magnification and size, unless scanners differ and this makes them alike"
         told.append(Finding("cut of tiles", text, remedy, folder))
     sizes = seen.groupby("patient_id", sort=False)["instances"].sum()
