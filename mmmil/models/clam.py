@@ -81,9 +81,7 @@ class CLAM(nn.Module):
         losses = []
         for m, classifier in enumerate(self.instance_classifiers):
             if m == label:
-                losses.append(
-                    F.cross_entropy(classifier(torch.cat([top, bottom])), torch.cat([yes, no[: len(bottom)]]))
-                )
+                losses.append(F.cross_entropy(classifier(torch.cat([top, bottom])), both))
             elif self.subtyping:
                 losses.append(F.cross_entropy(classifier(top), no))
         return torch.stack(losses).mean()
