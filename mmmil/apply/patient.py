@@ -5,7 +5,7 @@ No other patient of the cohort has a say: a measurement, a slide and a name are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,18 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mmmil import record
 from mmmil.apply import frozen
+from mmmil.apply.cohort import literal
 from mmmil.apply.folder import KeptModel
 from mmmil.apply.models import Model
 from mmmil.genes import expression
 from mmmil.genes.expression import ExpressionError
 from mmmil.params import Params
-from mmmil.slides import bags, stain
+from mmmil.slides import bags, scale, stain
 from mmmil.slides import features as slide_features
 from mmmil.sources.expression import matrix_columns, read_matrix
+from mmmil.sources.expression_values import checked
 from mmmil.sources.gene_names import WITHOUT_TPM
 from mmmil.training.fit import Inputs
 
@@ -85,14 +88,25 @@ class CachedMatrices(expression.Matrices):
             return read_matrix(path, kind, columns, whole)
         cut = frame[columns].copy()
         cut.attrs = frame.attrs
-        return cut
+        return checked(cut, path, kind, whole)  # what others' columns would have hidden
 
 
 class Reader:
-    """Reads patients of a cohort for the models of a kept folder; features: as `Cohort.features`."""
+    """Reads patients of a cohort for the models of a kept folder; features: as `Cohort.features`, scales: slide ->
+    what its row of the cohort says of its µm per px.
+    """
 
-    def __init__(self, kept: KeptModel, p: Params, models: Sequence[Model], fabric: Fabric, features: pd.DataFrame):
+    def __init__(
+        self,
+        kept: KeptModel,
+        p: Params,
+        models: Sequence[Model],
+        fabric: Fabric,
+        features: pd.DataFrame,
+        scales: Mapping[str, str],
+    ):
         self.kept, self.p, self.models, self.fabric, self.features = kept, p, models, fabric, features
+        self.scales = scales
         self.source = CachedMatrices()
         self.encoder: Any = None
         if kept.about["image"].get("kind") == "frozen":
@@ -154,7 +168,7 @@ class Reader:
             patient.flags.append(f"{len(lacking)} genes missing, taken as the training mean: {names}")
 
     def _read_slide(self, patient: Patient, slide_id: str, path: Path) -> None:
-        row = bags.tile_patient(patient.name, slide_id, path, self.p)
+        row = bags.tile_patient(patient.name, slide_id, path, self._with_scale(path))
         if row["problem"]:
             raise PatientError(row["problem"].removeprefix("error: "))
         patient.slide, patient.bag = path, Path(row["bag"])
@@ -163,6 +177,20 @@ class Reader:
         assert patient.mask is not None
         if not patient.mask.all():
             patient.flags.append(f"{int(patient.mask.sum())} tiles of {len(patient.mask)}, the rest is padding")
+
+    def _with_scale(self, slide: Path) -> Params:
+        """The parameters with a slide's own µm per px, so that no other slide's row or name has a say."""
+        stated = self.scales.get(str(slide), "")
+        if not stated:
+            return self.p
+        mpp = pd.to_numeric(stated, errors="coerce")
+        if not scale.is_plausible(mpp):
+            low, high = scale.PLAUSIBLE_MPP
+            raise PatientError(f"{slide}: its mpp '{stated}' is no number of µm per px between {low} and {high}")
+        table = self.p.results / "mpp" / f"{record.digest([str(slide), stated])}.csv"
+        row = pd.DataFrame({"wsi": [slide.name], "mpp": [mpp]})
+        record.write_atomically(table, lambda t: row.to_csv(t, index=False))
+        return self.p.override(mpp_table=literal(table))
 
     def _read_features(self, patient: Patient) -> None:
         image, p, rows = self.kept.about["image"], self.p, self.features

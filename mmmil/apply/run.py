@@ -59,7 +59,7 @@ def run(
     patients = found.patients
     fabric = device.make_fabric(p)
     loaded = models.load(kept, p, fabric)
-    reader = Reader(kept, p, loaded, fabric, found.features)
+    reader = Reader(kept, p, loaded, fabric, found.features, new_cohort.stated_scales(cohort, p))
     distances = {
         name.partition(".")[0]: Distance.from_arrays(kept.distances, name.partition(".")[0])
         for name in kept.distances
