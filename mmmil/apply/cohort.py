@@ -66,12 +66,19 @@ def settings(kept: KeptModel, cohort: Params | Path | str, out: Path, places: Ma
 
 
 def places(given: Sequence[str]) -> dict[str, str]:
-    """Settings of PLACES from texts `setting=path`. Raises ApplyError for another setting."""
+    """Settings of SINGLE from texts `setting=path`, the path as all of a command line is: from the current folder on.
+
+    Raises ApplyError for another setting, and where nothing lies there.
+    """
     pairs = [text.partition("=") for text in given]
-    for name, mark, _ in pairs:
-        if name not in SINGLE or not mark:
+    for name, _, text in pairs:
+        if name not in SINGLE or not text:
             raise ApplyError(f"place: write setting=path, with one of {', '.join(SINGLE)}")
-    return {name: path for name, _, path in pairs}
+    found = {name: Path(text).expanduser().absolute() for name, _, text in pairs}
+    for name, path in found.items():
+        if not path.exists():
+            raise ApplyError(f"place: {name}: {path} is not there; correct it")
+    return {name: literal(path) for name, path in found.items()}
 
 
 def _features(kept: KeptModel, own: Mapping[str, Any], encoders: Mapping[str, str]) -> dict[str, Any]:
