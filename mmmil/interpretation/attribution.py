@@ -6,6 +6,7 @@ replaced by its mean over the training patients, which is zero after `token_scal
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,8 +83,10 @@ class Tokens:
             genes = torch.where(sets[..., None], genes, self.neutral)
         if mask is not None and mask.all():
             mask = None  # as in training: the road without padding
+        # What is left out leaves its place empty, where the model can be told of places.
+        has_places = tiles is not None and "places" in inspect.signature(self.aggregator.forward).parameters
         with self.fabric.autocast():
-            logits, att = self.aggregator(image, genes, mask)
+            logits, att = self.aggregator(image, genes, mask, **({"places": self.real[which]} if has_places else {}))
         return logits.float(), att
 
     @torch.no_grad()

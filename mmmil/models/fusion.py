@@ -105,13 +105,15 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, tokens: Tensor, shift: Tensor | None = None, mask: Tensor | None = None
+        self, tokens: Tensor, shift: Tensor | None = None, mask: Tensor | None = None, places: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, dim) -> summary (B, W), encoded tokens (B, N, W), att of the class token over tokens (B, H, N).
 
         `shift` (N, W) is added to the projected tokens: the learned identity of a gene set. `mask` (B, N) is False
-        for padding, which is attended to by none and is empty space to the PPEG. Where tokens are repeated, a token's
-        att is what it and its copies get together.
+        for padding, which is attended to by none. To the PPEG the padding behind a bag is not there: a patient's square
+        is that of its own tokens, whoever else is in the batch. places (B, N): tokens of the bag, where `mask` leaves
+        some of them out, which are empty space to the PPEG (published attention closes up); None: mask. Where tokens
+        are repeated, a token's att is what it and its copies get together.
         """
         x = self._fc1(tokens)
         if shift is not None:
@@ -121,7 +123,7 @@ class Encoder(nn.Module):
         real = None if mask is None else F.pad(mask, (1, 0), value=True)  # the class token is real
         x = self.layer1(self._with_class(x), mask=real)
         if self.pos_layer is not None:
-            x = self.pos_layer(x if real is None else x * real[..., None])
+            x = self._placed(x, real, real if places is None else F.pad(places, (1, 0), value=True))
         x, att = self.layer2(x, return_att="first", mask=real)
         x = self.norm(x)
         # The class token stands first; its weight on itself is left out and the rest is what tokens share.
@@ -130,15 +132,21 @@ class Encoder(nn.Module):
     def _with_class(self, x: Tensor) -> Tensor:
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
 
-    def _as_published(self, square: Squared, mask: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _placed(self, x: Tensor, real: Tensor | None, places: Tensor | None) -> Tensor:
+        """PPEG of class token and tokens (B, 1 + N, W), each patient's square alone; masks (B, 1 + N), None: all."""
         assert self.pos_layer is not None
+        if real is None or places is None:
+            return self.pos_layer(x)
+        x, placed = x * real[..., None], torch.zeros_like(x)
+        number = (places * torch.arange(1, x.shape[1] + 1, device=x.device)).amax(1)  # up to a bag's last token
+        for n in number.unique().tolist():  # patients with bags of one size go together
+            placed[number == n, :n] = self.pos_layer(x[number == n, :n])
+        return placed
+
+    def _as_published(self, square: Squared, mask: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
         real = F.pad(square.mask, (1, 0), value=True)
         x = self.layer1(self._with_class(square.tokens), mask=real)
-        placed = torch.zeros_like(x)
-        number = real.sum(1)
-        for size in number.unique().tolist():  # patients with squares of one size go together
-            placed[number == size, :size] = self.pos_layer(x[number == size, :size])
-        x, att = self.layer2(placed, return_att="first", mask=real)
+        x, att = self.layer2(self._placed(x, real, real), return_att="first", mask=real)
         x = self.norm(x)
         if mask is None:
             encoded = x[:, 1 : 1 + n]
@@ -203,20 +211,30 @@ class MultimodalMIL(nn.Module):
         )
 
     def forward(
-        self, tiles: Tensor | None = None, genes: Tensor | None = None, mask: Tensor | None = None
+        self,
+        tiles: Tensor | None = None,
+        genes: Tensor | None = None,
+        mask: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """tiles (B, N, image_dim), genes (B, S, gene_dim) -> logits (B, 2) and att (see `encode`).
 
-        mask (B, N) bool is False where a bag is padded; None where none is.
+        mask (B, N) bool is False where a bag is padded; None where none is. places: see `Encoder.forward`.
         """
-        encoded = self.encode(tiles, genes, mask)
+        encoded = self.encode(tiles, genes, mask, places)
         return self.classifier(torch.cat(list(encoded.vectors.values()), -1)), encoded.att
 
-    def encode(self, tiles: Tensor | None = None, genes: Tensor | None = None, mask: Tensor | None = None) -> Encoded:
+    def encode(
+        self,
+        tiles: Tensor | None = None,
+        genes: Tensor | None = None,
+        mask: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> Encoded:
         """All that the classifier's answer is made of, by name; arguments as for `forward`."""
         vectors, tokens, att = {}, {}, {}
         if self.fusion != "genes":
-            vectors["image"], tokens["image"], att["self_image"] = self.image_encoder(tiles, mask=mask)
+            vectors["image"], tokens["image"], att["self_image"] = self.image_encoder(tiles, mask=mask, places=places)
         if self.fusion != "image":
             vectors["genes"], tokens["genes"], att["self_genes"] = self.gene_encoder(genes, self.set_embedding)
         if self.fusion == "dual":

@@ -119,6 +119,41 @@ def test_ppeg_follows_its_equation_on_a_square_and_repeats_tokens_elsewhere():
     assert ppeg(x[:, : 1 + 7]).shape == (2, 8, 6)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["exact", "nystrom", "published"])
+def test_a_bag_with_places_is_the_same_alone_and_beside_a_larger_one(kind, precision):
+    torch.manual_seed(0)
+    model = MultimodalMIL("dual", 7, 10, 3, width=16, attention=kind, landmarks=4).eval()
+    tiles, genes = torch.randn(3, 11, 7), torch.randn(3, 3, 10)
+    mask = torch.arange(11) < torch.tensor([[5], [11], [1]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, precision == torch.bfloat16):
+        together, att = model(tiles, genes, mask)
+        for i, n in enumerate(mask.sum(1)):
+            alone, its = model(tiles[i : i + 1, :n], genes[i : i + 1])
+            assert torch.allclose(together[i], alone[0], atol=1e-6 if precision == torch.float32 else 0.02)
+            assert torch.allclose(
+                att["self_image"][i, :, :n], its["self_image"][0], atol=1e-6 if precision == torch.float32 else 0.02
+            )
+
+
+def test_a_tile_that_is_left_out_leaves_its_place_empty():
+    encoder = MultimodalMIL("image", 7, width=16).eval().image_encoder
+    tiles, places = torch.randn(1, 6, 7), torch.ones(1, 6, dtype=torch.bool)
+    places[0, 4:] = False
+    left_out = places.clone()
+    left_out[0, 3] = False  # the last one: without `places` three tiles would repeat the first in its place
+    kept = torch.zeros(1, 1 + 6, 16)
+    kept[:, :5] = 1
+    real = torch.nn.functional.pad(left_out, (1, 0), value=True)
+    square = encoder._placed(kept, real, torch.nn.functional.pad(places, (1, 0), value=True))
+    empty = kept[:, :5].clone()
+    empty[:, 4] = 0
+    assert torch.allclose(square[:, :5], encoder.pos_layer(empty)) and (square[:, 5:] == 0).all()
+    given, closed_up = encoder(tiles, mask=left_out, places=places)[0], encoder(tiles, mask=left_out)[0]
+    assert not torch.allclose(given, closed_up)
+    assert torch.equal(encoder(tiles, mask=places, places=places)[0], encoder(tiles, mask=places)[0])
+
+
 def test_cross_attention_follows_its_equation():
     torch.manual_seed(0)
     module = attention.CrossAttention(8, heads=2).double().eval()
