@@ -82,17 +82,20 @@ def places(given: Sequence[str]) -> dict[str, str]:
 
 
 def _features(kept: KeptModel, own: Mapping[str, Any], encoders: Mapping[str, str]) -> dict[str, Any]:
-    """Settings by which the folder of the new cohort's features is that which the model reads."""
+    """Settings by which the folder of the new cohort's features is that which the model reads.
+
+    features_dir stays as it is, for where it is set nobody asks for slides.
+    """
     name, folder = kept.about["image"]["encoder"], own.get("features_dir", "")
     theirs = encoders.get(name, "")
     if name != FEATURES and theirs.startswith("features:"):
-        return {"encoders": {name: theirs}, "features_dir": ""}
+        return {"encoders": {name: theirs}}
     if not folder:
         raise ApplyError(
             f"the model {kept.folder} reads features that were made beforehand ({_encoder(kept)}): name the folder of "
             "these patients' features (features_dir; --place features_dir=<folder>)"
         )
-    return {} if name == FEATURES else {"encoders": {name: f"features:{folder}"}, "features_dir": ""}
+    return {} if name == FEATURES else {"encoders": {name: f"features:{folder}"}}
 
 
 def _encoder(kept: KeptModel) -> str:
