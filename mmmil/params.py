@@ -140,11 +140,11 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     # -- where things are ------------------------------------------------------------------------------------
     @property
     def data(self) -> Path:
-        return root() / self._filled(self.data_dir)
+        return _placed(self._filled(self.data_dir))
 
     @property
     def results(self) -> Path:
-        return root() / self._filled(self.results_dir)
+        return _placed(self._filled(self.results_dir))
 
     @property
     def weights_folder(self) -> str:
@@ -253,6 +253,11 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 remedy = f"set MMMIL_REAL_DATA to the folder of the real data (now {real_data()})"
             raise ParameterError(f"input files of task '{self.task}' are missing:\n{lines}\n{remedy}")
         return self
+
+
+def _placed(name: str) -> Path:
+    """A folder as it was given, or in the project's; one that is given whole needs no project."""
+    return Path(name) if Path(name).is_absolute() else root() / name
 
 
 def _folder_of(source: str) -> str:

@@ -12,14 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from mmmil import params, record
+from mmmil import params
 from mmmil.apply.folder import GENE_TABLE, KeptModel
 from mmmil.cohort import build as cohorts
+from mmmil.cohort import labels as label_rules
 from mmmil.cohort import own_table
 from mmmil.params import FEATURES, Params
 from mmmil.schema import STAGES
 from mmmil.slides import scale
-from mmmil.sources.tables import read_table
+from mmmil.sources.tables import absolute, read_table
 
 MATRIX_KINDS = ("counts", "log2tpm", "zscore")
 MADE = "made"  # where tiles and the like lie, under the folder of the output
@@ -65,26 +66,36 @@ def settings(kept: KeptModel, cohort: Params | Path | str, out: Path, places: Ma
 
 
 def places(given: Sequence[str]) -> dict[str, str]:
-    """Settings of PLACES from texts `setting=path`. Raises ApplyError for another setting."""
+    """Settings of SINGLE from texts `setting=path`, the path as all of a command line is: from the current folder on.
+
+    Raises ApplyError for another setting, and where nothing lies there.
+    """
     pairs = [text.partition("=") for text in given]
-    for name, mark, _ in pairs:
-        if name not in SINGLE or not mark:
+    for name, _, text in pairs:
+        if name not in SINGLE or not text:
             raise ApplyError(f"place: write setting=path, with one of {', '.join(SINGLE)}")
-    return {name: path for name, _, path in pairs}
+    found = {name: Path(text).expanduser().absolute() for name, _, text in pairs}
+    for name, path in found.items():
+        if not path.exists():
+            raise ApplyError(f"place: {name}: {path} is not there; correct it")
+    return {name: literal(path) for name, path in found.items()}
 
 
 def _features(kept: KeptModel, own: Mapping[str, Any], encoders: Mapping[str, str]) -> dict[str, Any]:
-    """Settings by which the folder of the new cohort's features is that which the model reads."""
+    """Settings by which the folder of the new cohort's features is that which the model reads.
+
+    features_dir stays as it is, for where it is set nobody asks for slides.
+    """
     name, folder = kept.about["image"]["encoder"], own.get("features_dir", "")
     theirs = encoders.get(name, "")
     if name != FEATURES and theirs.startswith("features:"):
-        return {"encoders": {name: theirs}, "features_dir": ""}
+        return {"encoders": {name: theirs}}
     if not folder:
         raise ApplyError(
             f"the model {kept.folder} reads features that were made beforehand ({_encoder(kept)}): name the folder of "
             "these patients' features (features_dir; --place features_dir=<folder>)"
         )
-    return {} if name == FEATURES else {"encoders": {name: f"features:{folder}"}, "features_dir": ""}
+    return {} if name == FEATURES else {"encoders": {name: f"features:{folder}"}}
 
 
 def _encoder(kept: KeptModel) -> str:
@@ -158,13 +169,16 @@ def _of_table(kept: KeptModel, path: Path, out: Path) -> dict[str, Any]:
     if kept.inputs != "slides" and model["expression_kind"] in MATRIX_KINDS:
         named = [name.strip() for name in table["expression_path"] if name.strip()]
         own["expression_matrix"] = [literal(Path(name)) for name in dict.fromkeys(named)]
-    if kept.inputs != "genes" and "mpp" in table and "slide_path" in table:
-        stated = table[table["mpp"].str.strip() != ""]
-        rows = pd.DataFrame({"wsi": stated["slide_path"].map(lambda name: Path(name).name), "mpp": stated["mpp"]})
-        mpp_table = out.resolve() / MADE / "mpp.csv"
-        record.write_atomically(mpp_table, lambda t: rows.to_csv(t, index=False))
-        own["mpp_table"] = literal(mpp_table)
     return own
+
+
+def stated_scales(cohort: Params | Path | str, p: Params) -> dict[str, str]:
+    """Slide, as a whole path -> what the column mpp of an own table says of it; none where a task names a mpp_table."""
+    table = pd.DataFrame() if isinstance(cohort, Params) else read_table(Path(cohort).resolve())
+    if not {"mpp", "slide_path"} <= set(table):
+        return {}
+    pairs = zip(table["slide_path"], table["mpp"], strict=True)
+    return {str(absolute(p.data / path)): mpp.strip() for path, mpp in pairs if not label_rules.is_missing(mpp)}
 
 
 def patients(p: Params) -> tuple[cohorts.Cohort, pd.Series]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from mmmil import __version__, record, source_code
 from mmmil import variants as variant_table
-from mmmil.apply import card, distance, folder, models
+from mmmil.apply import card, distance, folder, models, repeated
 from mmmil.apply.folder import ModelError
 from mmmil.evaluation import summary as summaries
 from mmmil.evaluation.metrics import METRICS
@@ -153,7 +154,10 @@ def _image(study: Study, v: Variant, fabric: Any) -> dict[str, Any]:
         stated = sorted(set(bags.files["encoder"]) - {""})
         about = {"kind": "features", "encoder": v.encoder(p), "width": bags.dim, "coordinates": bags.has_coords}
         return about | {"stated_encoder": stated[0] if stated else "", "tiles": p.n_tiles}
+    assert study.tiles is not None
+    sides = pd.to_numeric(study.tiles["um_per_tile"], errors="coerce").dropna()  # of images of tiles nobody knows it
     about = {"tiles": int(study.tile_masks.shape[1]), "coordinates": study.has_coords}
+    about["um_per_tile"] = [float(sides.min()), float(sides.max())] if len(sides) else []
     if v.is_trained_end_to_end(p):
         return {"kind": "pixels", "backbone": v.backbone} | about
     from mmmil.apply import frozen
@@ -227,12 +231,15 @@ def _write_expression(made: Path, study: Study, transforms: list[Transform]) -> 
     p, expression = study.p, study.expression
     genes = sorted({gene for transform in transforms for gene in transform.symbols})
     gene_id = dict(zip(expression.genes["symbol"], expression.genes.index, strict=True))
+    matrices = study.cohort.patients["expression_path"][: len(study.cohort) * bool(p.expression_matrix)]
+    ids = {*expression.measured, *(gene_id[gene] for gene in genes)}
     about = {
         "kind": p.expression_kind,
         "unit": expression.level_unit,
         "lowest": float(expression.level.min()),
         "gene_ids": {gene: gene_id[gene] for gene in genes},
         "measured": expression.measured,
+        "taken": repeated.taken(matrices, p.expression_kind, not p.round_counts, ids),
     }
     (made / folder.EXPRESSION).write_text(json.dumps(about, indent=1) + "\n")
     if p.gene_table and p.expression_kind != "star":

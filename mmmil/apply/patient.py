@@ -5,7 +5,9 @@ No other patient of the cohort has a say: a measurement, a slide and a name are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +17,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mmmil.apply import frozen
+from mmmil import record
+from mmmil.apply import frozen, repeated
+from mmmil.apply.cohort import literal
 from mmmil.apply.folder import KeptModel
 from mmmil.apply.models import Model
 from mmmil.genes import expression
 from mmmil.genes.expression import ExpressionError
 from mmmil.params import Params
-from mmmil.slides import bags, stain
+from mmmil.slides import bags, scale, stain
 from mmmil.slides import features as slide_features
 from mmmil.sources.expression import matrix_columns, read_matrix
+from mmmil.sources.expression_values import checked
 from mmmil.sources.gene_names import WITHOUT_TPM
 from mmmil.training import features
 from mmmil.training.fit import Inputs
@@ -59,14 +64,23 @@ class Patient:
     has_coords: bool = True
     flags: list[str] = field(default_factory=list)
 
+    def contents(self) -> dict[str, str]:
+        """Hash of what the models read of each of the patient's inputs, by which two patients with one are told."""
+        images = self.imgs if self.features is None else self.features
+        there = {"slide": images, "expression": self.level}
+        return {what: hashlib.sha256(a.tobytes()).hexdigest() for what, a in there.items() if a is not None}
+
 
 class CachedMatrices(expression.Matrices):
     """Columns of matrices, each file read once for all patients that are asked for, and then cut by patient.
 
-    Where one of the columns cannot be read, each is read alone, so that it is the fault of its own patient.
+    Where one of the columns cannot be read, each is read alone, so that it is the fault of its own patient. genes: ids
+    that the training read, took: of which of these it took which row of several (`mmmil.apply.repeated`); unknown:
+    those of the last patient of which that is not known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, genes: frozenset[str] = frozenset(), took: repeated.Taken | None = None) -> None:
+        self.genes, self.took, self.unknown = genes, took or {}, list[str]()
         self._frames: dict[tuple[str, str, bool], pd.DataFrame | None] = {}
         self._columns: dict[str, list[str]] = {}
 
@@ -84,18 +98,36 @@ class CachedMatrices(expression.Matrices):
                 self._frames[key] = None
         frame = self._frames[key]
         if frame is None:
-            return read_matrix(path, kind, columns, whole)
-        cut = frame[columns].copy()
-        cut.attrs = frame.attrs
+            cut = read_matrix(path, kind, columns, whole)
+        else:
+            cut = frame[columns].copy()
+            cut.attrs = frame.attrs
+            cut = checked(cut, path, kind, whole)  # what others' columns would have hidden
+        if kind != "zscore":  # of these the first is taken
+            cut, self.unknown = repeated.without_others(cut, self.genes, self.took)
         return cut
 
 
 class Reader:
-    """Reads patients of a cohort for the models of a kept folder; brought: features, as `Cohort.features`."""
+    """Reads patients of a cohort for the models of a kept folder; brought: features, as `Cohort.features`; scales:
+    slide -> what its row of the cohort says of its µm per px.
+    """
 
-    def __init__(self, kept: KeptModel, p: Params, models: Sequence[Model], fabric: Fabric, brought: pd.DataFrame):
+    def __init__(
+        self,
+        kept: KeptModel,
+        p: Params,
+        models: Sequence[Model],
+        fabric: Fabric,
+        brought: pd.DataFrame,
+        scales: Mapping[str, str],
+    ):
         self.kept, self.p, self.models, self.fabric, self.brought = kept, p, models, fabric, brought
+        self.scales = scales
         self.source = CachedMatrices()
+        if kept.variant.uses_genes:
+            genes = frozenset(kept.expression["gene_ids"].values()) | frozenset(kept.expression["measured"])
+            self.source = CachedMatrices(genes, kept.expression["taken"])
         self.encoder: Any = None
         if kept.about["image"].get("kind") == "frozen":
             self.encoder = frozen.required(kept, p, fabric)
@@ -132,6 +164,15 @@ class Reader:
                 f"{path}: holds values below 0 (lowest {found.level.min():.4g}), the training's none: they are not on "
                 "one scale, such as log2(TPM + 0.001) and log2(TPM + 1); give log2(TPM + 1)"
             )
+        lacking = len(like.measured) - len(found.measured)
+        if lacking > MOST_MISSING * len(like.measured):
+            patient.flags.append(
+                f"{lacking} of the {len(like.measured)} genes that {found.level_unit} was computed of are missing, so "
+                "that levels are too high"
+            )
+        if again := sorted(like.chosen & set(self.source.unknown)):
+            names = ", ".join(again[:NAMED]) + " ..." * (len(again) > NAMED)
+            patient.flags.append(f"{len(again)} genes stand there more than once, the highest is taken: {names}")
         patient.level, patient.symbols = found.level, list(found.genes["symbol"])
         self._require_genes(patient, path)
 
@@ -156,10 +197,11 @@ class Reader:
             patient.flags.append(f"{len(lacking)} genes missing, taken as the training mean: {names}")
 
     def _read_slide(self, patient: Patient, slide_id: str, path: Path) -> None:
-        row = bags.tile_patient(patient.name, slide_id, path, self.p)
+        row = bags.tile_patient(patient.name, slide_id, path, self._with_scale(path))
         if row["problem"]:
             raise PatientError(row["problem"].removeprefix("error: "))
         patient.slide, patient.bag = path, Path(row["bag"])
+        self._flag_scale(patient, row["um_per_tile"])
         with h5py.File(patient.bag) as file:
             patient.imgs, patient.mask, patient.has_coords = file["imgs"][:], file["mask"][:], "coords" in file
         assert patient.mask is not None
@@ -170,6 +212,27 @@ class Reader:
             )
         if not patient.mask.all():
             patient.flags.append(f"{int(patient.mask.sum())} tiles of {len(patient.mask)}, the rest is padding")
+
+    def _flag_scale(self, patient: Patient, side: float | str) -> None:
+        """Say where tiles are of another scale than all of the training's; side: of a tile in µm, '' if unknown."""
+        low, high = self.kept.about["image"]["um_per_tile"] or (0.0, math.inf)
+        if side and not low / scale.SAME_SCALE <= float(side) <= high * scale.SAME_SCALE:
+            trained = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            patient.flags.append(f"a tile is {float(side):g} µm wide, in training {trained}: of another magnification")
+
+    def _with_scale(self, slide: Path) -> Params:
+        """The parameters with a slide's own µm per px, so that no other slide's row or name has a say."""
+        stated = self.scales.get(str(slide), "")
+        if not stated:
+            return self.p
+        mpp = pd.to_numeric(stated, errors="coerce")
+        if not scale.is_plausible(mpp):
+            low, high = scale.PLAUSIBLE_MPP
+            raise PatientError(f"{slide}: its mpp '{stated}' is no number of µm per px between {low} and {high}")
+        table = self.p.results / "mpp" / f"{record.digest([str(slide), stated])}.csv"
+        row = pd.DataFrame({"wsi": [slide.name], "mpp": [mpp]})
+        record.write_atomically(table, lambda t: row.to_csv(t, index=False))
+        return self.p.override(mpp_table=literal(table))
 
     def _read_features(self, patient: Patient) -> None:
         image, p, rows = self.kept.about["image"], self.p, self.brought

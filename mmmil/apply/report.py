@@ -18,6 +18,8 @@ from mmmil.apply.prediction import MODALITIES, Prediction
 from mmmil.interpretation.extract import over_tokens
 from mmmil.interpretation.hooks import AttentionError
 
+LONGEST = 120  # bytes of a patient's name in a file's: file systems take 255, and temporary names are longer
+
 CALLED = {
     "cross_image": "cross-attention: what the genes' summary asked of the tiles",
     "self_image": "self-attention of the image's encoder",
@@ -28,7 +30,8 @@ CALLED = {
 
 def file_name(patient: str) -> str:
     """Name of a patient's page: the patient's, without what no file may be called."""
-    plain = re.sub(r"[^\w.-]", "_", patient).lstrip(".")[:120]
+    plain = re.sub(r"[^\w.-]", "_", patient).lstrip(".")
+    plain = plain.encode()[:LONGEST].decode(errors="ignore")
     return (plain if plain == patient else f"{plain}-{hashlib.sha256(patient.encode()).hexdigest()[:8]}") + ".html"
 
 

@@ -1,7 +1,8 @@
 """A kept model applied to new patients: each is predicted alone by the final model and the folds'.
 
-Nothing is fitted. predictions.csv has a row per patient, run.json says how it was made, reports/ has a page per patient
-and, where there are labels, validation.csv and validation.html the external validation.
+Nothing is fitted, and no patient has a say in another's probability. predictions.csv has a row per patient, run.json
+says how it was made, reports/ has a page per patient and, where there are labels, validation.csv and validation.html
+the external validation.
 """
 
 from __future__ import annotations
@@ -53,18 +54,22 @@ def run(
 
     started, out = time.monotonic(), Path(out)
     kept = folder.read(model)
+    if out.resolve().is_relative_to(kept.folder.resolve()):
+        raise ApplyError(f"out: {out} lies in the model's folder, which holds nothing of a patient; name another")
     out.mkdir(parents=True, exist_ok=True)
     p = new_cohort.settings(kept, cohort, out, places or {})
     found, left_out = new_cohort.patients(p)
     patients = found.patients
     fabric = device.make_fabric(p)
     loaded = models.load(kept, p, fabric)
-    reader = Reader(kept, p, loaded, fabric, found.features)
+    reader = Reader(kept, p, loaded, fabric, found.features, new_cohort.stated_scales(cohort, p))
     distances = {
         name.partition(".")[0]: Distance.from_arrays(kept.distances, name.partition(".")[0])
         for name in kept.distances
         if name.endswith(".mean")
     }
+    _remove_older(out)
+    same: dict[tuple[str, str], list[str]] = {}
     labels = {name: int(label) for name, label in patients["label"].items()}
     rows = [row_of(kept, name, -1, None, reason) for name, reason in left_out.items()]
     for name, row in tqdm(patients.iterrows(), total=len(patients), desc="patients", unit="patient", mininterval=5):
@@ -74,8 +79,11 @@ def run(
         except (ValueError, RuntimeError, OSError) as error:  # the patient's own: the others go on
             problem = str(error)
         rows.append(row_of(kept, name, labels[name], made, problem))
+        for what, content in made.patient.contents().items() if made else ():
+            same.setdefault((what, content), []).append(name)
         if made is not None and (reports is True or (reports and name in reports)):
             report.write(out / REPORTS, kept, made, loaded[0], labels[name])
+    _flag_same(rows, same)
     table = pd.DataFrame(rows).sort_values("patient_id", ignore_index=True)
     if "label" in table and (table["label"] == "").all():
         table = table.drop(columns="label")
@@ -102,6 +110,22 @@ def run(
     if "label" in table:
         validation.write(out, kept, table)
     return table
+
+
+def _remove_older(out: Path) -> None:
+    """What an earlier run has left in the folder, which would lie beside this one's as if it were of it."""
+    older = [out / PREDICTIONS, out / RUN, *(out / name for name in validation.FILES), *(out / REPORTS).glob("*.html")]
+    for path in older:
+        path.unlink(missing_ok=True)
+
+
+def _flag_same(rows: list[dict[str, Any]], same: Mapping[tuple[str, str], list[str]]) -> None:
+    """Say in their rows of which patients the one input is: it counts for each, and can be right for one alone."""
+    by_name = {row["patient_id"]: row for row in rows}
+    for (what, _), names in same.items():
+        for name in names[: len(names) * (len(names) > 1)]:
+            flag = f"{what} is that of {names[0] if name != names[0] else names[1]}, too"
+            by_name[name]["flags"] = "; ".join(filter(None, [by_name[name]["flags"], flag]))
 
 
 def row_of(kept: KeptModel, name: str, label: int, made: Prediction | None, problem: str) -> dict[str, Any]:

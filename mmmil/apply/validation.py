@@ -26,7 +26,9 @@ LEAST = 10  # patients, and at least two of each class: below, an interval says 
 COLUMNS = ["quantity", "value", "low", "high", "internal", "change", "change_low", "change_high", "note"]
 NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1"}
 BRIER, INTERCEPT, SLOPE = "Brier score", "calibration intercept", "calibration slope"
+FILES = ("validation.csv", "validation.html")
 NEAR = 1e-6  # probabilities are cut here before their logit is taken
+SWAPPED = "below 0.5 with its whole interval, worse than chance: see whether the labels of the classes are swapped"
 INTERNAL = {"test": "internal test", "val": "cross-validation"}
 
 
@@ -52,7 +54,8 @@ def assess(kept: KeptModel, table: pd.DataFrame) -> pd.DataFrame:
             for split, called in INTERNAL.items():
                 value, low, high = (math.nan if x is None else x for x in kept.about["metrics"][split][name])
                 change = difference(external, (value, low, high))
-                rows.append(_row(NAMES.get(name, name), external, f"{called} {estimate(value, low, high)}", change))
+                row = _row(NAMES.get(name, name), external, f"{called} {estimate(value, low, high)}", change)
+                rows.append(row | ({"note": SWAPPED} if name == "roc_auc" and external[2] < 0.5 else {}))
     rows += _calibration(label, prob, lacking)
     empty = dict.fromkeys(COLUMNS, math.nan) | {"internal": "", "note": ""}
     return pd.DataFrame([empty | row for row in rows], columns=COLUMNS)
@@ -171,7 +174,7 @@ def figure(kept: KeptModel, table: pd.DataFrame) -> Any:
 def write(out: Path, kept: KeptModel, table: pd.DataFrame) -> pd.DataFrame:
     """Write validation.csv and validation.html; returns `assess`'s table."""
     assessed = assess(kept, table)
-    record.write_atomically(out / "validation.csv", lambda t: assessed.to_csv(t, index=False))
+    record.write_atomically(out / FILES[0], lambda t: assessed.to_csv(t, index=False))
     printed, drawn = shown(assessed), figure(kept, table)
     trained, known = kept.about["training"]["patients"], labelled(table)["label"].astype(int)
     share = list(trained.values())[1] / max(sum(trained.values()), 1)
@@ -182,9 +185,11 @@ def write(out: Path, kept: KeptModel, table: pd.DataFrame) -> pd.DataFrame:
         f"<p>Intervals: {CONFIDENCE:.0%}, over patients. PR-AUC goes with the share of "
         f"{pages.escaped(kept.class_names[1])}, which is {known.mean() if len(known) else math.nan:.0%} here and "
         f"{share:.0%} among the model's own patients: its change is one of the patients, too.</p>",
+        "<p>The model's folder names none of the patients that it was trained on. Whether some of these are among them "
+        "cannot be seen here, and would make these figures too good: make sure that none is.</p>",
     ]
     if drawn is not None:
         parts += ["<h2>Calibration</h2>", pages.figure(drawn, "calibration plot", width="62%")]
     text = pages.page("External validation", kept.about, parts, f"Kept by commit {kept.about['commit']}.")
-    record.write_atomically(out / "validation.html", lambda t: t.write_text(text))
+    record.write_atomically(out / FILES[1], lambda t: t.write_text(text))
     return assessed

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mmmil import __main__ as command_line
 from mmmil import params
 from mmmil.apply import cohort as new_cohort
-from mmmil.apply import folder, keep, run
+from mmmil.apply import folder, keep, report, run
 from mmmil.apply.cohort import ApplyError
 from mmmil.apply.folder import ModelError
 from mmmil.training import runs
@@ -152,6 +152,46 @@ def test_a_kept_folder_is_found_again_names_no_patient_and_makes_nothing(made, t
         keep.keep(s, "go", tmp_path / "mine")
 
 
+def test_an_older_answer_does_not_stay_beside_a_newer_one(made, new, tmp_path):
+    kept = made[2]["go"]
+    applied(kept, tmp_path, reports=True)
+    out = tmp_path / "out"
+    assert len(list((out / "reports").iterdir())) == 3 and (out / "validation.html").is_file()
+    again = applied(kept, tmp_path, new.iloc[:1].drop(columns="label"), reports=True)
+    assert [path.stem for path in (out / "reports").iterdir()] == list(again["patient_id"])
+    assert not list(out.glob("validation.*"))
+    with pytest.raises(ApplyError, match="holds nothing of a patient; name another"):
+        run.run(kept, tmp_path / "new.csv", kept / "out")
+
+
+def test_a_model_is_applied_where_there_is_no_project(made, new, tmp_path, monkeypatch):
+    def absent():
+        raise params.ParameterError("no project folder")
+
+    monkeypatch.setattr(params, "root", absent)
+    assert most_apart(applied(made[2]["go"], tmp_path).set_index("patient_id"), made, "go") < 1e-6
+
+
+def test_one_input_of_two_patients_is_flagged_for_both(made, new, tmp_path):
+    shutil.copy(tmp_path / new["expression_path"][0], tmp_path / new["expression_path"][1])
+    found = applied(made[2]["go"], tmp_path).set_index("patient_id")
+    one, other, third = new["patient_id"]
+    assert f"expression is that of {other}, too" in found.loc[one, "flags"]
+    assert f"expression is that of {one}, too" in found.loc[other, "flags"] and "too" not in found.loc[third, "flags"]
+
+
+def test_a_slides_scale_is_its_own(made, new, tmp_path):
+    """Of two files of one name in two folders, too; a wrong cell is its patient's, and another scale is flagged."""
+    paths = [f"{name}/slide.svs" for name in "abc"]
+    for path, before in zip(paths, new["slide_path"], strict=True):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / before).rename(tmp_path / path)
+    table = new.assign(slide_path=paths, mpp=["1.0", "25 um", "NA"])
+    found = applied(made[2]["wsi"], tmp_path, table)
+    assert "of another magnification" in found["flags"][0] and "mpp '25 um' is no number" in found["problem"][1]
+    assert not found["problem"][0] and not found["problem"][2] and "magnification" not in found["flags"][2]
+
+
 def test_genes_that_are_missing_are_filled_in_up_to_a_share_and_said(made, new, tmp_path):
     kept = folder.read(made[2]["go"])
     genes = next(iter(json.loads((kept.folder / "final" / "sets.json").read_text())["genes"].values()))
@@ -202,7 +242,7 @@ def test_what_a_patient_lacks_or_has_damaged_is_the_patients_own(made, new, tmp_
     assert len(list((tmp_path / "out" / "reports").glob("*.html"))) == 1
 
 
-def test_a_cohort_that_contradicts_the_model_is_refused_with_both_named(made, new, tmp_path):
+def test_a_cohort_that_contradicts_the_model_is_refused_with_both_named(made, new, tmp_path, monkeypatch):
     s, _, kept = made
     with pytest.raises(ApplyError, match=r"has no slide_path, and the model .*keep a model of genes alone"):
         applied(kept["dual_go"], tmp_path, new.drop(columns="slide_path"))
@@ -217,6 +257,11 @@ def test_a_cohort_that_contradicts_the_model_is_refused_with_both_named(made, ne
         new_cohort.settings(folder.read(kept["dual_go"]), task.override(inputs="genes"), tmp_path, {})
     with pytest.raises(ApplyError, match="write setting=path"):
         new_cohort.places(["epochs=3"])
+    with pytest.raises(ApplyError, match=r"gene_table: .*genes\.csv is not there"):
+        new_cohort.places(["gene_table=genes.csv"])
+    monkeypatch.chdir(tmp_path)
+    assert new_cohort.places(["gene_table=new.csv"]) == {"gene_table": str(tmp_path / "new.csv")}
+    monkeypatch.undo()
     found = run.run(kept["go"], task, tmp_path / "task", reports=False).set_index("patient_id")
     assert set(found.index) >= set(s.patients)  # the whole cohort by one YAML
     of_folds = made[1].query("variant == 'go' and split == 'val'").set_index("patient_id")  # each fold's own genes
@@ -240,7 +285,7 @@ def test_a_folder_that_is_not_as_it_was_kept_is_refused(made, new, tmp_path, wha
     elif what == "newer":
         manifest = json.loads((kept / folder.MANIFEST).read_text())
         (kept / folder.MANIFEST).write_text(json.dumps(manifest | {"format": 9}))
-        message = "has format 9, this version reads 1"
+        message = "has format 9, this version reads 2"
     else:  # as if this version computed otherwise than the one that kept it
         about = json.loads((kept / folder.ABOUT).read_text())
         about["models"]["fold_1"]["probe"] += 0.1
@@ -256,6 +301,7 @@ def test_a_folder_that_is_not_as_it_was_kept_is_refused(made, new, tmp_path, wha
 def test_a_page_stands_alone_and_says_what_it_is(made, new, tmp_path):
     first = new["patient_id"][0]
     new.loc[0, "patient_id"] = "A <b> & /../ patient"
+    assert len(report.file_name("病" * 118).encode()) < 150  # file systems take 255 bytes
     applied(made[2]["dual_go"], tmp_path, new, reports=["A <b> & /../ patient"])
     (page,) = (tmp_path / "out" / "reports").iterdir()
     text = page.read_text()

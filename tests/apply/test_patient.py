@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mmmil.apply import repeated
 from mmmil.apply.models import Model
 from mmmil.apply.patient import CachedMatrices, Patient, Reader
 from mmmil.genes import expression
@@ -52,6 +53,37 @@ def test_a_column_that_cannot_be_read_is_its_own_patients_fault(files):
     expression.assemble(paths[["P1"]], "counts", **how, source=source)
     with pytest.raises(ExpressionError, match="column P2: much is not a number"):
         expression.assemble(paths[["P2"]], "counts", **how, source=source)
+
+
+def test_a_column_that_passes_beside_others_alone_is_refused(tmp_path):
+    """Columns of log2 TPM in a table of z-scores."""
+    values = np.random.default_rng(0).normal(size=(200, 2)) * [1, 0] + [0, 3]
+    path = tmp_path / "z.csv"
+    pd.DataFrame(values, [f"G{i}" for i in range(200)], ["P1", "P2"]).to_csv(path, index_label="gene")
+    source = CachedMatrices()
+    assert len(source.read(path, "zscore", ["P1"], True)) == 200
+    with pytest.raises(ExpressionError, match="no negative value"):
+        source.read(path, "zscore", ["P2"], True)
+
+
+def test_of_rows_called_alike_a_patient_gets_the_one_that_the_training_took(tmp_path):
+    counts = np.random.default_rng(0).poisson(200, (30, 4))
+    counts[[3, 4]] = [[900, 900, 10, 900], [10, 10, 800, 10]]
+    names = [f"ENSG{i:011d}.1" for i in range(30)]
+    names[4] = names[3].replace(".1", ".2")
+    path = tmp_path / "counts.csv"
+    pd.DataFrame(counts, names, PATIENTS).to_csv(path, index_label="gene")
+    paths = pd.Series(str(path), PATIENTS)
+    cohort = expression.assemble(paths, "counts", counts_level="cpm")
+    genes = frozenset(cohort.measured)
+    took = repeated.taken(paths, "counts", True, genes)
+    assert took == {GENES[3]: [0, 2]}
+    like, source = Reading(frozenset(cohort.genes.index), genes), CachedMatrices(genes, took)
+    for i, patient in enumerate(PATIENTS):
+        alone = expression.assemble(paths[[patient]], "counts", counts_level="cpm", like=like, source=source)
+        assert np.array_equal(alone.level[0], cohort.level[i]) and not source.unknown
+    other = CachedMatrices(genes, {GENES[3]: [0, 3]})  # as of a training whose matrix had three
+    assert len(other.read(path, "counts", ["P3"], True)) == 30 and other.unknown == [GENES[3]]
 
 
 def test_genes_by_other_names_are_told(files):

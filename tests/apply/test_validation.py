@@ -60,6 +60,15 @@ def test_discrimination_calibration_and_change(kept, tmp_path):
     assert "calibration slope" in page and page.count("data:image/") == 1
 
 
+def test_worse_than_chance_is_said(kept, tmp_path):
+    label = np.repeat([1, 0], 20)
+    table = predictions(label, np.linspace(0.2, 0.9, 40) + np.tile([0.3, -0.3], 20))
+    notes = validation.write(tmp_path, kept, table).set_index("quantity")["note"]
+    assert (notes["ROC-AUC"] == validation.SWAPPED).all() and (notes["PR-AUC"] == "").all()
+    page = (tmp_path / "validation.html").read_text()
+    assert "labels of the classes are swapped" in page and "names none of the patients" in page
+
+
 @pytest.mark.parametrize(
     ("label", "said"),
     [
