@@ -54,7 +54,7 @@ def test_tasks_that_differ_in_their_folds_alone_are_twins(project):
     "changes",
     [
         *({"lr": 1.0e-4}, {"seed": 1}, {"features_dir": "another"}, {"class_names": ["low", "high"]}),
-        *({"fold_groups": "none"}, {"data_dir": "elsewhere"}, {"n_tiles": 64}),
+        *({"fold_groups": "none"}, {"data_dir": "elsewhere"}, {"n_tiles": 32}),
     ],
 )
 def test_what_differs_in_anything_else_is_no_twin(project, changes):

@@ -91,10 +91,10 @@ def test_attention_over_bags_of_any_size_ends_where_the_bag_does(ragged, name):
     found = extract.extract(ragged, name)
     sizes = ragged.features(FEATURES).sizes[[ragged.patients.index(i) for i in found.patients]]
     beyond = np.arange(sizes.max()) >= sizes[:, None]
-    for source, weights in found.weights.items():
-        assert np.allclose(weights.sum(1), 1, atol=1e-5)
+    for source, att in found.weights.items():
+        assert np.allclose(att.sum(1), 1, atol=1e-5)
         if source.endswith("_image"):
-            assert (weights[beyond] == 0).all() and (weights[~beyond] != 0).all()
+            assert (att[beyond] == 0).all() and (att[~beyond] != 0).all()
     if name != "transmil":  # Nyström's attention has no scores
         over = "co_attention" if name == "co_go" else "self_image"
         scores = extract.extract(ragged, name, "each", "scores").weights[over]
