@@ -43,7 +43,9 @@ FEATURES = "features_dir"  # what the encoder of features that stand in the plac
 # An encoder gives models their names (mmmil.variants), which must not be those of others.
 TAKEN = {FEATURES, *("original", "uib", "reduced", "resnet50d", "ctranspath", "features", "colour")}
 TAKEN |= {*("dual", "self", "co", "baseline", "torchmil", "wsi", "clam", "transmil", "go", "kegg", "genes")}
-ENCODER = re.compile(r"(?!(wsi|clam|transmil|torchmil|baseline)_)(?!.*_(go|kegg)$)[a-z][a-z0-9_]*", re.IGNORECASE)
+ENCODER = re.compile(
+    r"(?!(wsi|clam|transmil|torchmil|baseline)_)(?!.*_(go|kegg)$)[a-z][a-z0-9_]*", re.IGNORECASE | re.ASCII
+)
 
 
 class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Attention):

@@ -31,8 +31,8 @@ def read(p: Params, labelled: bool = True) -> pd.DataFrame:
     """The patients of `cohort_table`: index patient_id, the other COLUMNS; files as absolute paths, '' where unused.
 
     Where features stand in the place of slides, slide_id names the slides of a patient, separated by ';' (by the names
-    of slide_path where it has none; else the patient's own name counts, `mmmil.cohort.features`). A slide_path with *,
-    ? or [ is a pattern of images of tiles (`sources.slide_files`), whose slide is called as its patient.
+    of slide_path where it has none; else the patient's own name counts, `mmmil.cohort.features`). A slide_path with
+    ``*``, ``?`` or ``[`` is a pattern of images of tiles (`sources.slide_files`), whose slide is called as its patient.
     The label is 0, 1, a class's name or one of its class_values, in any case; -1 where slides only have no such
     column. labelled: False where labels are not needed: column and cells may be missing, which is -1. A TCGA barcode in
     any spelling is its patient, and has a site where the table gives none. Of other cells what says that nothing is
