@@ -79,7 +79,7 @@ def test_no_path_of_a_machine_in_the_repository():
             continue
         text = path.read_text(errors="replace")
         assert not homes.search(text), f"{name}: {homes.search(text).group()}"
-        assert shared not in text or name == "mmmil/params.py", name
+        assert shared not in text or name == "mmmil/settings/task_files.py", name
 
 
 def test_make_targets_and_test_command():
@@ -141,7 +141,7 @@ def test_the_workflow_plans_every_step_of_a_task():
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     assert counts["cohort"] == counts["tiles"] == counts["genes"] == counts["record"] == counts["book"] == "1"
-    assert int(counts["notebook"]) == 8 and counts["train_lgg_0"] == counts["train_lgg_1"] == "1"
+    assert int(counts["notebook"]) == 9 and counts["train_lgg_0"] == counts["train_lgg_1"] == "1"
 
 
 @pytest.mark.parametrize("text", [None, "", '{"results/lgg/tiles.csv": "ab', "[]"])
