@@ -72,7 +72,7 @@ def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
         if p is None:
             cohort = row.of.upper() if row.of else f"[section {claim.page[:2]}]({claim.page}.md)"
         else:
-            cohort = f"{_linked(title(p), row, pages)} ({row.kind})"
+            cohort = f"{_linked(_named(ledger, row.task), row, pages)} ({row.kind})"
         verdict = f"**{row.verdict}**" if row.verdict not in (UNTESTABLE, NO_SECOND) else row.verdict
         verdict += f": {row.reason}" if row.reason else ""
         cells = ["–", "–", verdict, "–"]
@@ -103,7 +103,7 @@ def counts(ledger: Ledger) -> str:
     for of, cohorts in ledger.standing.items():
         for results in cohorts:
             kind = results.standing.kind
-            count(f"{title(results.p)} ({kind})", of, results.p.task, kind == OTHER)
+            count(f"{_named(ledger, results.p.task)} ({kind})", of, results.p.task, kind == OTHER)
     for of in ledger.standing:
         count(f"{of.upper()}: none here", of, "")
     text = markdown_table("Verdicts by cohort", ["cohort", *VERDICTS], groups[False])
@@ -154,7 +154,13 @@ def glance(ledger: Ledger) -> str:
 def _short(ledger: Ledger, row: Row) -> str:
     """The paper's task, or the cohort's own title where several cohorts of it are judged."""
     alike = [results for results in ledger.standing[row.of] if _has_own_verdicts(results)]
-    return row.of.upper() if len(alike) == 1 else title(ledger.tasks[row.task])
+    return row.of.upper() if len(alike) == 1 else _named(ledger, row.task)
+
+
+def _named(ledger: Ledger, task: str) -> str:
+    """A cohort's title, and the task where another cohort has the same title."""
+    name = title(ledger.tasks[task])
+    return name if [title(p) for p in ledger.tasks.values()].count(name) == 1 else f"{name}, {task}"
 
 
 def _has_own_verdicts(results: Results) -> bool:

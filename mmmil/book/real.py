@@ -16,6 +16,7 @@ from mmmil import params, variants
 from mmmil.book.pages import entries_of, read_toc, task_of
 from mmmil.book.text import FAILED, METRICS, SPLITS, made_on, shown_variant, title, wide_table
 from mmmil.evaluation import summary as summaries
+from mmmil.results import read_results
 
 FREE = {"task", "title", "fold_groups", "variants", "notebooks"}  # in which twins may differ
 READING = """A hospital leaves its mark on slides and on sequencing. Where patients of one site stand in training and in
@@ -50,10 +51,26 @@ def folds(executed: Mapping[str, params.Params]) -> str:
             command = f'`make real REAL_TASKS="{" ".join(pair)}"`'
             text += f"There are no results of {missing} yet: {command} makes the table of `{pair[0]}`.\n\n"
             continue
+        if said := _other_patients(pair):
+            text += f"{said}\n\n"
+            continue
         tables = "\n".join(_table(random, by_site, split) for split in SPLITS)
         text += f"{reading}### {title(executed[pair[0]])}\n\n{made_on({t: executed[t] for t in pair})}\n{tables}\n"
         reading = ""
     return text or "No two tasks of this book differ in their folds alone.\n"
+
+
+def _other_patients(pair: tuple[str, str]) -> str:
+    """Why the results of twins are not of the same patients, '' where they are: one is of before their data changed."""
+    cohorts = [read_results(task, "cohort", ["patient_id", "label"]) for task in pair]
+    there = [set() if c is None else set(zip(c["patient_id"], c["label"].astype(str), strict=True)) for c in cohorts]
+    if there[0] == there[1]:
+        return ""
+    return (
+        f"`{pair[0]}` and `{pair[1]}` were not run on the same patients and labels ({len(there[0])} and "
+        f"{len(there[1])}, {len(there[0] & there[1])} in both), so that they are not set side by side: "
+        f'`make real REAL_TASKS="{" ".join(pair)}"` runs both on the files that are there now.'
+    )
 
 
 def _real(executed: Mapping[str, params.Params]) -> dict[str, params.Params]:

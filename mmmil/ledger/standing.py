@@ -18,6 +18,7 @@ PAPER, OTHER, REAL, SYNTHETIC = (
     "real, not the paper's",
     "synthetic",
 )
+BY_SITE = "folds by site, where the paper's are random"
 # Expression that is no counts: what it is called, and so what orders the genes in place of DESeq2.
 NO_COUNTS = {"zscore": "z-scores", "log2tpm": "log2(TPM + 1)"}
 
@@ -33,7 +34,8 @@ class Standing:
 def stands_for(p: params.Params) -> str:
     """The paper's task whose two classes this cohort has, or ''."""
     for task in paper_map.TASKS:
-        if params.read_yaml(task)["class_names"] == list(p.class_names):
+        file = params.root() / "params" / f"{task}.yaml"  # a copy may have given up a task
+        if file.is_file() and params.read_yaml(task)["class_names"] == list(p.class_names):
             return task
     return ""
 
@@ -64,7 +66,7 @@ def of(p: params.Params) -> Standing:
     elif inputs:
         why_not = f"not the paper's inputs: {', '.join(inputs)}"
     else:
-        why_not = overlay
+        why_not = overlay or BY_SITE * (p.fold_groups != "none")
     if not why_not:
         return Standing(PAPER, "")
     of_tcga = cohort is not None and not foreign and not p.cohort_table

@@ -34,7 +34,7 @@ from mmmil.ledger import facts as paper_facts
 from mmmil.ledger import standing as cohort_standing
 from mmmil.ledger.claims import Claim
 from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results
-from mmmil.ledger.standing import OTHER, SYNTHETIC
+from mmmil.ledger.standing import BY_SITE, OTHER, SYNTHETIC
 
 REPRODUCED, WITHIN, NOT, UNTESTABLE = VERDICTS = (
     "reproduced",
@@ -44,7 +44,6 @@ REPRODUCED, WITHIN, NOT, UNTESTABLE = VERDICTS = (
 )
 NO_SECOND = "no second verdict"  # evidence beside the verdict of the same patients in random folds: never counted
 NONE, ALONE = "no cohort of this task is here", "no cohort of this task is here but its patients with other features"
-BY_SITE = "folds by site, where the paper's are random"
 
 
 @dataclass(frozen=True)

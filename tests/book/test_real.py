@@ -10,6 +10,7 @@ from mmmil.book import text as page_text
 from mmmil.ledger import standing
 from tests import book_stubs
 
+READING_STARTS = real.READING[:40]
 PAIR = ("real_lgg", "real_lgg_sites")
 
 
@@ -53,7 +54,7 @@ def test_tasks_that_differ_in_their_folds_alone_are_twins(project):
     "changes",
     [
         *({"lr": 1.0e-4}, {"seed": 1}, {"features_dir": "another"}, {"class_names": ["low", "high"]}),
-        *({"fold_groups": "none"}, {"data_dir": "elsewhere"}, {"n_tiles": 64}),
+        *({"fold_groups": "none"}, {"data_dir": "elsewhere"}, {"n_tiles": 32}),
     ],
 )
 def test_what_differs_in_anything_else_is_no_twin(project, changes):
@@ -81,6 +82,15 @@ def test_where_results_are_missing_the_command_stands(project):
         text = real.folds(executed)
         assert 'make real REAL_TASKS="real_lgg real_lgg_sites"' in text and "```{table}" not in text
     assert "no results of `real_nsclc_zscores` and `real_nsclc_zscores_sites`" in real.folds(tasks())
+
+
+def test_twins_of_other_patients_are_not_set_side_by_side(project):
+    path = project / "results" / PAIR[1] / "cohort.csv"
+    before = path.read_text()
+    path.write_text(before.replace("TCGA-AA-0003", "TCGA-AA-0099"))
+    text = real.folds(tasks())
+    path.write_text(before)
+    assert "(12 and 12, 11 in both)" in text and "```{table}" not in text and READING_STARTS not in text
 
 
 def test_a_copy_without_such_tasks_has_no_table(project):

@@ -338,6 +338,24 @@ def test_a_setting_of_a_modality_that_is_not_there_decides_nothing(project):
     assert verdicts.judge(by_id["C023"], slides, "nsclc").verdict == REPRODUCED
 
 
+def test_a_copy_may_have_given_up_a_task_of_the_paper(project):
+    path = project / "params" / "brca.yaml"
+    p, text = params.load("brca", "demo"), path.read_text()
+    path.unlink()
+    try:
+        assert standing.stands_for(p) == "" and standing.stands_for(params.load("nsclc")) == "nsclc"
+    finally:
+        path.write_text(text)
+
+
+def test_two_cohorts_of_one_title_are_told_apart(with_others, project):
+    """Each with verdicts of its own: neither takes the other's place at a glance."""
+    both = {task: other(task, title="LGG", fold_groups="none") for task in OTHERS}
+    found = verdicts.Ledger({"nsclc": params.load("nsclc")} | both, asked())
+    text = book_ledger.glance(found)
+    assert all(f"LGG, {task} (" in text for task in OTHERS) and "LGG, real_lgg, LGG, real_lgg_sites: " in text
+
+
 def test_a_cohort_of_other_classes_stands_for_none(project):
     assert standing.stands_for(params.load("nsclc", class_names=["a", "b"])) == ""
 
@@ -389,6 +407,8 @@ def kind(of: str = "real_lgg", **changes) -> str:
 def test_what_a_cohort_is_to_the_paper_follows_from_its_data(with_others, project):
     assert kind() == standing.OTHER and kind(features_dir="", inputs="genes") == standing.OTHER
     assert kind(of="nsclc") == standing.PAPER and kind(of="nsclc", synthetic=True) == standing.SYNTHETIC
+    by_site = standing.of(params.load("nsclc", fold_groups="site"))  # the paper's folds are random
+    assert by_site == standing.Standing(standing.REAL, standing.BY_SITE)
     assert kind(of="nsclc", features_dir="x") == standing.OTHER  # the paper's download, another encoder
     why_not = standing.of(params.load("nsclc", features_dir="x")).why_not
     assert why_not == "not the paper's inputs: frozen features (`x`) in place of the slides' pixels"
