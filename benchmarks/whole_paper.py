@@ -45,7 +45,7 @@ def shape_of(v) -> tuple:
 def neural() -> list:
     from mmmil.variants import BASELINES, VARIANTS
 
-    return [v for name, v in VARIANTS.items() if name not in BASELINES]
+    return [v for name, v in VARIANTS.items() if name not in BASELINES and not v.optional]
 
 
 def settings(given):

@@ -128,7 +128,7 @@ def train(
 
     p = params.load(task, overlay)
     for name in training:
-        receipts.parse(name)
+        variants.require(receipts.parse(name)[0], p)
     s = study.load(p)
     if killed:
         training = receipts.give_up(s, training, killed)

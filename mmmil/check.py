@@ -95,7 +95,7 @@ def look(p: Params, workers: int = 1) -> Look:
         of_encoder = cohort.features[cohort.features["encoder"] == encoder]
         features = seen.attempt(partial(slide_features.look, of_encoder))
         if features is not None:
-            seen.counts |= feature_findings.counts(features, encoder)
+            seen.counts |= feature_findings.counts(features, encoder, p.n_tiles)
             seen.findings += feature_findings.find(features, str(folder))
     if p.has_pixels:
         slides = seen.attempt(lambda: slide_findings.look(cohort.patients, p, workers))

@@ -43,7 +43,9 @@ FEATURES = "features_dir"  # what the encoder of features that stand in the plac
 # An encoder gives models their names (mmmil.variants), which must not be those of others.
 TAKEN = {FEATURES, *("original", "uib", "reduced", "resnet50d", "ctranspath", "features", "colour")}
 TAKEN |= {*("dual", "self", "co", "baseline", "torchmil", "wsi", "clam", "transmil", "go", "kegg", "genes")}
-ENCODER = re.compile(r"(?!(wsi|clam|transmil|torchmil|baseline)_)(?!.*_(go|kegg)$)[a-z][a-z0-9_]*", re.IGNORECASE)
+ENCODER = re.compile(
+    r"(?!(wsi|clam|transmil|torchmil|baseline)_)(?!.*_(go|kegg)$)[a-z][a-z0-9_]*", re.IGNORECASE | re.ASCII
+)
 
 
 class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Attention):
@@ -123,6 +125,11 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         if self.features_dir and self.coords_dir:
             raise ValueError(
                 "features_dir is read in place of slides, so there is nothing to cut at coords_dir's places"
+            )
+        if self.features_dir and self.stain != "none" and self.has_slides:
+            raise ValueError(
+                f"stain '{self.stain}' changes pixels, of which there are none with features_dir: set stain: none, and "
+                "normalise where the features are made"
             )
         from_pixels = [name for name, source in self.encoders.items() if not _folder_of(source)]
         if self.features_dir and from_pixels:

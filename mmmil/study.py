@@ -129,11 +129,13 @@ class Study:
             self._features[encoder] = slide_features.load(rows, self.patients, self.p.n_tiles, self.p.seed)
         return self._features[encoder]
 
-    def feature_keys(self, encoder: str) -> list[str]:
-        """What names an encoder's features, for the hash of results that depend on them: the content of each file in
-        the cohort's order.
+    def feature_keys(self, encoder: str) -> list[list[str]]:
+        """What names an encoder's features, for the hash of results that depend on them: the content of each patient's
+        files in the cohort's order. By patient, for a file may be given to another one.
         """
-        return [record.file_digest(path) for path in self._files_of(encoder)["path"]]
+        rows = self._files_of(encoder)
+        of_patient = {i: list(map(record.file_digest, paths)) for i, paths in rows.groupby("patient_id")["path"]}
+        return [of_patient.get(i, []) for i in self.patients]
 
     def _files_of(self, encoder: str) -> pd.DataFrame:
         if encoder not in self.p.feature_folders:

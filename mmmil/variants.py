@@ -168,11 +168,16 @@ def variants(p: Params) -> list[str]:
     """
     names = [v.name for v in rows(p)]
     for name in p.variants:
-        if lacking := _lacking(variant(name), p):
-            raise ParameterError(f"variants: {name} needs {lacking}")
+        require(name, p)
     if p.variants:
         return [name for name in names if name in p.variants]
     return [name for name in names if not variant(name).optional and not _lacking(variant(name), p)]
+
+
+def require(name: str, p: Params) -> None:
+    """Raise ParameterError for a variant that there is not, or that the task's inputs do not allow, with the reason."""
+    if lacking := _lacking(variant(name), p):
+        raise ParameterError(f"variants: {name} needs {lacking}")
 
 
 def _lacking(v: Variant, p: Params) -> str:

@@ -55,6 +55,7 @@ def test_task_files_hold_the_papers_scale_and_the_demo_lies_over_them(task):
         ({"encoders": {"uni": "features:{tusk}/uni"}}, "tusk"),
         ({"encoders": {"uni": "vit_small"}, "features_dir": "hipt"}, "uni reads pixels"),
         ({"coords_dir": "patches", "features_dir": "hipt"}, "read in place of slides"),
+        ({"stain": "macenko", "features_dir": "hipt"}, "stain 'macenko' changes pixels, of which there are none"),
     ],
 )
 def test_a_wrong_value_is_one_clear_error(values, told):

@@ -1,6 +1,7 @@
 """A study on features made beforehand: nothing is tiled, the bags are the files', and what they are is its key."""
 
 import shutil
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -50,10 +51,27 @@ def test_what_needs_pixels_says_that_there_are_none(p):
 def test_the_key_is_the_files_content_in_the_cohorts_order(p):
     before = study.load(p).feature_keys("features_dir")
     other = study.load(p).feature_keys("other")
-    assert len(set(before)) == 10 and not set(before) & set(other)
+    assert len({key for [key] in before}) == 10 and not {key for [key] in before} & {key for [key] in other}
     moved = shutil.copytree(p.data / "uni", p.data / "moved")
     assert study.load(p.override(features_dir=moved.name)).feature_keys("features_dir") == before
     feature_files.write(p.data / "uni/P4.h5", small_features.bag(77))
     after = study.load(p)
     assert [i for i, (a, b) in enumerate(zip(after.feature_keys("features_dir"), before, strict=True)) if a != b] == [4]
     assert after.feature_keys("other") == other
+
+
+def test_a_file_that_is_given_to_another_patient_changes_the_key(p):
+    before = study.load(p).feature_keys("features_dir")
+    rows = {
+        "P0": {"slide_id": "P0;P1"},
+        "P1": {"slide_id": "P2"},
+        "P2": {"slide_id": "P3;P4"},
+        "P3": {"slide_id": "P5"},
+    }
+    keep = [patient for patient in NAMES if patient not in ("P4", "P5")]
+    small_features.table(p.data / "cohort.csv", {patient: rows.get(patient, {}) for patient in keep})
+    first = study.load(p.override(encoders={})).feature_keys("features_dir")
+    rows |= {"P0": {"slide_id": "P0"}, "P1": {"slide_id": "P1;P2"}}
+    small_features.table(p.data / "cohort.csv", {patient: rows.get(patient, {}) for patient in keep})
+    moved = study.load(p.override(encoders={})).feature_keys("features_dir")
+    assert first != moved and list(chain(*first)) == list(chain(*moved)) == list(chain(*before))

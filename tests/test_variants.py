@@ -84,3 +84,11 @@ def test_baselines_stand_beside_models_that_read_as_much():
     assert [n for n in variants.in_table(p, "4") if n in variants.BASELINES] == ["baseline_image"]
     assert [n for n in variants.in_table(p, "7") if n in variants.BASELINES] == variants.BASELINES
     assert variants.variants(p)[-3:] == variants.BASELINES
+
+
+def test_a_training_of_a_variant_that_the_task_cannot_have_is_refused_before_any_work():
+    p = check(TASK | {"inputs": "genes"})
+    variants.require("go", p)
+    for name, told in (("wsi", "slides or genes"), ("duel_go", "slides or genes"), ("duel", "no variant 'duel'")):
+        with pytest.raises(ParameterError, match=told):
+            variants.require(name, p)

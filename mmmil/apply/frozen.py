@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from mmmil.apply.folder import KeptModel, ModelError
-from mmmil.models import backbone
 from mmmil.params import Params
+from mmmil.training import features
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-
-def encoder(p: Params, name: str, fabric: Fabric) -> Any:
-    """The encoder as trainings had it, on the device."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(p.seed)  # of random weights, which synthetic cohorts have
-        return backbone.FrozenEncoder(p.encoders.get(name, name), p.weights, p.weights_folder).to(fabric.device)
+    from mmmil.models.backbone import FrozenEncoder
 
 
 def checksum(made: torch.nn.Module) -> str:
@@ -32,21 +27,13 @@ def checksum(made: torch.nn.Module) -> str:
     return hasher.hexdigest()
 
 
-def required(kept: KeptModel, p: Params, fabric: Fabric) -> Any:
+def required(kept: KeptModel, p: Params, fabric: Fabric) -> FrozenEncoder:
     """The encoder that a kept model reads features of. Raises ModelError where its weights are others."""
     image = kept.about["image"]
-    made = encoder(p, image["encoder"], fabric)
+    made = features.encoder(p, image["encoder"], fabric)
     if checksum(made) != image["sha256"]:
         raise ModelError(
             f"{kept.folder} was trained on features of {image['encoder']} with other weights than those found here: "
             "give the folder of the right ones (weights_dir)"
         )
     return made
-
-
-@torch.inference_mode()
-def features(made: Any, tiles: np.ndarray, fabric: Fabric) -> np.ndarray:
-    """Features (N, D) float32 of tiles (N, px, px, 3) uint8."""
-    with fabric.autocast():
-        pixels = torch.from_numpy(tiles).to(fabric.device)[None]
-        return made(backbone.to_input(pixels, made.mean, made.std)).float().cpu().numpy()

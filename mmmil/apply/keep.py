@@ -154,23 +154,23 @@ def _image(study: Study, v: Variant, fabric: Any) -> dict[str, Any]:
         stated = sorted(set(bags.files["encoder"]) - {""})
         about = {"kind": "features", "encoder": v.encoder(p), "width": bags.dim, "coordinates": bags.has_coords}
         return about | {"stated_encoder": stated[0] if stated else "", "tiles": p.n_tiles}
-    number = int(study.tile_masks.shape[1])
     assert study.tiles is not None
     sides = pd.to_numeric(study.tiles["um_per_tile"], errors="coerce").dropna()  # of images of tiles nobody knows it
-    about = {"tiles": number, "um_per_tile": [float(sides.min()), float(sides.max())] if len(sides) else []}
+    about = {"tiles": int(study.tile_masks.shape[1]), "coordinates": study.has_coords}
+    about["um_per_tile"] = [float(sides.min()), float(sides.max())] if len(sides) else []
     if v.is_trained_end_to_end(p):
-        return about | {"kind": "pixels", "backbone": v.backbone}
+        return {"kind": "pixels", "backbone": v.backbone} | about
     from mmmil.apply import frozen
-    from mmmil.training.features import frozen_features
+    from mmmil.training import features
 
     name = v.encoder(p)
-    width = int(frozen_features(study, name, -1).dim)
-    return about | {
+    return {
         "kind": "frozen",
         "encoder": name,
-        "width": width,
-        "sha256": frozen.checksum(frozen.encoder(p, name, fabric)),
-    }
+        "source": variant_table.network(p, name)[0],
+        "width": features.frozen_features(study, name, -1).dim,
+        "sha256": frozen.checksum(features.encoder(p, name, fabric)),
+    } | about
 
 
 def _model(

@@ -30,6 +30,7 @@ from mmmil.slides import features as slide_features
 from mmmil.sources.expression import matrix_columns, read_matrix
 from mmmil.sources.expression_values import checked
 from mmmil.sources.gene_names import WITHOUT_TPM
+from mmmil.training import features
 from mmmil.training.fit import Inputs
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class PatientError(ValueError):
 @dataclass
 class Patient:
     """level: (1, genes) of `symbols`; slide: its file; bag: HDF5 file of the tiles, with imgs (N, px, px, 3) uint8 and
-    mask (N,) of the real ones; features (N, D) made beforehand; None for what the model does not read. flags: what the
-    input lacked.
+    mask (N,) of the real ones; features (N, D) made beforehand; None for what the model does not read. has_coords:
+    whether it is known where the tiles lie; flags: what the input lacked.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Patient:
     imgs: np.ndarray | None = None
     mask: np.ndarray | None = None
     features: np.ndarray | None = None
+    has_coords: bool = True
     flags: list[str] = field(default_factory=list)
 
     def contents(self) -> dict[str, str]:
@@ -107,8 +109,8 @@ class CachedMatrices(expression.Matrices):
 
 
 class Reader:
-    """Reads patients of a cohort for the models of a kept folder; features: as `Cohort.features`, scales: slide ->
-    what its row of the cohort says of its µm per px.
+    """Reads patients of a cohort for the models of a kept folder; brought: features, as `Cohort.features`; scales:
+    slide -> what its row of the cohort says of its µm per px.
     """
 
     def __init__(
@@ -117,10 +119,10 @@ class Reader:
         p: Params,
         models: Sequence[Model],
         fabric: Fabric,
-        features: pd.DataFrame,
+        brought: pd.DataFrame,
         scales: Mapping[str, str],
     ):
-        self.kept, self.p, self.models, self.fabric, self.features = kept, p, models, fabric, features
+        self.kept, self.p, self.models, self.fabric, self.brought = kept, p, models, fabric, brought
         self.scales = scales
         self.source = CachedMatrices()
         if kept.variant.uses_genes:
@@ -201,8 +203,13 @@ class Reader:
         patient.slide, patient.bag = path, Path(row["bag"])
         self._flag_scale(patient, row["um_per_tile"])
         with h5py.File(patient.bag) as file:
-            patient.imgs, patient.mask = file["imgs"][:], file["mask"][:]
+            patient.imgs, patient.mask, patient.has_coords = file["imgs"][:], file["mask"][:], "coords" in file
         assert patient.mask is not None
+        if self.kept.about["image"]["coordinates"] and not patient.has_coords:
+            raise PatientError(
+                f"{path}: are tiles of which nobody knows where they lie, and the model learnt of tiles in their "
+                "places; give the slide, or keep a model of such tiles"
+            )
         if not patient.mask.all():
             patient.flags.append(f"{int(patient.mask.sum())} tiles of {len(patient.mask)}, the rest is padding")
 
@@ -228,7 +235,7 @@ class Reader:
         return self.p.override(mpp_table=literal(table))
 
     def _read_features(self, patient: Patient) -> None:
-        image, p, rows = self.kept.about["image"], self.p, self.features
+        image, p, rows = self.kept.about["image"], self.p, self.brought
         mine = rows[(rows["encoder"] == image["encoder"]) & (rows["patient_id"] == patient.name)]
         bag = slide_features.load(mine, [patient.name], p.n_tiles, p.seed)
         path, expected = mine["path"].iloc[0], image["stated_encoder"]
@@ -260,9 +267,10 @@ class Reader:
             if model.stain is not None:
                 pixels = pixels.copy()
                 pixels[real] = stain.transform(pixels[real], model.stain)
-            values = pixels if self.encoder is None else frozen.features(self.encoder, pixels, self.fabric)
-            tiles = torch.from_numpy(values)[None]
-            mask = None if real.all() else torch.from_numpy(real)[None]
+            if self.encoder is not None:  # of real tiles alone, as trainings read features
+                tiles = torch.from_numpy(features.of_tiles(self.encoder, pixels, self.fabric)[real])[None]
+            else:
+                tiles, mask = torch.from_numpy(pixels)[None], None if real.all() else torch.from_numpy(real)[None]
         if patient.level is not None:
             genes = torch.from_numpy(model.genes(patient.level, patient.symbols))
         return Inputs(tiles, genes, mask, [patient.name])

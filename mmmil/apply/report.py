@@ -54,6 +54,11 @@ def html(kept: KeptModel, made: Prediction, model: Model, label: int = -1) -> st
     ]
     if made.patient.bag is not None:
         parts += ["<h2>Where it looked on the slide</h2>", _tiles(made)]
+    elif made.patient.features is not None:
+        words = (
+            f"{len(made.patient.features)} instances whose features were brought along: there are no pixels to show."
+        )
+        parts += ["<h2>Where it looked on the slide</h2>", f"<p>{words}</p>"]
     if model.transform is not None:
         parts += ["<h2>Gene sets it weighed most</h2>", _sets(made, model)]
     foot = (
@@ -95,7 +100,7 @@ def _trust(made: Prediction) -> str:
         f"The {' and the '.join(far)} lie{'s' * (len(far) == 1)} farther from the training patients' mean than "
         f"{FAR:g} % of them: the model never saw the like."
         if far
-        else "The input lies among the training patients'."
+        else "The input lies among those of the training patients."
     )
     lacked = pages.listed([f"Lacking: {flag}" for flag in made.patient.flags], "Nothing was lacking in the input.")
     return f"{drawn}<p>{words}</p>{lacked}"
@@ -128,7 +133,9 @@ def _tiles(made: Prediction) -> str:
     if found is None or patient.slide is None or patient.bag is None:
         return "<p>This model has no attention over tiles.</p>"
     source, weights = found
-    drawn = plots.tiles_of_patient(place(patient.name, patient.slide, patient.bag), weights)
+    assert patient.imgs is not None and patient.mask is not None
+    where = place(patient.name, patient.slide, patient.bag) if patient.has_coords else None
+    drawn = plots.tiles_of_patient(patient.imgs[patient.mask], weights, where)
     words = f"{len(weights)} tiles; {CALLED[source]}. × 1 is even attention; the brightest are the most attended."
     return pages.figure(drawn, "slide and most attended tiles", "png") + f'<p class="sub">{words}</p>'
 

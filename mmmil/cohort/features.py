@@ -153,7 +153,7 @@ def choose(folder: Folder, wanted: Mapping[str, Iterable[str]], source: str) -> 
 
     wanted: patient -> names of the slides, none where the patient's name is all that is known. Where no slide
     of a patient has a file, the file of the patient as a whole counts.
-    Raises CohortError where names differ in their spelling only.
+    Raises CohortError where names differ in their spelling only, and for a file of two patients.
     """
     found: dict[str, list[str]] = {}
     lacking: list[tuple[str, str]] = []
@@ -179,6 +179,14 @@ def choose(folder: Folder, wanted: Mapping[str, Iterable[str]], source: str) -> 
     faults = [
         f"{source}, patient {of_name[name]}: '{name}' is '{other}' in {folder.path}; write both alike"
         for name, other in barcodes.nearly_the_same(of_name, [*folder.files, *folder.of_patient])
+    ]
+    whose: dict[str, str] = {}
+    faults += [
+        f"{source}, patient {patient}: '{name}' in {folder.path} is patient {whose[name]}'s file too; name the "
+        "slides of both in the column slide_id"
+        for patient, names in found.items()
+        for name in names
+        if whose.setdefault(name, patient) != patient
     ]
     fail(faults)
     return found

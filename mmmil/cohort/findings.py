@@ -7,7 +7,7 @@ from pathlib import Path
 from mmmil.cohort import files as cohort_files
 from mmmil.cohort import own_table
 from mmmil.cohort.build import Cohort
-from mmmil.params import Params
+from mmmil.params import FEATURES, Params
 from mmmil.sources import barcodes, sample_sheets
 from mmmil.sources.findings import Finding
 
@@ -28,11 +28,12 @@ def find(cohort: Cohort, p: Params) -> list[Finding]:
 
 def _later_slides(cohort: Cohort, p: Params) -> list[Finding]:
     """Patients of whom another diagnostic slide than the first is used."""
-    if not p.has_pixels:
-        return []
+    named = [(i, Path(path).name) for i, path in cohort.patients["slide_path"].items()] if p.has_pixels else []
+    if p.cohort_table:  # of a sheet's or a folder's own slides the slide rule has chosen
+        named += [(row.patient_id, row.slide_id) for row in cohort.features.itertuples() if row.encoder == FEATURES]
     later, other = [], []
-    for patient, path in cohort.patients["slide_path"].items():
-        section = barcodes.slide_section(Path(path).name)
+    for patient, name in named:
+        section = barcodes.slide_section(name)
         if section and (section[1] != "DX" or section[0].code != barcodes.PRIMARY):
             other.append(f"{patient} ({section[0].code}, {section[1]})")
         elif section and section[2] != "1":

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mmmil import record
 from mmmil.cohort.build import Cohort
 from mmmil.params import FEATURES, Params
-from mmmil.sources.slide_files import files_of
+from mmmil.sources.slide_files import files_of, is_pattern
 from mmmil.sources.tables import CohortError, absolute, fail, is_file
 
 T = TypeVar("T")
@@ -70,6 +70,7 @@ def look(cohort: Cohort, p: Params) -> pd.DataFrame:
         [(field, patient, *states[path], fingerprints[path]) for field, patient, path in rows], columns=COLUMNS
     )
     _require_unlike(table)
+    _require_own_images(table, [str(i) for i, path in cohort.patients["slide_path"].items() if is_pattern(path)])
     return table
 
 
@@ -136,6 +137,38 @@ def _require_unlike(table: pd.DataFrame) -> None:
             for other in others
         ]
     fail(faults)
+
+
+def _require_own_images(table: pd.DataFrame, patients: list[str]) -> None:
+    """Raise CohortError where an image of tiles is in the bags of two patients, under whatever name; patients: whose
+    slides are patterns of images. Images of one colour (glass, what is beside a slide) are alike by nature.
+    """
+    images = table[(table["setting"] == "slide_path") & table["patient_id"].isin(patients)]
+    faults = []
+    for _, same in images.groupby("fingerprint", sort=False):
+        first, *others = same.drop_duplicates("patient_id").itertuples()
+        if others and not _is_of_one_colour(Path(first.path)):
+            faults += [
+                f"{other.path}, patient {other.patient_id}: slide_path: the image is {first.path}, patient "
+                f"{first.patient_id}, under another name; give each its own"
+                for other in others
+            ]
+    fail(faults)
+
+
+def _is_of_one_colour(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return len(image.convert("RGB").getcolors(image.width * image.height) or []) == 1
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ):  # no image, which is told where tiles are read
+        return True
 
 
 def read(p: Params) -> pd.DataFrame:

@@ -31,8 +31,8 @@ def read(p: Params, labelled: bool = True) -> pd.DataFrame:
     """The patients of `cohort_table`: index patient_id, the other COLUMNS; files as absolute paths, '' where unused.
 
     Where features stand in the place of slides, slide_id names the slides of a patient, separated by ';' (by the names
-    of slide_path where it has none; else the patient's own name counts, `mmmil.cohort.features`). A slide_path with *,
-    ? or [ is a pattern of images of tiles (`sources.slide_files`), whose slide is called as its patient.
+    of slide_path where it has none; else the patient's own name counts, `mmmil.cohort.features`). A slide_path with
+    ``*``, ``?`` or ``[`` is a pattern of images of tiles (`sources.slide_files`), whose slide is called as its patient.
     The label is 0, 1, a class's name or one of its class_values, in any case; -1 where slides only have no such
     column. labelled: False where labels are not needed: column and cells may be missing, which is -1. A TCGA barcode in
     any spelling is its patient, and has a site where the table gives none. Of other cells what says that nothing is
@@ -87,6 +87,12 @@ def read(p: Params, labelled: bool = True) -> pd.DataFrame:
     ]
     patients["slide_id"] = patients["slide_id"].where(patients["slide_id"] != "", stems)
     slides = patients["slide_id"].map(features.names_of if p.features_dir else lambda name: [name]).explode().fillna("")
+    if p.features_dir or "slide_id" in table:  # features are found by it
+        faults += [
+            f"{where[line]}: slide_id '{name}' {fault}"
+            for line, name in slides.items()
+            if (fault := _of_another(name, table["patient_id"][line]))
+        ]
     for name, fault in ONCE.items():
         of_file = patients[name].map(os.path.realpath) if name in used else patients[name]  # two links to one file
         if name == "slide_id":  # results lie in a folder of this name, on some disks in any case

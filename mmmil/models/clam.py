@@ -71,15 +71,17 @@ class CLAM(nn.Module):
 
         For the bag's own class, the k most attended tiles speak for it (1) and the k least attended do not (0). With
         `subtyping` classes exclude each other, so for every other class the k most attended do not either, and the
-        loss is the mean over classes. k is at most half of the tiles, so that none gets both labels.
+        loss is the mean over classes. k is at most half of the tiles, so that none gets both labels; the only tile of a
+        bag is its most attended.
         """
         k = min(self.k_sample, max(1, len(h) // 2))
-        top, bottom = h[att.topk(k).indices], h[att.topk(k, largest=False).indices]
+        top, bottom = h[att.topk(k).indices], h[att.topk(min(k, len(h) - k), largest=False).indices]
         yes, no = (torch.full((k,), side, device=h.device) for side in (1, 0))
+        both = torch.cat([yes, no[: len(bottom)]])
         losses = []
         for m, classifier in enumerate(self.instance_classifiers):
             if m == label:
-                losses.append(F.cross_entropy(classifier(torch.cat([top, bottom])), torch.cat([yes, no])))
+                losses.append(F.cross_entropy(classifier(torch.cat([top, bottom])), both))
             elif self.subtyping:
                 losses.append(F.cross_entropy(classifier(top), no))
         return torch.stack(losses).mean()

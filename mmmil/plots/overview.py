@@ -18,7 +18,10 @@ def all_variants(metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc") -
     metrics: a task's title -> its metrics.csv. A model that failed or was not trained has an empty line.
     """
     named = {r.variant for t in metrics.values() for r in t.itertuples() if (r.split, r.metric) == ("val", metric)}
-    names = [name for name in variants.VARIANTS if name in named]
+    papers = [name for name in variants.VARIANTS if name in named]
+    of_encoders = sorted(named - variants.VARIANTS.keys())
+    names = [name for name in [*papers, *of_encoders] if name not in variants.BASELINES]
+    names += [name for name in papers if name in variants.BASELINES]
     size = 2.7 + 1.7 * len(metrics), 0.27 * len(names) + 1.2
     figure, grid = plt.subplots(1, len(metrics), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, (task, table) in zip(grid[0], metrics.items(), strict=True):

@@ -18,7 +18,7 @@ FAR_COLOUR = "#b3261e"
 def spread(prob: Mapping[str, float], class_names: Sequence[str], threshold: float = 0.5) -> plt.Figure:
     """The probability of class 1 by every model: the first (the final one) large, those of the folds small."""
     final, *folds = prob.values()
-    figure, axes = plt.subplots(figsize=(6.4, 1.25))
+    figure, axes = plt.subplots(figsize=(6.4, 1.05))
     axes.axvspan(0, threshold, color=CLASSES[0], alpha=0.10, lw=0)
     axes.axvspan(threshold, 1, color=CLASSES[1], alpha=0.10, lw=0)
     if folds:
@@ -35,8 +35,8 @@ def spread(prob: Mapping[str, float], class_names: Sequence[str], threshold: flo
 
 def distances(percentiles: Mapping[str, float], limit: float) -> plt.Figure:
     """Percentile of the training patients' distances at which the patient lies, a bar per modality; red above limit."""
-    figure = plt.figure(figsize=(6.4, 0.55 + 0.32 * len(percentiles)))
-    axes = figure.add_axes((0.16, 0.5 / figure.get_figheight(), 0.74, 1 - 0.55 / figure.get_figheight()))
+    figure = plt.figure(figsize=(6.4, 0.5 + 0.27 * len(percentiles)))
+    axes = figure.add_axes((0.16, 0.46 / figure.get_figheight(), 0.74, 1 - 0.5 / figure.get_figheight()))
     for y, (name, value) in enumerate(reversed(list(percentiles.items()))):
         axes.barh(y, 100, color="#eeeeee", height=0.55)
         axes.barh(y, value, color=FAR_COLOUR if value > limit else NEUTRAL, height=0.55)
@@ -60,7 +60,7 @@ def sets_of_patient(
     training deviations; NaN where none of the genes was measured.
     """
     order = np.argsort(-attention, kind="stable")[:n][::-1]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 0.27 * len(order) + 0.75), sharey=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 0.21 * len(order) + 0.65), sharey=True)
     shown = [names[i] if len(names[i]) <= length else names[i][: length - 1] + "…" for i in order]
     rows = np.arange(len(order))
     left.barh(rows, attention[order] * len(names), color=PALE, height=0.65)
@@ -77,23 +77,26 @@ def sets_of_patient(
     right.set_xlabel("level, training deviations (▲ higher, ▼ lower)", fontsize=8)
     for axes in (left, right):
         axes.tick_params(labelsize=8)
+    right.tick_params(left=False)
     return finish(figure)
 
 
-def tiles_of_patient(where: Place, weights: np.ndarray, n: int = 6) -> plt.Figure:
-    """The slide with its tiles by attention, and the `n` most attended ones; weights (N,) in the tiles' order."""
+def tiles_of_patient(tiles: np.ndarray, weights: np.ndarray, where: Place | None = None, n: int = 6) -> plt.Figure:
+    """The slide with its tiles by attention, and the `n` most attended ones.
+
+    tiles (N, px, px, 3) uint8; weights (N,) in their order; where: None where nobody knows where they lie.
+    """
     relative = weights * len(weights)
     order = np.argsort(-weights, kind="stable")[:n]
     across = -(-len(order) // 2)
-    aspect = where.width / where.height
-    figure = plt.figure(figsize=(7.6, 2.5))
+    aspect = where.width / where.height if where else 1.0
+    figure = plt.figure(figsize=(7.6, 2.1))
     grid = figure.add_gridspec(2, across + 1, width_ratios=[min(max(2 * aspect, 1.2), 3.2), *[1] * across])
-    slide = figure.add_subplot(grid[:, 0])
-    shade = plt.Normalize(relative.min(), relative.max())
-    draw_tiles(slide, where, relative, shade)
+    if where is not None:
+        draw_tiles(figure.add_subplot(grid[:, 0]), where, relative, plt.Normalize(relative.min(), relative.max()))
     for k, i in enumerate(order):
         axes = figure.add_subplot(grid[k // across, 1 + k % across])
-        axes.imshow(where.pixels[i])
+        axes.imshow(tiles[i])
         axes.set_title(f"× {relative[i]:.2f}", fontsize=8, pad=2)
         axes.axis("off")
     figure.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.01, wspace=0.06, hspace=0.16)

@@ -53,7 +53,7 @@ def _examine_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params, 
     row |= {"patient_id": patient_id, "slide_id": slide_id, "slide_path": str(slide_path)}
     try:
         if is_pattern(slide_path):
-            n = tile_images.require_sizes(slide_path, p.tile_px)
+            n = tile_images.require_tiles(slide_path, p.tile_px)
             return row | {"candidates": n, "valid": n}
         path = tiling.candidates_of(slide_path, p.results / "tiles" / slide_id, p, threads)
     except SlideError as error:

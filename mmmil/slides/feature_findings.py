@@ -16,10 +16,13 @@ FAR = 6  # median absolute deviations of the log of a file's root mean square fr
 LEAST = 0.02  # what such a deviation is taken for at least: layers that normalise leave nearly none
 MANY_REPEATED = 0.1  # of a file's instances; glass gives some that are equal
 EXAMPLES = 3
+UNEVEN, LARGE = 10, 4096  # times the median's instances, and so many, from which a bag is told of
 
 
-def counts(seen: pd.DataFrame, encoder: str) -> dict[str, Any]:
-    """{what: number or words} of the features of an encoder; seen: `features.look`'s table."""
+def counts(seen: pd.DataFrame, encoder: str, most: int = 0) -> dict[str, Any]:
+    """{what: number or words} of the features of an encoder; seen: `features.look`'s table, most: n_tiles, of which a
+    patient's instances are a sample where there are more (0: all are used).
+    """
     head = encoder if encoder == FEATURES else f"encoders, {encoder}"
     of_patient = seen.groupby("patient_id")["instances"].sum()
     spread = f"median {of_patient.median():,.0f} ({of_patient.min():,} to {of_patient.max():,})"
@@ -32,6 +35,9 @@ def counts(seen: pd.DataFrame, encoder: str) -> dict[str, Any]:
         "width": int(seen["width"].iloc[0]),
         "coordinates": {0: "none", len(seen): "in all files"}.get(n, f"in {n:,} of {len(seen):,} files"),
     }
+    if n_more := int((of_patient > most).sum()) if most else 0:
+        used = int(of_patient.clip(upper=most).sum())
+        found["instances used"] = f"{used:,}: of {n_more:,} patients a sample of {most:,} (n_tiles; 0: all)"
     stated = sorted(set(seen["encoder"]) - {""})
     found |= {"encoder as the files state it": ", ".join(stated)} if stated else {}
     return {f"{head}: {what}": value for what, value in found.items()}
@@ -63,6 +69,18 @@ def find(seen: pd.DataFrame, folder: str) -> list[Finding]:
     if len(kinds) > 1:
         text = f"the numbers are of several types: {', '.join(f'{kind} in {n:,} files' for kind, n in kinds.items())}"
         told.append(Finding("types of numbers", text, "right if the encoder ran in several precisions", folder))
+    cuts = seen["cut"][seen["cut"] != ""].value_counts()
+    if len(cuts) > 1:
+        of_cut = {cut: seen["slide_id"][seen["cut"] == cut].iloc[0] for cut in cuts.index}
+        ways = _some([f"{cut} in {n:,} files, as {of_cut[cut]}" for cut, n in cuts.items()])
+        text = f"the coords state that tiles were cut in several ways: {ways}"
+        remedy = "make all at one magnification and size, unless scanners differ and this makes them alike"
+        told.append(Finding("cut of tiles", text, remedy, folder))
+    sizes = seen.groupby("patient_id", sort=False)["instances"].sum()
+    if sizes.max() > UNEVEN * max(sizes.median(), LARGE / UNEVEN):
+        text = f"{sizes.idxmax()} has {sizes.max():,} instances, the median patient {sizes.median():,.0f}"
+        remedy = "cap them by n_tiles if memory or time is not enough: a batch is padded to its largest patient"
+        told.append(Finding("uneven bags", text, remedy, folder))
     if 0 < seen["coords"].sum() < len(seen):
         lacking = seen[~seen["coords"]]
         text = (

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 LOOK = ["patient_id", "slide_id", "path", "instances", "width", "kind", "encoder", "name", "coords", "log_rms"]
-LOOK += ["repeated", "content"]
+LOOK += ["repeated", "content", "cut"]
+CUT = ("patch_size", "target_magnification", "patch_level", "overlap")  # what coords' attributes say of the tiles
 
 
 # -- files -------------------------------------------------------------------------------------------------------
@@ -39,7 +40,16 @@ def _seen(features: Features) -> dict[str, Any]:
         "log_rms": float(np.log(mean_square) / 2) if mean_square else -np.inf,
         "repeated": len(values) - len(rows),
         "content": hashlib.sha256(values.tobytes()).hexdigest(),
+        "cut": ", ".join(f"{name} {_plain(features.attributes[name])}" for name in CUT if name in features.attributes),
     }
+
+
+def _plain(value: Any) -> str:
+    """A number as it is said, whatever type or list of one it has in the file."""
+    try:
+        return ", ".join(f"{float(part):g}" for part in np.ravel(value))
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _read(files: pd.DataFrame, most: int, seed: int, keep: bool) -> tuple[pd.DataFrame, list[Features], list]:
@@ -88,7 +98,8 @@ def look(files: pd.DataFrame) -> pd.DataFrame:
     """One row per file of one encoder, columns LOOK; files: the encoder's rows of `Cohort.features`.
 
     kind: type of the numbers in the file; encoder, name: as the file states them, or ''; coords: whether it has some;
-    log_rms: log of the root mean square; repeated: instances that another one equals; content: hash of the values.
+    log_rms: log of the root mean square; repeated: instances that another one equals; content: hash of the values; cut:
+    how the tiles were cut, as the coords state it, or ''.
     Raises CohortError for files that cannot be read, of another width or encoder than most, of another patient as they
     say, and for two with the same values.
     """

@@ -28,7 +28,7 @@ def _look(patient: str, path: Path, p: Params, table: dict[str, float]) -> dict:
     row |= {"contradictions": [], "of_coords": [], "grey": False}
     try:
         if is_pattern(path):
-            tile_images.require_sizes(path, p.tile_px)
+            tile_images.require_tiles(path, p.tile_px)
             return row | {"format": "images of tiles", "width": p.tile_px, "height": p.tile_px}
         with slide_files.open_slide(path) as slide:
             stated = scale.stated(slide, path, table)

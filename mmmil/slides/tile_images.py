@@ -18,40 +18,51 @@ from mmmil.slides.files import SlideError
 from mmmil.slides.tiling import Candidates, choose
 from mmmil.sources.slide_files import images_of
 
+# Of Pillow: an image that is none, ends too soon, is damaged, or states a size that no image has.
+BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+DEEP = ("I", "F")  # how Pillow calls pixels of more than 8 bits; to RGB it would cut them at 255
+
 
 def read(path: Path, tile_px: int) -> np.ndarray:
-    """Pixels (tile_px, tile_px, 3) uint8 of one image.
+    """Pixels (tile_px, tile_px, 3) uint8 of one image; what is transparent lies on white, as beside a slide.
 
-    Raises SlideError for what is no image or cut short, and for one of another size.
+    Raises SlideError for what is no image or cut short, for one of another size and for one of more than 8 bits.
     """
-    _require_size(path, tile_px)
+    _require_tile(path, tile_px)
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # what Pillow raises for a file that ends too soon, or is damaged
+            if not image.has_transparency_data:
+                return np.asarray(image.convert("RGB"))
+            pixels = image.convert("RGBA")
+            white = Image.new("RGBA", pixels.size, "white")
+            return np.asarray(Image.alpha_composite(white, pixels).convert("RGB"))
+    except BROKEN as error:
         raise SlideError(f"{path}: cannot be read as an image ({error}); copy it again") from None
 
 
-def _require_size(path: Path, tile_px: int) -> None:
+def _require_tile(path: Path, tile_px: int) -> None:
+    """By the header alone."""
     try:
         with Image.open(path) as image:
-            size = image.size
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            size, mode = image.size, image.mode
+    except BROKEN as error:
         raise SlideError(f"{path}: is no image that can be read ({error}); correct slide_path") from None
     if size != (tile_px, tile_px):
         raise SlideError(
             f"{path}: is {size[0]} x {size[1]} px, and tiles are {tile_px} px square; set tile_px to the images' "
             "side, or cut them again"
         )
+    if mode.startswith(DEEP):
+        raise SlideError(f"{path}: has more than 8 bits a channel ({mode}); save it as RGB of 8 bits")
 
 
-def require_sizes(pattern: Path, tile_px: int) -> int:
-    """How many images a pattern names. Raises SlideError for the first that is of another size than the tiles; of each
-    only the header is read.
+def require_tiles(pattern: Path, tile_px: int) -> int:
+    """How many images a pattern names. Raises SlideError for the first that is of another size than the tiles, or of
+    more than 8 bits; of each only the header is read.
     """
     images = images_of(pattern)
     for path in images:
-        _require_size(path, tile_px)
+        _require_tile(path, tile_px)
     return len(images)
 
 

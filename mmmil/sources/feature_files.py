@@ -60,6 +60,8 @@ def read(path: Path) -> Features:
     readers = {**dict.fromkeys(HDF5, _of_hdf5), ".npy": _of_numpy, ".npz": _of_numpy}
     try:
         found = readers.get(suffix, _of_torch)(path)
+    except MemoryError as error:
+        raise FeatureError(f"{path}: states more values than memory holds ({_first_line(error)}); {AGAIN}") from None
     except FileNotFoundError:
         raise FeatureError(f"{path}: is not there; correct its name, or make it") from None
     except (OSError, EOFError) as error:
@@ -83,6 +85,8 @@ def _of_hdf5(path: Path) -> dict[str, Any]:
                 raise _no_features(path, file)
             dataset, coords = file["features"], file.get("coords")
             about = {name: _plain(value) for name, value in {**file.attrs, **dataset.attrs}.items()}
+            if dataset.shape is None:
+                raise FeatureError(f"{path}: features is a dataset without values; {AGAIN}")
             found = {"features": dataset[()], "encoder": about.get("encoder", ""), "name": about.get("name", "")}
             if isinstance(coords, h5py.Dataset):
                 found |= {"coords": coords[()], "attributes": {n: _plain(v) for n, v in coords.attrs.items()}}
@@ -130,20 +134,29 @@ def _of_torch(path: Path) -> dict[str, Any]:
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, IndexError, AssertionError) as error:
         raise OSError(_first_line(error)) from None
     if isinstance(loaded, torch.Tensor):
-        return {"features": _array(loaded)}
+        return {"features": _array(path, loaded)}
     if not isinstance(loaded, Mapping) or not isinstance(loaded.get("features"), torch.Tensor):
         raise _no_features(path, loaded if isinstance(loaded, Mapping) else [type(loaded).__name__])
     coords = loaded.get("coords")
     if coords is not None and not isinstance(coords, torch.Tensor):
         raise FeatureError(f"{path}: coords is a {type(coords).__name__}, not a tensor; save a tensor, or none")
-    found = {"features": _array(loaded["features"]), "coords": None if coords is None else coords.double().numpy()}
+    found = {
+        "features": _array(path, loaded["features"]),
+        "coords": None if coords is None else _array(path, coords.double()),
+    }
     return found | {name: loaded[name] for name in ("encoder", "name") if isinstance(loaded.get(name), str)}
 
 
-def _array(tensor: Any) -> Any:
-    """A tensor as numpy has it; one of bfloat16, which numpy has not, stays a tensor."""
+def _array(path: Path, tensor: Any) -> Any:
+    """A tensor as numpy has it; one of bfloat16, which numpy has not, stays a tensor. FeatureError for one that is
+    sparse, quantised, of 8 bits or without values.
+    """
     tensor = tensor.detach()
-    return tensor if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
+    try:
+        return tensor if str(tensor.dtype) == "torch.bfloat16" else tensor.resolve_conj().numpy()
+    except (TypeError, RuntimeError, NotImplementedError):
+        kind = f"a tensor of {tensor.dtype} ({tensor.layout}, {tensor.device})"
+        raise FeatureError(f"{path}: holds {kind}, not floating-point numbers; save what the encoder gave") from None
 
 
 def _pickled(path: Path, what: str) -> FeatureError:

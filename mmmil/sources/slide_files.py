@@ -32,7 +32,7 @@ def parts_of(slide: Path) -> list[Path]:
 
 
 def is_pattern(path: Path | str) -> bool:
-    """Whether a slide's path is a pattern of images of tiles: it has *, ? or [, and no file is called so."""
+    """Whether a slide's path is a pattern of images of tiles: it has ``*``, ``?`` or ``[`` and names no file."""
     return glob.has_magic(str(path)) and not Path(path).is_file()
 
 

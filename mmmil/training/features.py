@@ -10,7 +10,7 @@ import torch
 
 from mmmil import record
 from mmmil.models import backbone, weights
-from mmmil.params import ParameterError
+from mmmil.params import ParameterError, Params
 from mmmil.slides import bag_files
 from mmmil.slides.features import LOOK, Bags
 from mmmil.sources import feature_files
@@ -18,6 +18,8 @@ from mmmil.training import device
 from mmmil.variants import network
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from mmmil.study import Study
 
 
@@ -52,18 +54,27 @@ def _computed(study: Study, name: str, fold: int) -> np.ndarray:
 
     def make(folder: Path) -> dict:
         fabric = device.make_fabric(p)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(p.seed)
-            encoder = backbone.FrozenEncoder(source, kind, p.weights_folder).to(fabric.device)
-        features = []
-        for bag in study.bags(fold):
-            with torch.inference_mode(), fabric.autocast():
-                tiles = torch.from_numpy(bag).to(fabric.device)[None]
-                features.append(encoder(backbone.to_input(tiles, encoder.mean, encoder.std)).float().cpu().numpy())
-        np.save(folder / "features.npy", np.stack(features))
+        made = encoder(p, name, fabric)
+        np.save(folder / "features.npy", np.stack([of_tiles(made, bag, fabric) for bag in study.bags(fold)]))
         return device.circumstances(p)
 
     return np.load(record.cached(p.results / "features" / name, inputs, make) / "features.npy")
+
+
+def encoder(p: Params, name: str, fabric: Fabric) -> backbone.FrozenEncoder:
+    """A frozen encoder by its name, on the device; random weights are those of the seed."""
+    source, kind = network(p, name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(p.seed)
+        return backbone.FrozenEncoder(source, kind, p.weights_folder).to(fabric.device)
+
+
+@torch.inference_mode()
+def of_tiles(made: backbone.FrozenEncoder, tiles: np.ndarray, fabric: Fabric) -> np.ndarray:
+    """Features (N, D) float32 of tiles (N, px, px, 3) uint8."""
+    with fabric.autocast():
+        pixels = torch.from_numpy(tiles).to(fabric.device)[None]
+        return made(backbone.to_input(pixels, made.mean, made.std)).float().cpu().numpy()
 
 
 def export(study: Study, name: str, folder: Path) -> list[Path]:

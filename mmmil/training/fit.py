@@ -137,7 +137,7 @@ def fit(
                     optimizer.zero_grad()
                     fabric.backward(loss)
                 except Exception as error:
-                    if (remedy := _remedy(error, p, batch, inputs)) is None:
+                    if (remedy := _remedy(error, batch, inputs, p.batch_size)) is None:
                         raise
                     raise TrainingError(remedy) from error
                 optimizer.step()
@@ -204,17 +204,19 @@ def _loss(
     return loss * fabric.world_size
 
 
-def _remedy(error: Exception, p: Params, batch: Tensor, inputs: Inputs) -> str | None:
+def _remedy(error: Exception, batch: Tensor, inputs: Inputs, batch_size: int) -> str | None:
     """What to change after an error of the device's memory or of the compiler; None for any other."""
     # A CPU's allocator raises a plain RuntimeError.
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         bag, or_less = "", ""
         if isinstance(inputs.tiles, Bags):
-            or_less = f", or n_tiles, a patient's features at most (now {p.n_tiles or 'all'})"
+            largest = max(batch.tolist(), key=lambda i: inputs.tiles.sizes[i])
+            bag = f", padded to the {inputs.tiles.sizes[largest]:,} features of {inputs.named(torch.tensor([largest]))}"
+            or_less = ", or n_tiles, a patient's features at most (0: all)"
         elif inputs.tiles is not None:
             bag = f" of {inputs.tiles.shape[1]} tiles"
         return (
-            f"the device's memory is not enough for {len(batch)} patients{bag}: lower batch_size (now {p.batch_size})"
+            f"the device's memory is not enough for {len(batch)} patients{bag}: lower batch_size (now {batch_size})"
             f"{or_less}"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -246,12 +248,18 @@ def predict(
     """Probability of class 1, (len(which),) float64, and attention after the softmax.
 
     Attention is a mapping name -> (len(which), N), averaged over heads, or (len(which), H, N) with heads 'each'. N is
-    that of the largest bag, and 0 the attention to what it has more than others.
+    that of the largest bag, and 0 the attention to what it has more than others. Raises TrainingError where the
+    device's memory is not enough: bags may be larger than those of the training.
     """
     model.eval()
     probs, atts = [], []
     for chunk in torch.tensor(list(which)).split(batch):
-        logits, att = model(**fabric.to_device(inputs.take(chunk)))
+        try:
+            logits, att = model(**fabric.to_device(inputs.take(chunk)))
+        except Exception as error:
+            if (remedy := _remedy(error, chunk, inputs, batch)) is None:
+                raise
+            raise TrainingError(remedy) from error
         probs.append(logits.double().softmax(-1)[:, 1].cpu())
         atts.append({k: (a.float().mean(1) if heads == "mean" else a.float()).cpu() for k, a in att.items()})
     return torch.cat(probs).numpy(), {k: joined([a[k] for a in atts]).numpy() for k in atts[0]}

@@ -198,7 +198,7 @@ def _settings(p: Params, v: Variant) -> dict:
         name, settings["weights"] = network(p, encoder) if encoder else ("", p.weights)
         if encoder in p.encoders:
             settings["encoder"] = p.encoders[encoder]
-        if p.weights_dir:
+        if p.weights_dir or encoder in p.encoders:  # a file of one's own, or one that a package brings
             from mmmil.models import backbone as models_backbone
             from mmmil.models import weights
 

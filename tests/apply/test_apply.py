@@ -311,3 +311,36 @@ def test_a_page_stands_alone_and_says_what_it_is(made, new, tmp_path):
     for part in ("How far this can be trusted", "Where it looked on the slide", "Gene sets it weighed most"):
         assert part in text
     assert (tmp_path / "out" / "validation.html").is_file() and (tmp_path / "out" / "validation.csv").is_file()
+
+
+def test_features_that_were_brought_along_are_read_as_the_model_read_its_own(made, tmp_path):
+    """Bags of several sizes without coordinates, by slide; the gene tokens are those of the study with pixels."""
+    s = made[0]
+    random = np.random.default_rng(0)
+    for name in ("features", "others"):
+        (tmp_path / name).mkdir()
+    for slide in s.cohort.patients["slide_id"]:
+        np.save(tmp_path / "features" / f"{slide}.npy", random.normal(size=(int(random.integers(3, 9)), 8)))
+        np.save(tmp_path / "others" / f"{slide}.npy", random.normal(size=(3, 6)))
+    p = s.p.override(features_dir=str(tmp_path / "features"), n_tiles=6, variants=["dual_go"])
+    brought = small_studies.study.load(p)
+    assert brought.patients == s.patients
+    predictions = runs.predictions(brought)
+    kept = keep.keep(brought, "dual_go", tmp_path / "model")
+    image = folder.read(kept).about["image"]
+    assert image["kind"] == "features" and image["width"] == 8 and not image["coordinates"]
+    table = new_cohort.table_of(brought.cohort.patients.loc[brought.fold_patients(-1)[1]], p)
+    table = table.assign(slide_id=list(s.cohort.patients.loc[table["patient_id"], "slide_id"]))
+    places = {"features_dir": str(tmp_path / "features")}
+    found = applied(kept, tmp_path, table, places=places, reports=table["patient_id"][:1].tolist())
+    of_test = predictions.query("split == 'test'").set_index("patient_id")["prob"]
+    assert (found.set_index("patient_id")["prob"] - of_test).abs().max() < 1e-6 and found[
+        "distance_image"
+    ].notna().all()
+    assert "there are no pixels to show" in next((tmp_path / "out" / "reports").iterdir()).read_text()
+    with pytest.raises(ApplyError, match=r"reads features .*8 numbers an instance.*--place features_dir="):
+        applied(kept, tmp_path, table)
+    with pytest.raises(ApplyError, match="features are 6 wide, the model reads 8"):
+        applied(kept, tmp_path, table, places={"features_dir": str(tmp_path / "others")})
+    with pytest.raises(ApplyError, match="features_dir: the task brings features, the model reads pixels"):
+        new_cohort.settings(folder.read(made[2]["wsi"]), p, tmp_path, {})

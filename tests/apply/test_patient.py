@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from mmmil.apply import repeated
-from mmmil.apply.patient import CachedMatrices
+from mmmil.apply.models import Model
+from mmmil.apply.patient import CachedMatrices, Patient, Reader
 from mmmil.genes import expression
 from mmmil.genes.expression import ExpressionError, Reading
+from mmmil.slides import stain
 
 GENES = [f"ENSG{i:011d}" for i in range(30)]
 PATIENTS = ["P1", "P2", "P3", "P4"]
@@ -89,3 +91,17 @@ def test_genes_by_other_names_are_told(files):
     like = Reading(frozenset(["A"]), frozenset(["TP53", "EGFR"]))
     with pytest.raises(ExpressionError, match=r"no gene is one of the training's: .* give a gene_table"):
         expression.assemble(paths[["P1"]], "counts", counts_level="cpm", like=like)
+
+
+def test_tiles_have_the_colours_of_each_models_own_training(files):
+    random = np.random.default_rng(0)
+    training, imgs = (np.clip(random.normal(c, 30, (3, 32, 32, 3)), 0, 255).astype(np.uint8) for c in (120, 170))
+    reference = stain.fit(training, "reinhard")
+    reader = Reader.__new__(Reader)
+    reader.encoder = None
+    patient = Patient("P1", imgs=imgs, mask=np.array([True, True, False]))
+    plain, stained = (Model("final", None, None, None, how, False) for how in (None, reference))
+    assert np.array_equal(reader.inputs(patient, plain).tiles[0], imgs)
+    tiles = reader.inputs(patient, stained).tiles[0].numpy()
+    assert np.array_equal(tiles[:2], stain.transform(imgs[:2], reference)) and np.array_equal(tiles[2], imgs[2])
+    assert reader.inputs(patient, stained).mask.tolist() == [[True, True, False]]

@@ -111,6 +111,11 @@ FAULTS = {
         of_table(P10={"slide_id": "x"}, P11={"slide_id": "y;x"}),
         "'y;x' belongs to more than one pat",
     ),
+    "another patient's": (of_table(P10={"slide_id": "P11"}), "patient P11: 'P11' in .*uni is patient P10's file too"),
+    "another barcode's": (
+        lambda p: small_features.table(p.data / "cohort.csv", {"TCGA-05-4245": {"slide_id": dx("TCGA-05-4246")}}),
+        "patient TCGA-05-4245: slide_id 'TCGA-05-4246-.*' is of TCGA-05-4246 by its name",
+    ),
     "nearly a barcode": (added("TCGA-05-42O4"), "is nearly a TCGA barcode but cannot be read as one"),
     "not there": (lambda p: shutil.rmtree(p.data / "uni"), "features_dir: .*uni is no folder that is there"),
     "in a folder": (
@@ -147,6 +152,17 @@ def test_tcga_slides_count_by_the_slide_rule_and_all_of_a_patient(tmp_path):
         (TCGA[1], "features: frozen section (TS), not a diagnostic slide (DX)"),
         (TCGA[2], "features: sample type 02, not a primary tumour"),
     ]
+
+
+def test_a_table_that_names_no_diagnostic_slide_is_a_finding(tmp_path):
+    patients = [f"TCGA-05-42{i}" for i in range(45, 51)]
+    names = [dx(patient, kind="TS" if i == 2 else "DX") for i, patient in enumerate(patients)]
+    small_features.folder(tmp_path / "uni", names)
+    rows = {patient: {"slide_id": name} for patient, name in zip(patients, names, strict=True)}
+    small_features.table(tmp_path / "cohort.csv", rows)
+    p = small_features.parameters(tmp_path)
+    [note] = [note for note in findings.find(cohorts.build(p), p) if note.check == "no diagnostic slide"]
+    assert "the slides of TCGA-05-4247 (01, TS) are no DX of a primary tumour" in note.text
 
 
 def test_a_patient_as_a_whole_beside_slides_is_an_error(tmp_path):

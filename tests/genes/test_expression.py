@@ -617,9 +617,9 @@ def zipped(text, name="m.tsv"):
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("m.tsv", gzip.compress(TABLE.encode())),
+        ("m.tsv", gzip.compress(TABLE.encode(), mtime=0)),
         ("m.tsv.gz", TABLE.encode()),  # as a browser leaves it
-        ("m.tsv.gz", gzip.compress(TABLE.encode())),
+        ("m.tsv.gz", gzip.compress(TABLE.encode(), mtime=0)),
         ("m.tsv", zipped(TABLE)),
         ("m.tsv", (FEATURECOUNTS + TABLE).encode()),
         ("m.csv", ("# made by hand, twice\n" + TABLE.replace("\t", ",")).encode()),

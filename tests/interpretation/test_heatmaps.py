@@ -59,7 +59,7 @@ def one_odd_tile(tmp_path):
         patients = pd.DataFrame({"slide_path": [str(path)], "label": [1]}, index=["P1"])
         return SimpleNamespace(
             p=p,
-            tiles=pd.DataFrame(),
+            has_coords=True,
             cohort=SimpleNamespace(patients=patients),
             labels=patients["label"],
             bag_paths=pd.Series({"P1": str(tmp_path / "bag.h5")}),
@@ -219,7 +219,7 @@ def test_a_class_without_test_patients_is_named():
 
 def test_a_task_without_slides_has_no_heatmap():
     p = params.load("lgg", "demo", inputs="genes", variants=["go", "kegg"])
-    s = SimpleNamespace(p=p, tiles=None)
+    s = SimpleNamespace(p=p, has_coords=False)
     assert heatmaps.of_each_class(s) == []
     with pytest.raises(HeatmapError, match=r"task 'lgg' has no slides \(inputs: genes\)"):
         heatmaps.place_of(s, "P1")

@@ -38,6 +38,7 @@ def noise_study(folder, **values):
         bags=lambda fold: tiles,
         bag_keys=lambda fold: ["noise"],
         tile_masks=np.ones((12, 2), bool),
+        has_coords=True,
     )
 
 

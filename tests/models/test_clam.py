@@ -46,6 +46,12 @@ def test_clam_follows_its_equations(number, subtyping):
     assert len(model(tiles, mask=mask)) == 2  # without labels, no loss
 
 
+def test_the_only_tile_of_a_bag_speaks_for_its_class_and_not_against_it_too():
+    model = small(subtyping=False).eval()
+    h = torch.randn(1, model.classifiers.in_features)
+    assert model.instance_loss(h, torch.ones(1), 1) == -model.instance_classifiers[1](h).log_softmax(-1)[0, 1]
+
+
 def test_gradients_of_clam():
     labels, mask = torch.tensor([0, 1]), uneven_mask([7, 5], 7)
     assert gradients_hold(small(), torch.randn(2, 7, 5), mask=mask, labels=labels)

@@ -157,6 +157,24 @@ def test_what_is_unusual_is_a_finding(tmp_path):
     ]
 
 
+def test_tiles_of_two_magnifications_and_one_huge_patient_are_findings_and_a_cap_is_told(tmp_path):
+    names = [f"s{i}" for i in range(6)]
+    for i, name in enumerate(names):
+        values = small_features.bag(i, 5_000 if i == 4 else 3)
+        cut = {"patch_size": 256, "target_magnification": np.array([10.0 if i == 5 else 20])}
+        feature_files.write(tmp_path / f"{name}.h5", values, np.zeros((len(values), 2)), cut)
+    seen = features.look(rows(tmp_path, names, str))
+    found = {finding.check: finding.text for finding in feature_findings.find(seen, "uni")}
+    assert found["uneven bags"] == "s4 has 5,000 instances, the median patient 3"
+    assert found["cut of tiles"].endswith(
+        "ways: patch_size 256, target_magnification 20 in 5 files, as s0; "
+        "patch_size 256, target_magnification 10 in 1 files, as s5"
+    )
+    used = "features_dir: instances used"
+    assert feature_findings.counts(seen, FEATURES, 2)[used] == "12: of 6 patients a sample of 2 (n_tiles; 0: all)"
+    assert used not in feature_findings.counts(seen, FEATURES)
+
+
 @pytest.mark.real
 def test_the_real_features_have_one_width_and_scale(real_data):
     paths = sorted((real_data / "features/hipt_vit256").glob("*.pt"))[::12]

@@ -1,5 +1,7 @@
 """Images of tiles in the place of a slide: bags, what is wrong with them, and what a study without places does."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -74,6 +76,10 @@ def test_every_image_is_in_the_inventory_and_a_replaced_one_makes_its_bag_anew(p
     [
         (lambda folder: Image.new("RGB", (PX, 20)).save(folder / "g03_1.png"), r"g03_1.png: is 32 x 20 px, and tiles"),
         (lambda folder: (folder / "g03_1.png").write_bytes(b"no image"), r"g03_1.png: is no image that can be read"),
+        (
+            lambda folder: Image.fromarray(np.full((PX, PX), 40_000, np.uint16)).save(folder / "g03_1.png"),
+            r"g03_1.png: has more than 8 bits a channel \(I;16\); save it as RGB of 8 bits",
+        ),
     ],
 )
 def test_an_image_that_is_no_tile_is_named_before_any_work(p, tmp_path, wrong, told):
@@ -81,6 +87,25 @@ def test_an_image_that_is_no_tile_is_named_before_any_work(p, tmp_path, wrong, t
     with pytest.raises(bags.TilingError, match=told):
         study.load(p)
     assert [told for error in check.look(p).errors if "g03_1.png" in error]
+
+
+def test_what_is_transparent_is_white_and_grey_is_grey(tmp_path):
+    pixels = np.full((PX, PX, 4), 90, np.uint8)
+    pixels[..., 3] = 255
+    pixels[0, 0] = 0  # as OpenSlide gives what was not scanned
+    for mode, colour in (("RGBA", (90, 90, 90)), ("LA", (90, 90, 90)), ("L", (90, 90, 90))):
+        Image.fromarray(pixels).convert(mode).save(tmp_path / f"{mode}.png")
+        tile = tile_images.read(tmp_path / f"{mode}.png", PX)
+        assert tuple(tile[0, 0]) == ((0, 0, 0) if mode == "L" else (255, 255, 255)) and tuple(tile[1, 1]) == colour
+
+
+def test_an_image_of_two_patients_is_an_error_but_for_glass(p, tmp_path):
+    for patient in "34":
+        Image.new("RGB", (PX, PX), "white").save(tmp_path / f"g0{patient}_1.png")
+    inventory.look(build(p), p)
+    shutil.copy(tmp_path / "g03_2.png", tmp_path / "g04_0.png")
+    with pytest.raises(CohortError, match=r"g04_0.png, patient p04: .*the image is .*g03_2.png, patient p03, under"):
+        inventory.look(build(p), p)
 
 
 def test_an_image_that_ends_too_soon_is_named(p, tmp_path):
@@ -120,3 +145,14 @@ def test_a_slide_whose_name_has_brackets_is_a_slide(tmp_path):
     assert slide_files.is_pattern(slide) and slide_files.images_of(slide) == []
     slide.touch()
     assert not slide_files.is_pattern(slide) and slide_files.files_of(slide) == [slide]
+
+
+@pytest.mark.real
+def test_bags_of_lc25000_share_no_original(real_data):
+    cohort = build(params.load("real_lc25000"))
+    originals = {
+        i: {path.name[:4] for path in slide_files.images_of(row.slide_path)} for i, row in cohort.patients.iterrows()
+    }
+    for kind, number in {"aca": 243, "scc": 248}.items():
+        of_kind = [names for patient, names in originals.items() if patient.startswith(kind)]
+        assert sum(map(len, of_kind)) == len(set.union(*of_kind)) == number and max(map(len, of_kind)) == 5

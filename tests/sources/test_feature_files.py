@@ -144,7 +144,27 @@ def pickled(path, what):
     return path
 
 
+def without_values(path):
+    with h5py.File(path, "w") as file:
+        file["features"] = h5py.Empty("f4")
+    return path
+
+
+def huge(path):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999, 8), }".ljust(117) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    return path
+
+
 BAD = {
+    "sparse": (lambda f: pt(f / "a.pt", torch.eye(3).to_sparse_coo()), "torch.sparse_coo, cpu.*, not floating-point"),
+    "8 bits": (lambda f: pt(f / "a.pt", torch.eye(3).to(torch.float8_e4m3fn)), "a tensor of torch.float8_e4m3fn"),
+    "sparse coords": (
+        lambda f: pt(f / "a.pt", {"features": torch.eye(2), "coords": torch.eye(2).to_sparse_coo()}),
+        "a tensor of torch.float64 .torch.sparse_coo",
+    ),
+    "Empty": (lambda f: without_values(f / "a.h5"), "features is a dataset without values"),
+    "huge": (lambda f: huge(f / "a.npy"), "states more values than memory holds"),
     "a whole slide": (lambda f: hdf5(f / "a.h5", features=VALUES[0]), r"features is \(3,\), one vector of a whole"),
     "three axes": (lambda f: npy(f / "a.npy", VALUES.reshape(5, 3, 1)), r"features is \(5, 3, 1\), not \(instances"),
     "no row": (lambda f: hdf5(f / "a.h5", features=VALUES[:0]), r"features is \(0, 3\), an empty bag"),

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from mmmil import study, variants
+from mmmil import params, study, variants
 from mmmil.interpretation import attribution, extract, heatmaps, nulls
+from mmmil.models import weights
 from mmmil.params import FEATURES, ParameterError
 from mmmil.training import build, device, features, fit, runs
 from mmmil.training.inputs import inputs_of
@@ -90,10 +91,10 @@ def test_attention_over_bags_of_any_size_ends_where_the_bag_does(ragged, name):
     found = extract.extract(ragged, name)
     sizes = ragged.features(FEATURES).sizes[[ragged.patients.index(i) for i in found.patients]]
     beyond = np.arange(sizes.max()) >= sizes[:, None]
-    for source, weights in found.weights.items():
-        assert np.allclose(weights.sum(1), 1, atol=1e-5)
+    for source, att in found.weights.items():
+        assert np.allclose(att.sum(1), 1, atol=1e-5)
         if source.endswith("_image"):
-            assert (weights[beyond] == 0).all() and (weights[~beyond] != 0).all()
+            assert (att[beyond] == 0).all() and (att[~beyond] != 0).all()
     if name != "transmil":  # Nyström's attention has no scores
         over = "co_attention" if name == "co_go" else "self_image"
         scores = extract.extract(ragged, name, "each", "scores").weights[over]
@@ -153,3 +154,12 @@ def test_baselines_read_the_mean_of_the_features_and_the_fusion_of_both(ragged):
 def test_a_folder_is_not_exported_again(ragged, tmp_path):
     with pytest.raises(ParameterError, match="its files are there already"):
         features.export(ragged, FEATURES, tmp_path)
+
+
+def test_the_file_of_an_encoders_weights_is_in_the_key_of_what_reads_it_wherever_it_lies(tmp_path, monkeypatch):
+    p = params.load("nsclc", "demo", encoders={"lite": "tf_efficientnet_lite0", "net": "resnet18"})
+    of = {name: runs._settings(p, variants.variant(f"wsi_{name}"))["weights"] for name in p.encoders}
+    assert of["net"] == "resnet18 imagenet"
+    (tmp_path / "lite.pth").write_bytes(b"another release of the package")
+    monkeypatch.setattr(weights, "packaged_file", lambda name: tmp_path / "lite.pth")
+    assert runs._settings(p, variants.variant("wsi_lite"))["weights"] != of["lite"]

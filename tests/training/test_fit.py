@@ -15,6 +15,7 @@ from mmmil.models.bag_model import BagModel
 from mmmil.models.clam import CLAM
 from mmmil.models.fusion import MultimodalMIL
 from mmmil.slides.bag_files import BagFiles
+from mmmil.slides.features import Bags
 from mmmil.training import augmentation, device, fit
 from mmmil.training.fit import Inputs, TrainingError
 
@@ -123,6 +124,19 @@ def test_too_little_memory_names_the_parameters_to_lower(monkeypatch, error):
     monkeypatch.setattr(fit, "_loss", full)
     with pytest.raises(TrainingError, match=r"5 patients of 3 tiles: lower batch_size \(now 5\)"):
         fitted(*small(), parameters())
+
+
+def test_a_larger_bag_than_those_of_the_training_is_named_where_memory_is_not_enough(monkeypatch):
+    def full(*_):
+        raise RuntimeError(ON_A_CPU)
+
+    bags = Bags(["a", "b", "c"], np.zeros((8, 2), np.float32), np.array([0, 1, 7, 8]), None, None, None)
+    monkeypatch.setattr(Bags, "__getitem__", full)
+    told = r"for 2 patients, padded to the 6 features of b: lower batch_size \(now 2\), or n_tiles"
+    with pytest.raises(TrainingError, match=told):
+        fit.predict(
+            device.make_fabric(parameters()), torch.nn.Identity(), Inputs(bags, patients=bags.patients), [0, 1], 2
+        )
 
 
 def test_any_other_error_is_left_as_it_is(monkeypatch):

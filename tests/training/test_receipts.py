@@ -47,7 +47,7 @@ def study(tmp_path, monkeypatch, code_replaced):
 
 def test_a_training_has_a_name():
     assert receipts.parse("dual_go/3") == ("dual_go", 3) and receipts.parse("wsi/final") == ("wsi", -1)
-    for wrong in ("dual_go", "dual_go/last", "duel_go/1"):
+    for wrong in ("dual_go", "dual_go/last", "duel/1"):
         with pytest.raises(params.ParameterError):
             receipts.parse(wrong)
 
