@@ -70,6 +70,8 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     @field_validator("encoders")
     @classmethod
     def _encoders(cls, value: dict[str, str]) -> dict[str, str]:
+        if len({name.casefold() for name in value}) < len(value):
+            raise ValueError("two names differ in capitals only, and would be one folder on some disks")
         for name, source in value.items():
             if not ENCODER.fullmatch(name) or name in TAKEN:
                 raise ValueError(
@@ -282,6 +284,7 @@ def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None, 
         if name not in known:
             near = difflib.get_close_matches(str(name), [*known, *beside], n=1, cutoff=0.5)
             meant = f"; did you mean '{near[0]}'?" if near else ""
+            meant = f"; {remedies.GONE[name]}" if name in remedies.GONE else meant
             faults.append(f"unknown parameter '{name}'{meant}{places.get(name, '')}")
     try:
         params = Params.model_validate({k: v for k, v in values.items() if k in known})

@@ -155,8 +155,15 @@ def network(p: Params, encoder: str) -> tuple[str, str]:
 
 
 def rows(p: Params) -> list[Variant]:
-    """The paper's rows, those of the task's encoders, and last the baselines."""
+    """The paper's rows, those of the task's encoders, and last the baselines.
+
+    Raises ParameterError where a class was registered under the name of an encoder's row.
+    """
     all_rows = [*VARIANTS.values(), *(v for encoder in p.encoders for v in of_encoder(encoder))]
+    for taken in OWN.keys() & {v.name for v in all_rows}:
+        raise ParameterError(
+            f"encoders: a row of theirs is called {taken}, as a class that was registered; rename one of the two"
+        )
     return sorted(all_rows, key=lambda v: v.fusion == "logistic")
 
 

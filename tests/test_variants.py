@@ -92,3 +92,11 @@ def test_a_training_of_a_variant_that_the_task_cannot_have_is_refused_before_any
     for name, told in (("wsi", "slides or genes"), ("duel_go", "slides or genes"), ("duel", "no variant 'duel'")):
         with pytest.raises(ParameterError, match=told):
             variants.require(name, p)
+
+
+def test_a_registered_class_does_not_take_the_place_of_an_encoders_row(monkeypatch):
+    own = variants.Variant("uni_go", "mine", "reduced", "go", "uni_go", ("own",))
+    monkeypatch.setitem(variants.OWN, "uni_go", own)
+    assert "uni_go" not in names()
+    with pytest.raises(ParameterError, match="a row of theirs is called uni_go"):
+        names(encoders={"uni": "hf-hub:MahmoodLab/uni"})

@@ -8,6 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+# Settings of earlier versions whose choice is made elsewhere now.
+GONE = {
+    "mil_features": "name the encoder in encoders, which gives clam_<name> and transmil_<name>",
+    "contested": "it is part of label_rule: pam50_or_ihc, pam50_before_ihc or ihc_before_pam50",
+}
+
 
 def remedy(error: Mapping[str, Any]) -> str:
     """The end of the message for one of pydantic's errors, with what to write; '' where that says nothing more."""
