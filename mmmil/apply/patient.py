@@ -22,7 +22,7 @@ from mmmil.apply import frozen, repeated
 from mmmil.apply.cohort import literal
 from mmmil.apply.folder import KeptModel
 from mmmil.apply.models import Model
-from mmmil.genes import expression
+from mmmil.genes import expression, raw
 from mmmil.genes.expression import ExpressionError
 from mmmil.params import Params
 from mmmil.slides import bags, scale, stain
@@ -71,7 +71,7 @@ class Patient:
         return {what: hashlib.sha256(a.tobytes()).hexdigest() for what, a in there.items() if a is not None}
 
 
-class CachedMatrices(expression.Matrices):
+class CachedMatrices(raw.Matrices):
     """Columns of matrices, each file read once for all patients that are asked for, and then cut by patient.
 
     Where one of the columns cannot be read, each is read alone, so that it is the fault of its own patient. genes: ids

@@ -10,7 +10,7 @@ import pytest
 
 from mmmil import params
 from mmmil.cohort import build
-from mmmil.genes import choice, expression, findings, profiles
+from mmmil.genes import choice, expression, findings, profiles, raw
 from mmmil.genes.enrichment import EnrichmentError
 from mmmil.genes.expression import ExpressionError
 from mmmil.sources.expression import STAR_COLUMNS, matrix_columns
@@ -427,7 +427,7 @@ def test_each_real_expression_file_is_read_as_what_it_is(real_data, name):
     (kind, rounding), shape, dropped = REAL[name]
     paths = tumours(real_data / name)
     made = expression.assemble(paths, kind, counts_level="cpm", round_counts=rounding)
-    made.dropped.pop(expression.ROUNDED, None)
+    made.dropped.pop(raw.ROUNDED, None)
     assert made.level.shape == shape and made.dropped == dropped
 
 
