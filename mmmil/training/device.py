@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -54,13 +55,21 @@ def gpu_name(index: int) -> str:
     return str(getattr(torch.cuda.get_device_properties(index), "uuid", index))
 
 
+def locks() -> Path:
+    """Folder of the locks of GPUs: the project's, or where a kept model is applied outside of any, the user's own."""
+    try:
+        return params.root() / ".snakemake"
+    except params.ParameterError:
+        return Path(tempfile.gettempdir()) / f"mmmil-{os.getuid()}"
+
+
 @lru_cache  # one per process, however often it asks
 def free_gpu(names: tuple[str, ...], folder: Path | None = None) -> int:
     """Index of a GPU that no other training of this project holds, 0 where all are held; held until the process ends.
 
     names: of the GPUs that the process sees. The operating system drops the lock with the process.
     """
-    folder = folder or params.root() / ".snakemake"
+    folder = folder or locks()
     folder.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(names):
         lock = os.open(folder / f"gpu-{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)

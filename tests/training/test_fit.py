@@ -287,3 +287,15 @@ def test_each_training_of_a_machine_takes_a_gpu_of_its_own(tmp_path):
     finally:
         first.communicate("\n")
     assert device.free_gpu(("c", "a"), tmp_path) == 0 and device.free_gpu(("b", "a", "c"), tmp_path) == 1
+
+
+def test_locks_of_gpus_need_no_project(tmp_path, monkeypatch):
+    """A kept model is applied where mmmil is installed and no project is."""
+    assert device.locks() == params.root() / ".snakemake"
+
+    def no_project():
+        raise params.ParameterError("no project folder")
+
+    monkeypatch.setattr(params, "root", no_project)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert device.locks().parent == tmp_path
