@@ -188,7 +188,7 @@ class Genes(Stage):
     go_gmt: str = setting("go.gmt", "GMT file of GO terms, in data_dir: its release decides which sets there are")
     kegg_gmt: str = setting("kegg.gmt", "GMT file of KEGG pathways, in data_dir; empty: none, and no model on them")
     selection: Literal["nested", "all_patients"] = setting(
-        "nested", "patients DEG, GSEA and autoencoder see; all_patients leaks (an audit, not a result)", "leak"
+        "nested", "patients whose labels choose genes and sets; all_patients leaks (an audit, not a result)", "leak"
     )
     min_count: int = setting(
         10, "a gene needs this many counts in as many patients as the smaller class: fewer tell nothing", "genes", ge=0
@@ -232,11 +232,6 @@ class Genes(Stage):
     )
     ae_epochs: int = setting(30, "epochs of the autoencoder; the pages show its losses", "autoencoder", ge=1)
     ae_batch: int = setting(256, "(patient, set) pairs per step; fewer suit a small cohort", "autoencoder", ge=1)
-    token_scaling: Literal["per_set", "none"] = setting(
-        "per_set",
-        "latents scaled per set on training patients, so that sets of any level weigh alike",
-        "autoencoder",
-    )
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:

@@ -14,7 +14,7 @@ SYNTHETIC = "Trained on a synthetic cohort with planted truth: it says nothing a
 NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1"}
 SHOWN = (
     *("expression_kind", "counts_level", "round_counts", "tile_px", "tile_level", "tile_mpp", "tissue"),
-    *("tissue_percent", "tile_choice", "few_tiles", "stain", "gene_scaling", "gene_clip", "token_scaling"),
+    *("tissue_percent", "tile_choice", "few_tiles", "stain", "gene_scaling", "gene_clip"),
     *("latent_dim", "attention", "width", "epochs", "batch_size", "lr", "seed", "selection", "fold_groups"),
 )
 

@@ -67,8 +67,7 @@ def mean_tokens(fabric: Fabric, module: Any, inputs: Inputs, which: Sequence[int
             if inputs.tiles is not None:
                 tokens["image"] = module.module.image_tokens(given["tiles"], given.get("mask"))
             if inputs.genes is not None:
-                encoder = module.module.gene_set_encoder
-                tokens["genes"] = given["genes"] if encoder is None else encoder(given["genes"])
+                tokens["genes"] = module.module.gene_tokens(given["genes"])
         for name, values in tokens.items():
             real = torch.ones(values.shape[:2], device=values.device, dtype=torch.float64)
             if name == "image" and "mask" in given:

@@ -38,7 +38,6 @@ TRIED: dict[str, list[Any]] = {
     "ae_hidden": [256],
     "ae_epochs": [20, 80],
     "ae_batch": [256],
-    "token_scaling": ["none"],
     "gene_encoder": ["trained"],
     "gene_dropout": [0.0, 0.3],
     "set_embedding": [False],

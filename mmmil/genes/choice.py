@@ -1,7 +1,8 @@
 """Differential expression and enrichment of a fold, each a result of its own in the record.
 
 They are the steps that read labels. With `selection: nested` they read the training patients of the fold and nobody
-else's; with `selection: all_patients` the whole cohort's, which is the leak that the audits measure.
+else's; with `selection: all_patients` the whole cohort's, which is the leak that the audits measure. Whatever reads no
+label is fitted on training patients either way.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ class GeneSetError(ValueError):
 
 
 def deg_table(p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int) -> pd.DataFrame:
-    """Differential expression on the fold's fitted patients, once for all libraries.
+    """Differential expression on the patients whose labels choose, once for all libraries.
 
     Returns DESeq2's six columns indexed by gene_id, positive where higher in class 1: DESeq2 for counts, Welch's t
     (see `differential.welch`) for log2(TPM + 1) or z-scores.
     """
-    fitted, _ = patients_of(p, labels, folds, fold)
+    fitted = choosing(p, labels, folds, fold)
 
     def make(folder: Path) -> dict:
         rows = rows_of(expression, fitted)
@@ -57,9 +58,9 @@ def deg_table(p: Params, expression: Expression, labels: pd.Series, folds: pd.Se
 def enrichment_table(
     p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, library: Library
 ) -> pd.DataFrame:
-    """Enrichment of every set of a library ('go' or 'kegg') on the fold's fitted patients: see `enrichment.enrich`."""
+    """Enrichment of every set of a library ('go' or 'kegg') on the same patients: see `enrichment.enrich`."""
     check(p, expression, labels, folds, library)
-    fitted, _ = patients_of(p, labels, folds, fold)
+    fitted = choosing(p, labels, folds, fold)
     inputs = deg_inputs(p, expression, labels, fitted) | {
         "gmt": record.file_digest(gmt(p, library)),
         "set_size": [p.set_size_min, p.set_size_max],
@@ -80,17 +81,20 @@ def enrichment_table(
     return read_table(record.cached(parent, inputs, make) / "enrichment.csv")
 
 
-def patients_of(p: Params, labels: pd.Series, folds: pd.Series, fold: int) -> tuple[list[str], list[str]]:
-    """(patients that are fitted on, patients that get tokens), both in cohort order."""
-    if p.selection == "all_patients":
-        return list(labels.index), list(labels.index)
+def choosing(p: Params, labels: pd.Series, folds: pd.Series, fold: int) -> list[str]:
+    """Patients whose labels choose genes and sets, in cohort order: the fold's training patients; or all, a leak."""
+    return list(labels.index) if p.selection == "all_patients" else patients_of(labels, folds, fold)[0]
+
+
+def patients_of(labels: pd.Series, folds: pd.Series, fold: int) -> tuple[list[str], list[str]]:
+    """(training patients, on whom scalers and autoencoder are fitted, patients that get tokens), in cohort order."""
     train, held_out = fold_patients(folds, fold)
     fitted, covered = set(train), {*train, *held_out}
     return [i for i in labels.index if i in fitted], [i for i in labels.index if i in covered]
 
 
 def gene_statistic(p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int) -> pd.Series:
-    """symbol -> statistic of differential expression on the fold's fitted patients."""
+    """symbol -> statistic of differential expression on the patients whose labels choose."""
     statistic = deg_table(p, expression, labels, folds, fold)["stat"]
     return statistic.set_axis(expression.genes["symbol"].reindex(statistic.index))
 
@@ -122,7 +126,7 @@ def check(p: Params, expression: Expression, labels: pd.Series, folds: pd.Series
 def _require_classes(p: Params, labels: pd.Series, folds: pd.Series) -> None:
     """Every fold's fitted patients must be enough of both classes: told of all folds, before the first is fitted."""
     for fold in sorted(folds.unique()):
-        fitted, _ = patients_of(p, labels, folds, fold)
+        fitted, _ = patients_of(labels, folds, fold)
         sizes = [int((labels[fitted] == c).sum()) for c in (0, 1)]
         if min(sizes) < MIN_CLASS_PATIENTS:
             raise GeneSetError(

@@ -1,16 +1,16 @@
 """Gene tokens: everything between an expression matrix and the model, fitted on a fold's training patients.
 
 Differential expression → enrichment → chosen sets → levels scaled per gene → one autoencoder → one latent vector per
-patient and set, scaled per set (Preprocessing, Fig. 6). With `selection: nested` each of these steps sees the training
-patients of the fold and nobody else; with `selection: all_patients` each sees the whole cohort, held-out test included,
-which is the leak that the audits measure. Every step is a result of its own in the record, found again by its inputs.
+patient and set, scaled per set (Preprocessing, Fig. 6). Each of these steps sees the training patients of the fold and
+nobody else; with `selection: all_patients` those that read labels see the whole cohort, held-out test included: the leak
+that the audits measure. Every step is a result of its own in the record, found again by its inputs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,16 +20,15 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from mmmil import record
-from mmmil.cohort.split import fold_patients
 from mmmil.genes import enrichment
 from mmmil.genes.choice import (
     GeneSetError,
     Library,
     check,
+    choosing,
     deg_inputs,
     deg_table,
     enrichment_table,
-    folder_name,
     gene_statistic,
     gmt,
     patients_of,
@@ -50,7 +49,7 @@ SINGLE = "single-gene vector"
 VECTOR = {"gene_scaling", "gene_clip", "single_genes"}
 SETS = {
     *("gene_set_fdr", "set_size_min", "set_size_max", "fallback_sets", "max_sets"),
-    *("gene_order", "gene_scaling", "gene_clip", "token_scaling"),
+    *("gene_order", "gene_scaling", "gene_clip"),
     *("latent_dim", "ae_hidden", "ae_epochs", "ae_batch", "ae_loss"),
 }
 
@@ -83,18 +82,15 @@ def tokens(
     largest absolute statistic. Raises GeneSetError, DegError or EnrichmentError before the long work.
     """
     check(p, expression, labels, folds, library)
-    _, covered = patients_of(p, labels, folds, fold)
+    _, covered = patients_of(labels, folds, fold)
     folder = _folder(p, expression, labels, folds, fold, library)
     sets = json.loads((folder / "sets.json").read_text())
     with np.load(folder / "tokens.npz") as saved:
         values = saved["tokens"]
-    # Leaking tokens are made once for the whole cohort; a fold still covers its own patients only.
-    wanted = set().union(*fold_patients(folds, fold))
-    rows = [i for i, patient in enumerate(covered) if patient in wanted]
     return GeneTokens(
-        patients=[covered[i] for i in rows],
+        patients=covered,
         names=list(sets["genes"]),
-        tokens=values if len(rows) == len(covered) else values[rows],
+        tokens=values,
         genes=sets["genes"],
         passed=sets["passed"],
         folder=folder,
@@ -105,8 +101,9 @@ def _place(
     p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, library: Library
 ) -> tuple[Path, dict]:
     """Where the tokens of a fold and library lie, and what they depend on."""
-    fitted, covered = patients_of(p, labels, folds, fold)
-    inputs = deg_inputs(p, expression, labels, fitted) | {
+    fitted, covered = patients_of(labels, folds, fold)
+    inputs = deg_inputs(p, expression, labels, choosing(p, labels, folds, fold)) | {
+        "fitted": fitted,
         "covered": covered,
         "library": library,
         "seed": p.seed,
@@ -115,14 +112,14 @@ def _place(
     }
     if library != "genes":
         inputs["gmt"] = record.file_digest(gmt(p, library))
-    return p.results / "genes" / library / folder_name(p, fold), inputs
+    return p.results / "genes" / library / f"{p.selection}_fold_{fold}", inputs
 
 
 def _folder(
     p: Params, expression: Expression, labels: pd.Series, folds: pd.Series, fold: int, library: Library
 ) -> Path:
     """The folder of a fold's tokens, made now or found in the record."""
-    fitted, covered = patients_of(p, labels, folds, fold)
+    fitted, covered = patients_of(labels, folds, fold)
 
     def make(folder: Path) -> dict:
         if library == "genes":
@@ -169,7 +166,7 @@ def all_folds(
         check(p, expression, labels, folds, library)
     require_sets(p, expression, libraries)
     numbers = [-1, *sorted(int(k) for k in folds.unique() if k >= 0)]
-    if p.selection == "all_patients":  # the first fold makes what the others find
+    if p.selection == "all_patients":  # the first fold makes the choice that the others find
         _one_fold(p, expression, labels, folds, -1, libraries)
     # Finding what is there takes no process: only folds that lack something are sent to one.
     places = {fold: [_place(p, expression, labels, folds, fold, library) for library in libraries] for fold in numbers}
@@ -236,10 +233,8 @@ def _make_latents(
     with one_thread():
         level = unscaled.levels(expression.level, list(expression.genes["symbol"]))
         latents, losses, errors = scaling.encode_sets(level, symbols, sets, fitted_rows, rows, model)
-    transform = unscaled
-    if p.token_scaling == "per_set":
-        token_scale = scaling.token_scale(latents, np.flatnonzero(np.isin(rows, fitted_rows)))
-        transform = Transform(sets, passed, *scale, model, *token_scale)
+    token_scale = scaling.token_scale(latents, np.flatnonzero(np.isin(rows, fitted_rows)))
+    transform = replace(unscaled, token_mean=token_scale[0], token_sd=token_scale[1])
     losses.to_csv(folder / "losses.csv")
     errors.to_csv(folder / "errors.csv")
     return _write(folder, transform, expression, rows)

@@ -32,7 +32,7 @@ class Transform:
     where the sets are the best by rank because fewer than two were significant; mean, sd: (G,) float64 of the levels of
     `symbols` over the fitted patients, sd not below its floor; scaled: whether levels are divided by them; clip:
     deviations at which a scaled level is cut, 0: not cut; autoencoder: None for the single-gene vector; token_mean,
-    token_sd: (sets, latent) float64, None where latents are not scaled.
+    token_sd: (sets, latent) float64, None for the single-gene vector and until they are measured.
     """
 
     genes: dict[str, list[str]]

@@ -1,7 +1,7 @@
 """The tokens a trained model reads, so that each can be left out, and the scores by which they can be ranked.
 
 A tile is left out by the mask that padding has: nothing attends to it. A gene set has no such mask; its token is
-replaced by its mean over the training patients, which is zero after `token_scaling: per_set`.
+replaced by its mean over the training patients.
 """
 
 from __future__ import annotations
@@ -125,8 +125,7 @@ def tokens(study: Study, name: str, fold: int = -1, over: str | None = None, see
                 if read.tiles is not None:
                     image.append(bag_model.image_tokens(given["tiles"], given.get("mask")).float().mT)
                 if read.genes is not None:
-                    encoder = bag_model.gene_set_encoder
-                    genes.append((given["genes"] if encoder is None else encoder(given["genes"])).float())
+                    genes.append(bag_model.gene_tokens(given["genes"]).float())
         return joined(image).mT.contiguous() if image else None, torch.cat(genes) if genes else None
 
     image, genes = encode(inputs, evaluated)

@@ -84,6 +84,7 @@ def untrained(study: Study, name: str, n: int) -> Effects:
                     bags, masks = study.bags(-1), study.tile_masks
                     encoder, _ = build.tile_encoder(p, v, bags, masks, train, fabric)
                 model = build.build(p, v, genes, encoder, inputs.image_dim, inputs.positions)
+                build.measure_scale(model, p, inputs, train)
                 _, att = fit.predict(fabric, fabric.setup(model), inputs, test, p.batch_size)
             effects.append(_effects(att, labels))
         return _stacked(effects)
@@ -119,7 +120,7 @@ def size_matched(study: Study, name: str, n: int) -> Effects:
             for draw in range(n):
                 tokens = torch.from_numpy(draw_tokens(draw)).split(p.batch_size)
                 atts = [
-                    inner.aggregator(image, batch_tokens.to(fabric.device), mask)[1]
+                    inner.aggregator(image, inner.gene_scale(batch_tokens.to(fabric.device)), mask)[1]
                     for (image, mask), batch_tokens in zip(images, tokens, strict=True)
                 ]
                 of_sets = [k for k in atts[0] if k.endswith("_genes")]
@@ -166,8 +167,7 @@ def _random_tokens(study: Study, library: str, encoder: nn.Module | None) -> Cal
                 genes = np.sort(genes) if nes[name] >= 0 else np.sort(genes)[::-1]
             row[: len(genes)] = genes
         latents = autoencoder.transform(level[[*fitted, *test]].astype(np.float32), index)
-        if p.token_scaling == "per_set":
-            latents = scaling.scale_tokens(latents, *scaling.token_scale(latents, np.arange(len(fitted))))
+        latents = scaling.scale_tokens(latents, *scaling.token_scale(latents, np.arange(len(fitted))))
         return latents[len(fitted) :]
 
     return draw

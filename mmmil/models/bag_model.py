@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmmil.models import backbone
+from mmmil.models.standardise import Standardise
 
 
 class BagModel(nn.Module):
@@ -18,7 +19,8 @@ class BagModel(nn.Module):
     alone; tile_encoder: None
     where tiles are features of a frozen one; gene_set_encoder: None where gene tokens are fixed; tile_chunk: tiles
     that pass the tile encoder at once, each chunk computed again for its gradient, so that memory does not grow with
-    the bag; 0: all at once; fixed_norm: batch norm keeps the statistics that it has, by which no tile changes another.
+    the bag; 0: all at once; fixed_norm: batch norm keeps the statistics that it has, by which no tile changes another;
+    image_scale, gene_scale: what brings the tokens of either modality to one scale, None: nothing.
     """
 
     def __init__(
@@ -29,6 +31,8 @@ class BagModel(nn.Module):
         gene_dropout: float = 0.0,
         tile_chunk: int = 0,
         fixed_norm: bool = True,
+        image_scale: Standardise | None = None,
+        gene_scale: Standardise | None = None,
     ):
         super().__init__()
         if tile_chunk and not fixed_norm:
@@ -38,6 +42,7 @@ class BagModel(nn.Module):
         self.gene_set_encoder = gene_set_encoder
         self.gene_dropout = nn.Dropout(gene_dropout)
         self.tile_chunk, self.fixed_norm = tile_chunk, fixed_norm
+        self.image_scale, self.gene_scale = image_scale, gene_scale
 
     @property
     def reads_labels(self) -> bool:
@@ -53,10 +58,24 @@ class BagModel(nn.Module):
         return self
 
     def image_tokens(self, tiles: Tensor, mask: Tensor | None = None, colour: Tensor | None = None) -> Tensor:
-        """Pixels (B, N, px, px, 3) uint8 -> (B, N, C); features (B, N, D) of a frozen encoder pass through.
+        """Pixels (B, N, px, px, 3) uint8 -> (B, N, C), or features (B, N, D) of a frozen encoder, standardised.
 
         Padding is not shown to the backbone. colour (B, 2, 3): see `backbone.to_input`.
         """
+        x = self.unscaled_image_tokens(tiles, mask, colour)
+        return x if self.image_scale is None else self.image_scale(x)
+
+    def gene_tokens(self, genes: Tensor) -> Tensor:
+        """Tokens (B, S, gene_dim), or levels (B, G) that the gene set encoder makes tokens of -> (B, S, gene_dim)."""
+        x = self.unscaled_gene_tokens(genes)
+        return x if self.gene_scale is None else self.gene_scale(x)
+
+    def unscaled_gene_tokens(self, genes: Tensor) -> Tensor:
+        """As `gene_tokens`, before they are standardised."""
+        return genes if self.gene_set_encoder is None else self.gene_set_encoder(genes)
+
+    def unscaled_image_tokens(self, tiles: Tensor, mask: Tensor | None = None, colour: Tensor | None = None) -> Tensor:
+        """As `image_tokens`, before they are standardised."""
         if self.tile_encoder is None:
             return tiles.float()
         real = tiles.flatten(0, 1) if mask is None else tiles[mask]
@@ -100,6 +119,6 @@ class BagModel(nn.Module):
         """
         image = None if tiles is None else self.image_tokens(tiles, mask, colour)
         if genes is not None:
-            genes = self.gene_dropout(genes if self.gene_set_encoder is None else self.gene_set_encoder(genes))
+            genes = self.gene_dropout(self.gene_tokens(genes))
         output = self.aggregator(image, genes, mask, **({} if labels is None else {"labels": labels}))
         return (output, {}) if isinstance(output, Tensor) else output

@@ -11,6 +11,7 @@ from typing import Any
 # Settings of earlier versions whose choice is made elsewhere now.
 GONE = {
     "mil_features": "name the encoder in encoders, which gives clam_<name> and transmil_<name>",
+    "token_scaling": "latents are always scaled per set on training patients, and the model standardises its tokens",
     "contested": "it is part of label_rule: pam50_or_ihc, pam50_before_ihc or ihc_before_pam50",
 }
 

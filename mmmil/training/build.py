@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from mmmil.models import backbone, registry
 from mmmil.models.bag_model import BagModel
+from mmmil.models.standardise import Standardise
 from mmmil.params import Params
 from mmmil.slides.bag_files import BagFiles
+from mmmil.slides.features import Bags
 from mmmil.training import fit
 from mmmil.training.fit import Inputs
 from mmmil.training.inputs import Genes, inputs_of
@@ -65,7 +67,46 @@ def _assembled(
         p.gene_dropout,
         tile_chunk=TILE_CHUNK if p.batch_norm == "fixed" else 0,  # a batch's statistics are of all its tiles
         fixed_norm=p.batch_norm == "fixed",
+        image_scale=Standardise(image_dim) if v.uses_slides else None,
+        gene_scale=Standardise(n_sets, gene_dim) if v.uses_genes else None,
     )
+
+
+@torch.no_grad()
+def measure_scale(model: BagModel, p: Params, inputs: Inputs, train: list[int]) -> None:
+    """Give a model that has not taken a step the statistics of its training tokens (`standardise.Standardise`).
+
+    train: indices of the training patients. Of a trained backbone they are those of its first weights on `apoz_tiles`
+    tiles; what training makes of them goes through the same numbers.
+    """
+    model.eval()
+    if model.gene_scale is not None:
+        assert inputs.genes is not None
+        model.gene_scale.measure(model.unscaled_gene_tokens(inputs.genes[train].cpu()))
+    if model.image_scale is None:
+        return
+    if model.tile_encoder is not None:
+        masks = np.ones(inputs.tiles.shape[:2], bool) if inputs.mask is None else inputs.mask.numpy()
+        pixels = torch.from_numpy(sampled(inputs.tiles, masks, train, p)).split(64)
+        device = next(model.tile_encoder.parameters()).device
+        parts = [model.unscaled_image_tokens(part[None].to(device))[0].cpu() for part in pixels]
+        model.image_scale.measure(torch.cat(parts))
+    elif isinstance(inputs.tiles, Bags):
+        model.image_scale.measure(
+            torch.cat([torch.from_numpy(inputs.tiles.instances[inputs.tiles.of(i)]) for i in train])
+        )
+    else:
+        model.image_scale.measure(inputs.tiles[train].cpu().flatten(0, 1))
+
+
+def sampled(tiles: Tensor | np.ndarray | BagFiles, masks: np.ndarray, train: list[int], p: Params) -> np.ndarray:
+    """Pixels (n, px, px, 3) uint8 of `apoz_tiles` real tiles of training patients at most, drawn by the seed.
+
+    tiles (P, N, px, px, 3) uint8, masks (P, N) bool.
+    """
+    patient, tile = np.nonzero(masks[train])
+    picked = np.random.default_rng(p.seed).choice(len(tile), min(p.apoz_tiles, len(tile)), replace=False)
+    return np.stack([np.asarray(tiles[train[patient[i]]][tile[i]]) for i in np.sort(picked)])
 
 
 def tile_encoder(
@@ -79,9 +120,7 @@ def tile_encoder(
     encoder = backbone.TileEncoder(v.backbone, p.weights, p.weights_folder).to(memory_format=torch.channels_last)
     if v.backbone != "reduced" and p.batch_norm == "batch" and p.weights != "random":
         return encoder, None
-    patient, tile = np.nonzero(masks[train])
-    picked = np.random.default_rng(p.seed).choice(len(tile), min(p.apoz_tiles, len(tile)), replace=False)
-    pixels = np.stack([tiles[train[patient[i]]][tile[i]] for i in np.sort(picked)])
+    pixels = sampled(tiles, masks, train, p)
     encoder.to(fabric.device)
     batches = [
         backbone.to_input(torch.from_numpy(chunk).to(fabric.device), encoder.mean, encoder.std)

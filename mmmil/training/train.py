@@ -15,7 +15,7 @@ from mmmil.models import backbone, baselines
 from mmmil.models.bag_model import BagModel
 from mmmil.params import Params
 from mmmil.training import device, fit
-from mmmil.training.build import build, start_seed, tile_encoder
+from mmmil.training.build import build, measure_scale, start_seed, tile_encoder
 from mmmil.training.device import make_fabric
 from mmmil.training.fit import Inputs, predict
 from mmmil.training.inputs import inputs_of
@@ -67,7 +67,9 @@ def train(
                 if channels is not None:
                     channels.to_csv(folder / "apoz.csv", index_label="channel")
                 facts["backbone_parameters"] = backbone.parameters(encoder)
-            return build(p, v, genes, encoder, inputs.image_dim, inputs.positions)
+            model = build(p, v, genes, encoder, inputs.image_dim, inputs.positions)
+            measure_scale(model, p, inputs, train)
+            return model
 
         augment = p.augment and v.is_trained_end_to_end(p)
         epochs, inputs = p.epochs, fit.on_device(fabric, inputs)

@@ -162,7 +162,7 @@ def test_with_all_tokens_it_is_the_recorded_prediction(trained):
         t = attribution.tokens(trained, name)
         assert t.patients == list(kept["patient_id"])
         assert np.allclose(attribution.whole(t), kept["prob"], atol=1e-6)
-        assert torch.abs(t.neutral).max() < 1e-5  # what a left-out set becomes: zero after token_scaling
+        assert torch.abs(t.neutral).max() < 1e-5  # what a left-out set becomes: zero where tokens are standardised
 
 
 def test_curves_start_at_the_record_and_are_kept(trained, monkeypatch, code_replaced):
