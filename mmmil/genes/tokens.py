@@ -2,8 +2,8 @@
 
 Differential expression → enrichment → chosen sets → levels scaled per gene → one autoencoder → one latent vector per
 patient and set, scaled per set (Preprocessing, Fig. 6). Each of these steps sees the training patients of the fold and
-nobody else; with `selection: all_patients` those that read labels see the whole cohort, held-out test included: the leak
-that the audits measure. Every step is a result of its own in the record, found again by its inputs.
+nobody else; with `selection: all_patients` those that read labels see the whole cohort, held-out test patients too: the
+leak that the audits measure. Every step is a result of its own in the record, found again by its inputs.
 """
 
 from __future__ import annotations
