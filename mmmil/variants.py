@@ -34,6 +34,7 @@ class Variant:
     fusion: str
     tables: tuple[str, ...] = ()
     optional: bool = False  # trained only where a task names it
+    faithful: bool = False  # as the paper states it, and nothing of ours: see mmmil.models.registry
 
     @property
     def uses_slides(self) -> bool:
@@ -91,6 +92,9 @@ VARIANTS = {
         Variant("ctranspath_go", "WSI (frozen CTransPath) + GO", "ctranspath", "go", "dual", ("2", "9")),
         Variant("ctranspath_kegg", "WSI (frozen CTransPath) + KEGG", "ctranspath", "kegg", "dual", ("2", "10")),
         Variant("dual_genes", "WSI + single-gene vector", "reduced", "genes", "dual", ("11",)),
+        # As the paper states them: TransMIL's width, Nyström's attention as published, nothing that is ours.
+        Variant("faithful_go", "GO sets, as the paper states it", "", "go", "genes", ("5",), True, True),
+        Variant("faithful_dual_go", "WSI + GO, as the paper states it", "reduced", "go", "dual", ("5",), True, True),
         # Not in the paper: the field's library beside ours, where a task names them (mmmil.models.torchmil_adapter).
         *(
             Variant(f"torchmil_{name}", f"{shown_as} (torchmil)", "features", "", f"torchmil_{name}", ("4",), True)

@@ -44,7 +44,7 @@ def figure(drawn: Figure, words: str, kind: str = "svg", width: str = "100%") ->
     """A figure in the page itself; words: what it shows, for who cannot see it."""
     buffer = io.BytesIO()
     options = {"dpi": 170} if kind == "png" else {"metadata": {"Date": None}}
-    drawn.savefig(buffer, format=kind, **options)
+    drawn.savefig(buffer, format=kind, bbox_inches="tight", **options)
     data = base64.b64encode(buffer.getvalue()).decode()
     mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
     return f'<figure><img style="width: {width}" alt="{escaped(words)}" src="data:{mime};base64,{data}"></figure>'

@@ -43,7 +43,10 @@ def write(folder: Path, kept: KeptModel, made: Prediction, model: Model, label: 
 
 def html(kept: KeptModel, made: Prediction, model: Model, label: int = -1) -> str:
     """A patient's page."""
+    from mmmil.plots.style import of_cohort
+
     about, names = kept.about, kept.class_names
+    of_cohort(about["synthetic"])
     stated = f", stated label: {names[label]}" if label >= 0 else ""
     parts = [
         f"<h1>{pages.escaped(made.patient.name)}</h1>",

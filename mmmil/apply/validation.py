@@ -162,7 +162,9 @@ def shown(assessed: pd.DataFrame) -> pd.DataFrame:
 def figure(kept: KeptModel, table: pd.DataFrame) -> Any:
     """The calibration plot, None where no patient's label is known."""
     from mmmil.plots import validation as plots
+    from mmmil.plots.style import of_cohort
 
+    of_cohort(kept.about["synthetic"])
     known = labelled(table)
     if len(known) < 2:
         return None

@@ -28,6 +28,7 @@ def overview(tasks: Mapping[str, params.Params], folder: Path) -> str:
 def _figure(metrics: Mapping[str, pd.DataFrame], kind: str, folder: Path) -> str:
     from mmmil import plots  # seconds of imports that the other parts do not need
 
+    plots.of_cohort(kind == "synthetic")
     figure = plots.all_variants(metrics)
     picture = record.write_atomically(
         folder / f"overview_{kind}.png",

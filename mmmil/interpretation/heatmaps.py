@@ -149,7 +149,9 @@ def write(study: Study, patient: str, maps: dict[str, np.ndarray], folder: Path 
     and where a map is not of the bag's tiles.
     """
     from mmmil.plots.attention import attention_on_slide
+    from mmmil.plots.style import of_cohort
 
+    of_cohort(study.p.synthetic)
     where, folder = place_of(study, patient), folder or study.p.results / "heatmaps"
     for title, weights in maps.items():
         if len(weights) != len(where.coords):
@@ -160,7 +162,9 @@ def write(study: Study, patient: str, maps: dict[str, np.ndarray], folder: Path 
     label = study.p.class_names[study.labels[patient]]
     figure = attention_on_slide(where, maps, f"{label}, {patient}")
     text = json.dumps(geojson(where, maps, patient), indent=1)
-    png = record.write_atomically(folder / f"{patient}.png", lambda t: figure.savefig(t, format="png", dpi=150))
+    png = record.write_atomically(
+        folder / f"{patient}.png", lambda t: figure.savefig(t, format="png", dpi=150, bbox_inches="tight")
+    )
     return png, record.write_atomically(folder / f"{patient}.geojson", lambda t: t.write_text(text))
 
 

@@ -155,6 +155,33 @@ class Encoder(nn.Module):
         return x[:, 0], encoded, square.gathered(att[:, :, 0, 1:], n)
 
 
+class LinearSkip(nn.Module):
+    """A logistic regression beside the encoders, on what they read: the mean tile and every number of the gene tokens.
+
+    Its two logits are added to the classifier's. It starts at nothing, so that a small cohort is first told apart as by
+    the linear baselines, and what attention adds is learnt on top. Not in the paper; worth what
+    benchmarks/results/model_parts.md says.
+    """
+
+    def __init__(self, image_dim: int, gene_length: int, dropout: float = 0.5):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.utils.skip_init(nn.Linear, image_dim + gene_length, 2)  # it draws no random number
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, tiles: Tensor | None, genes: Tensor | None, mask: Tensor | None) -> Tensor:
+        """tiles (B, N, image_dim), genes (B, S, gene_dim), mask (B, N) of real tiles -> logits (B, 2)."""
+        parts = []
+        if tiles is not None:
+            real = tiles.new_ones(tiles.shape[:2]) if mask is None else mask.to(tiles.dtype)
+            mean = (tiles * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp_min(1)
+            parts.append(self.dropout(mean))
+        if genes is not None:  # values are dropped before (`gene_dropout`)
+            parts.append(genes.flatten(1))
+        return self.linear(torch.cat(parts, -1))
+
+
 class Encoded(NamedTuple):
     """What `MultimodalMIL` makes of a patient, by name; an entry is there where the fusion has it.
 
@@ -175,7 +202,7 @@ class MultimodalMIL(nn.Module):
 
     fusion: image (summary of the tiles), genes (summary of the sets), self (both summaries) or dual (both, and what
     each summary gathers from the other modality's tokens by cross-attention: four vectors). positions: whether the
-    order of tiles says where they lie; without it there is no PPEG.
+    order of tiles says where they lie; without it there is no PPEG. linear_skip: see `LinearSkip`.
     """
 
     def __init__(
@@ -191,6 +218,7 @@ class MultimodalMIL(nn.Module):
         dropout: float = 0.1,
         set_embedding: bool = True,
         positions: bool = True,
+        linear_skip: bool = False,
     ):
         super().__init__()
         vectors = {"image": 1, "genes": 1, "self": 2, "dual": 4}
@@ -209,6 +237,8 @@ class MultimodalMIL(nn.Module):
         self.classifier = nn.Sequential(
             nn.LayerNorm(vectors[fusion] * width), nn.Dropout(dropout), nn.Linear(vectors[fusion] * width, 2)
         )
+        lengths = (0 if fusion == "genes" else image_dim, 0 if fusion == "image" else n_sets * gene_dim)
+        self.linear_skip = LinearSkip(*lengths) if linear_skip else None
 
     def forward(
         self,
@@ -222,7 +252,11 @@ class MultimodalMIL(nn.Module):
         mask (B, N) bool is False where a bag is padded; None where none is. places: see `Encoder.forward`.
         """
         encoded = self.encode(tiles, genes, mask, places)
-        return self.classifier(torch.cat(list(encoded.vectors.values()), -1)), encoded.att
+        logits = self.classifier(torch.cat(list(encoded.vectors.values()), -1))
+        if self.linear_skip is not None:
+            read = (None if self.fusion == "genes" else tiles), (None if self.fusion == "image" else genes)
+            logits = logits + self.linear_skip(*read, mask)
+        return logits, encoded.att
 
     def encode(
         self,

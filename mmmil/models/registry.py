@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mmmil import source_code, variants
 from mmmil.params import Params
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 
 Backbone = Literal["", "original", "uib", "reduced", "resnet50d", "ctranspath", "features"]
 GeneTokens = Literal["", "go", "kegg", "genes"]
+
+# What the paper states of its encoders, by naming TransMIL: its width, its attention and no part beside it (Proposed
+# Method). Its tokens carry no name of their set and lose no values while training, either.
+AS_STATED: dict[str, Any] = {
+    "width": 512,
+    "attention": "published",
+    "landmarks": 256,
+    "set_embedding": False,
+    "linear_skip": False,
+}
 
 _registered: dict[str, type[nn.Module]] = {}
 
@@ -104,18 +114,8 @@ def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int, posi
         return MCAT(image_dim, [gene_dim], shared=True)
     from mmmil.models.fusion import MultimodalMIL
 
-    return MultimodalMIL(
-        v.fusion,
-        image_dim,
-        gene_dim,
-        n_sets,
-        width=p.width,
-        attention=p.attention,
-        landmarks=p.landmarks,
-        dropout=p.dropout,
-        set_embedding=p.set_embedding,
-        positions=positions,
-    )
+    shape = AS_STATED if v.faithful else {name: getattr(p, name) for name in AS_STATED}
+    return MultimodalMIL(v.fusion, image_dim, gene_dim, n_sets, dropout=p.dropout, positions=positions, **shape)
 
 
 def _wanted(aggregator: type[nn.Module]) -> list[str]:

@@ -22,4 +22,5 @@ from mmmil.plots.overview import all_variants
 from mmmil.plots.patient import distances, sets_of_patient, spread, tiles_of_patient
 from mmmil.plots.quality import contact_sheet, in_words, stain_before_after
 from mmmil.plots.slides import chosen_tiles, thumbnail, tissue_filter, valid_tiles
+from mmmil.plots.style import of_cohort
 from mmmil.plots.validation import calibration

@@ -115,8 +115,7 @@ def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: 
                 small.axis("off")
                 if k == 0:
                     small.set_title(said, fontsize=9, loc="left", pad=3)
-    plt.close(figure)
-    return figure
+    return finish(figure, tight=False)
 
 
 RANKINGS = {  # how a ranking is called in a legend, and its line

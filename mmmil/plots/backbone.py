@@ -62,8 +62,7 @@ def activations(tile: np.ndarray, maps: np.ndarray, table: pd.DataFrame, shown: 
             if not column:
                 axes.set_ylabel(name, fontsize=10)
     figure.colorbar(image, ax=figure.axes[1:], label="activation", fraction=0.03, pad=0.01)
-    plt.close(figure)
-    return figure
+    return finish(figure, tight=False)
 
 
 def channel_activation(maps: np.ndarray, table: pd.DataFrame) -> plt.Figure:

@@ -220,5 +220,4 @@ def _drawn(boxes: list[_Box], arrows: list[tuple[float, float, float, float]]) -
             else:
                 axes.text(left + PAD + NUMBERS - 0.1, y, number, ha="right", **style)
                 axes.text(left + PAD + NUMBERS, y, text, ha="left", **style)
-    plt.close(figure)  # else a batch run shows it twice
-    return figure
+    return finish(figure, tight=False)

@@ -58,8 +58,7 @@ def volcano_and_ma(
         *left.get_legend_handles_labels(), ncol=3, loc="upper center", frameon=False, fontsize=9, markerscale=3
     )
     figure.tight_layout(rect=(0, 0, 1, 0.93))
-    plt.close(figure)
-    return figure
+    return finish(figure, tight=False)
 
 
 def _near(values: pd.Series) -> pd.Series:
@@ -203,8 +202,7 @@ def matrices(tables: Mapping[str, pd.DataFrame], label: str) -> plt.Figure:
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="fold", ylabel="fold")
     figure.colorbar(grid[0, -1].collections[0], ax=list(grid[0]), label=label, shrink=0.8)
-    plt.close(figure)
-    return figure
+    return finish(figure, tight=False)
 
 
 def chosen_by_fold(names: Mapping[str, Mapping[int, Sequence[str]]], n: int = 20) -> plt.Figure:

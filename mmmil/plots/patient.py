@@ -47,8 +47,7 @@ def distances(percentiles: Mapping[str, float], limit: float) -> plt.Figure:
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set_xlabel("share of the training patients that lie nearer to their mean, %", fontsize=8)
-    plt.close(figure)
-    return figure
+    return finish(figure, tight=False)
 
 
 def sets_of_patient(
@@ -100,5 +99,4 @@ def tiles_of_patient(tiles: np.ndarray, weights: np.ndarray, where: Place | None
         axes.set_title(f"× {relative[i]:.2f}", fontsize=8, pad=2)
         axes.axis("off")
     figure.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.01, wspace=0.06, hspace=0.16)
-    plt.close(figure)
-    return figure
+    return finish(figure, tight=False)

@@ -64,7 +64,7 @@ def _assembled(
         registry.make(v, p, image_dim, gene_dim, n_sets, positions),
         tile_encoder,
         gene_encoder,
-        p.gene_dropout,
+        0.0 if v.faithful else p.gene_dropout,
         tile_chunk=TILE_CHUNK if p.batch_norm == "fixed" else 0,  # a batch's statistics are of all its tiles
         fixed_norm=p.batch_norm == "fixed",
         image_scale=Standardise(image_dim) if v.uses_slides else None,

@@ -211,6 +211,10 @@ def _settings(p: Params, v: Variant) -> dict:
         settings.pop("kept_channels")
     if not v.uses_genes:
         settings.pop("set_embedding"), settings.pop("gene_dropout")
+    if v.faithful:  # these are as the paper states them, whatever the task says
+        settings = {
+            name: value for name, value in settings.items() if name not in (*registry.AS_STATED, "gene_dropout")
+        }
     settings["gene_encoder"] = "trained" if v.trains_gene_encoder(p) else "frozen"
     return settings
 

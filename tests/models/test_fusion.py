@@ -225,3 +225,21 @@ def test_tiles_in_chunks_give_the_gradients_of_all_at_once(padded):
 def test_chunks_and_statistics_of_a_batch_exclude_each_other():
     with pytest.raises(ValueError, match="fixed_norm"):
         BagModel(MultimodalMIL("image", 24, width=24, heads=4), tile_chunk=4, fixed_norm=False)
+
+
+def test_the_linear_skip_starts_at_nothing_and_reads_real_tiles_and_every_gene_value():
+    torch.manual_seed(0)
+    plain = MultimodalMIL("dual", 6, 5, 4, width=16, heads=2, dropout=0.0).eval()
+    torch.manual_seed(0)
+    beside = MultimodalMIL("dual", 6, 5, 4, width=16, heads=2, dropout=0.0, linear_skip=True).eval()
+    tiles, genes = torch.randn(3, 7, 6), torch.randn(3, 4, 5)
+    mask = torch.arange(7) < torch.tensor([[7], [4], [2]])
+    assert torch.equal(plain(tiles, genes, mask)[0], beside(tiles, genes, mask)[0])
+    with torch.no_grad():
+        beside.linear_skip.linear.weight.normal_()
+        own = beside(tiles, genes, mask)[0] - plain(tiles, genes, mask)[0]
+        mean = torch.stack([bag[real].mean(0) for bag, real in zip(tiles, mask, strict=True)])
+        by_hand = torch.cat([mean, genes.flatten(1)], 1) @ beside.linear_skip.linear.weight.T
+        assert torch.allclose(own, by_hand, atol=1e-5)
+        padded = torch.where(mask[..., None], tiles, 99.0)
+        assert torch.allclose(beside(padded, genes, mask)[0], beside(tiles, genes, mask)[0], atol=1e-5)
