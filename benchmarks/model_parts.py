@@ -194,7 +194,7 @@ def main() -> None:
         f"{s.p.title}: {len(s.patients)} patients. Mean ROC-AUC of {INNER} inner folds of outer folds "
         f"{', '.join(map(str, given.folds))}, n = {INNER * len(given.folds)}; in brackets the difference to the bold "
         "row on the same patients and its standard error. Inner folds share patients, so the error is somewhat too "
-        "small. Every patient is a training patient of the outer fold: none that the book reports for it was predicted.",
+        "small. Every patient trains the outer fold's model: none that the book reports for it was predicted.",
         "",
         f"Made by `python benchmarks/model_parts.py`, {datetime.date.today()}, commit `{record.commit()}`, "
         f"{platform.machine()}, {os.cpu_count()} cores, no GPU, Python {platform.python_version()}, "
