@@ -15,7 +15,6 @@ from mmmil.models import backbone, registry
 from mmmil.models.bag_model import BagModel
 from mmmil.params import Params
 from mmmil.slides.bag_files import BagFiles
-from mmmil.training import fit
 from mmmil.training.fit import Inputs
 from mmmil.training.inputs import Genes, inputs_of
 from mmmil.variants import Variant
@@ -105,7 +104,7 @@ def start_seed(p: Params, fold: int) -> int:
 def load_model(study: Study, v: Variant, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
     """A trained model of a finished training's folder, set up on the device, with the inputs it reads.
 
-    Its tile encoder is laid out and compiled as in training: in bf16 another kernel rounds to other probabilities.
+    Its tile encoder is laid out as in training: in bf16 another kernel rounds to other probabilities.
     """
     inputs, genes = inputs_of(study, v, fold)
     shape = genes.tokens.tokens.shape[1:] if genes else (0, 0)
@@ -138,5 +137,4 @@ def restored(
         encoder.to(memory_format=torch.channels_last)
     model = _assembled(p, v, gene_shape, gene_encoder, encoder, image_dim, positions)
     model.load_state_dict(load_file(weights), strict=True)
-    fit.compile_encoder(model, p)
     return fabric.setup(model)

@@ -205,7 +205,7 @@ def _settings(p: Params, v: Variant) -> dict:
             name = name or models_backbone.MOBILENET
             settings["weights"] = weights.weights_key(name, settings["weights"], p.weights_folder)
     if not v.is_trained_end_to_end(p):
-        for name in ("augment", "batch_norm", "compile", "kept_channels", "apoz_tiles"):
+        for name in ("augment", "batch_norm", "kept_channels", "apoz_tiles"):
             settings.pop(name)
     elif v.backbone != "reduced":
         settings.pop("kept_channels")
@@ -222,9 +222,29 @@ def predictions(study: Study, names: list[str] | None = None) -> pd.DataFrame:
     failed: their rows are left out (`failures` lists them). `split` is val for cross-validation, test for the final
     model's patients.
     """
+    return gather(map(read, run_all(study, _standing_trainings(study, names))))
+
+
+def _standing_trainings(study: Study, names: list[str] | None) -> list[Training]:
+    """All trainings of the variants but for those of which the batch has noted that they failed."""
     names = variants(study.p) if names is None else names
-    jobs = [Training(name, k) for name in names for k in study.fold_numbers if failure(study, name, k) is None]
-    return gather(map(read, run_all(study, jobs)))
+    return [Training(name, k) for name in names for k in study.fold_numbers if failure(study, name, k) is None]
+
+
+def tuned(study: Study, names: list[str] | None = None) -> pd.DataFrame | None:
+    """What the variants' trainings tried on their inner folds (`tuning.choose`): a row per training and candidate.
+
+    Index variant, fold, seed; columns candidate and those of the table that `choose` returns; None where nothing was
+    tuned.
+    """
+    trainings = _standing_trainings(study, names) if study.p.tuning else []
+    folders = dict(zip(trainings, run_all(study, trainings), strict=True))
+    tables = {
+        (t.variant, t.fold, study.p.seed if t.seed is None else t.seed): pd.read_csv(folder / "tuning.csv")
+        for t, folder in folders.items()
+        if (folder / "tuning.csv").is_file()  # logistic regression's strength is fixed
+    }
+    return pd.concat(tables, names=["variant", "fold", "seed"]).droplevel(-1) if tables else None
 
 
 def read(folder: Path) -> pd.DataFrame:
