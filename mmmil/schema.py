@@ -111,6 +111,13 @@ class Cohort(Stage):
     )
     test_fraction: float = setting(0.2, "held-out patients, on whom nothing is chosen (paper: 20 %)", gt=0, lt=1)
     n_folds: int = setting(5, "stratified cross-validation folds of the rest (paper: 5)", ge=2)
+    repeats: int = setting(
+        1,
+        "times the cross-validation is made, each dealing the same development patients anew: how much hangs on the "
+        "deal; the test set stays",
+        "evaluation",
+        ge=1,
+    )
     fold_groups: Literal["none", "site"] = setting(
         "none",
         "site: folds and test set share no site, as TCGA's barcodes code it: a hospital and a disease, so a hospital "
@@ -322,6 +329,13 @@ class Training(Stage):
         "levels, so its loss is flattered; the fold that is reported is not touched. 0: the settings as they stand",
         "training",
         ge=0,
+    )
+    model_seeds: int = setting(
+        1,
+        "models of every fold and of the final training, with the seeds from `seed` on: how much hangs on initial "
+        "weights and batches; results are means over them",
+        "training",
+        ge=1,
     )
     batch_size: int = setting(
         8, "patients per step: bags of 64 tiles are large; genes alone take more", "training", ge=1

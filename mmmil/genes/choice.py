@@ -71,7 +71,7 @@ def enrichment_table(
         require_sets(p, expression, [library])  # a wrong GMT file is an error now, not after hours of DESeq2
         sets = enrichment.read_gmt(gmt(p, library))
         ranking = gene_statistic(p, expression, labels, folds, fold)
-        table = enrichment.enrich(ranking, sets, *p.set_sizes, p.seed)
+        table = enrichment.enrich(ranking, sets, p.set_sizes[0], p.set_sizes[1], p.seed)
         table.to_csv(folder / "enrichment.csv")
         without = int(table["pval"].isna().sum())
         return {"sets in the file": len(sets), "sets tested": len(table), "sets without p": without}

@@ -143,23 +143,6 @@ def test_each_of_the_18_is_trained_kept_loaded_and_asked_for_its_attention(plant
             assert np.allclose(weights.sum(1), 1, atol=1e-5), (name, source)
 
 
-def test_a_training_is_tuned_on_inner_folds_and_keeps_what_it_tried_and_chose(planted):
-    from mmmil.training import tuning
-
-    s = planted[0]
-    tuned = study.Study(s.p.override(tuning=2, epochs=2), s.cohort, s.folds, s.tiles)
-    folder = runs.run(tuned, "go", 0)
-    facts, tried = record.run_json(folder)["facts"], pd.read_csv(folder / "tuning.csv")
-    assert len(tried) == 2 and tried.loc[0, list(tuning.SPACE)].to_dict() == {
-        n: getattr(tuned.p, n) for n in tuning.SPACE
-    }
-    assert tried.loc[tried["chosen"], list(tuning.SPACE)].to_dict("records") == [facts["tuned"]]
-    assert tried["chosen"].idxmax() == tried["log_loss"].idxmin()
-    assert len(pd.read_csv(folder / "history.csv")) == facts["epochs"] == facts["tuned"]["epochs"]
-    assert not list(folder.parent.glob("*checkpoint"))
-    assert not (runs.run(tuned, "baseline_genes", 0) / "tuning.csv").exists()  # its strength is fixed
-
-
 @pytest.mark.parametrize("name", ["go", "dual_go"])
 def test_the_encoder_half_is_trained_with_the_model(planted, tmp_path, name):
     from mmmil.training import build, device, fit
