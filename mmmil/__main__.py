@@ -118,7 +118,10 @@ def features(
 @app.command()
 def train(
     task: Task,
-    training: Annotated[list[str], typer.Option(help="<variant>/<fold>, or <variant>/final; may be given repeatedly")],
+    training: Annotated[
+        list[str],
+        typer.Option(help="<variant>/<fold>, or <variant>/final; -seed<seed> after it; may be given repeatedly"),
+    ],
     overlay: Overlay = "",
     killed: Annotated[str, typer.Option(help="how this call was killed, at the first without a receipt")] = "",
 ) -> None:
