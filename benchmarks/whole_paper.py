@@ -53,7 +53,6 @@ def settings(given):
     from mmmil import params
 
     values = {"device": given.device, "n_tiles": given.tiles, "tile_px": given.px}
-    values |= {"compile": "backbone" if given.compile else "never"}
     if given.batch:
         values["batch_size"] = given.batch
     return params.check({"task": "t", "class_names": ["A", "B"], "synthetic": True, "weights": "random", **values})
@@ -92,7 +91,7 @@ def cost(v, given, fabric, tiles: torch.Tensor) -> dict[str, float]:
         start = time.perf_counter()
         fit.predict(fabric, fitted, inputs, which, p.batch_size)
         passes.append((time.perf_counter() - start) / len(which))
-    predicted = float(np.median(passes[1:]))  # the first loads kernels, and compiles where that is asked for
+    predicted = float(np.median(passes[1:]))  # the first loads kernels
     return {"step": float(np.median([wall for wall, _ in clock.steps])), "prepare": prepared, "predict": predicted}
 
 
@@ -261,7 +260,6 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=64)
     parser.add_argument("--px", type=int, default=256)
     parser.add_argument("--sets", type=int, default=300, help="gene sets of either kind")
-    parser.add_argument("--compile", action="store_true", help="with the backbone compiled")
     parser.add_argument("--quick", action="store_true", help="small bags and one step")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of whole_paper.md")
     given = parser.parse_args()

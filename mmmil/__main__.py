@@ -66,6 +66,8 @@ def quality(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
 @app.command()
 def genes(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     """Differential expression, enrichment, autoencoder and tokens of every fold: genes.csv."""
+    import pandas as pd
+
     from mmmil import study
     from mmmil.genes import tokens as gene_tokens
 
@@ -74,7 +76,8 @@ def genes(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     libraries: list = sorted({variants.variant(n).genes for n in variants.variants(p)} - {"", "all"})
     if not p.has_pixels:  # nobody else writes down who is in the cohort
         study.write(s)
-    table = gene_tokens.all_folds(p, s.expression, s.labels, s.folds, libraries, workers)
+    tables = [gene_tokens.all_folds(p, s.expression, s.labels, f, libraries, workers) for f in s.repeated_folds()]
+    table = pd.concat(tables).drop_duplicates(["library", "fold"]).sort_values(["library", "fold"])  # one final model
     record.write_atomically(p.results / "genes.csv", lambda t: table.to_csv(t, index=False))
 
 
@@ -115,7 +118,10 @@ def features(
 @app.command()
 def train(
     task: Task,
-    training: Annotated[list[str], typer.Option(help="<variant>/<fold>, or <variant>/final; may be given repeatedly")],
+    training: Annotated[
+        list[str],
+        typer.Option(help="<variant>/<fold>, or <variant>/final; -seed<seed> after it; may be given repeatedly"),
+    ],
     overlay: Overlay = "",
     killed: Annotated[str, typer.Option(help="how this call was killed, at the first without a receipt")] = "",
 ) -> None:

@@ -111,6 +111,13 @@ class Cohort(Stage):
     )
     test_fraction: float = setting(0.2, "held-out patients, on whom nothing is chosen (paper: 20 %)", gt=0, lt=1)
     n_folds: int = setting(5, "stratified cross-validation folds of the rest (paper: 5)", ge=2)
+    repeats: int = setting(
+        1,
+        "times the cross-validation is made, each dealing the same development patients anew: how much hangs on the "
+        "deal; the test set stays",
+        "evaluation",
+        ge=1,
+    )
     fold_groups: Literal["none", "site"] = setting(
         "none",
         "site: folds and test set share no site, as TCGA's barcodes code it: a hospital and a disease, so a hospital "
@@ -194,9 +201,12 @@ class Genes(Stage):
         10, "a gene needs this many counts in as many patients as the smaller class: fewer tell nothing", "genes", ge=0
     )
     gene_set_fdr: float = setting(0.01, "adjusted p below which a set is used (paper: 0.01)", gt=0, le=1)
-    set_size_min: int = setting(10, "genes of a set found in the data, at least: a rank test needs some", "genes", ge=2)
-    set_size_max: int = setting(
-        500, "genes of a set found in the data, at most: larger ones name no process", "genes", ge=2
+    set_sizes: list[int] = setting(
+        [10, 500],
+        "genes of a set found in the data, at least and at most: a rank test needs some, larger ones name no process",
+        "genes",
+        min_length=2,
+        max_length=2,
     )
     fallback_sets: int = setting(
         20, "sets taken by rank where fewer than 2 pass gene_set_fdr; flagged wherever shown", "genes", ge=2
@@ -235,8 +245,8 @@ class Genes(Stage):
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
-        if self.set_size_min > self.set_size_max:
-            raise ValueError(f"set_size_min ({self.set_size_min}) is above set_size_max ({self.set_size_max})")
+        if not 2 <= self.set_sizes[0] <= self.set_sizes[1]:
+            raise ValueError(f"set_sizes: {self.set_sizes} is not [at least, at most] with 2 genes at least")
         return self
 
 
@@ -309,14 +319,24 @@ class Model(Stage):
 class Training(Stage):
     """Optimisation; the paper states none of it."""
 
-    epochs: int = setting(30, "a number fixed beforehand, never chosen on the fold that is reported", "training", ge=1)
-    epoch_choice: Literal["fixed", "inner"] = setting(
-        "fixed",
-        "inner: stop after the epoch of the lowest loss on a fifth of the training patients, held out first and then "
-        "trained on as well, which takes twice the time; the fifth's gene tokens were fitted with its own labels (sets "
-        "and their order) and levels, so its loss is flattered and the stop may come late; the fold that is reported "
-        "is not touched",
+    epochs: int = setting(
+        30, "a number fixed beforehand, or by `tuning`; never chosen on the fold that is reported", "training", ge=1
+    )
+    tuning: int = setting(
+        0,
+        "candidates (`mmmil.training.tuning`: lr, weight_decay, dropout, gene_dropout, epochs; the settings themselves "
+        "are the first) of which the lowest log loss on three inner folds of the training patients is trained; each "
+        "costs two trainings. Gene tokens are not made again for an inner fold: they were fitted with its labels and "
+        "levels, so its loss is flattered; the fold that is reported is not touched. 0: the settings as they stand",
         "training",
+        ge=0,
+    )
+    model_seeds: int = setting(
+        1,
+        "models of every fold and of the final training, with the seeds from `seed` on: how much hangs on initial "
+        "weights and batches; results are means over them",
+        "training",
+        ge=1,
     )
     batch_size: int = setting(
         8, "patients per step: bags of 64 tiles are large; genes alone take more", "training", ge=1
@@ -336,11 +356,6 @@ class Training(Stage):
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto takes a GPU where there is one; cuda insists on it")
     precision: Literal["auto", "32-true", "bf16-mixed"] = setting(
         "auto", "bf16 on devices that have it, which is faster and takes less memory, else 32-bit", "training"
-    )
-    compile: Literal["never", "backbone"] = setting(
-        "never",
-        "backbone: the trained backbone by torch.compile, which takes its time at the start of every training; "
-        "`benchmarks/train_step.py --compile` measures whether it pays",
     )
 
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Study:
-    """cohort: usable patients; folds: patient -> 0..n-1, -1 for the test set; tiles: tiling's table, None where slides
-    are not read as pixels; train: whether trainings that are asked for and not there are made, or are an error.
+    """cohort: usable patients; folds: patient -> 0..n-1, -1 for the test set (of the first repeat: see `folds_of`);
+    tiles: tiling's table, None where slides are not read as pixels; train: whether trainings that are asked for and not
+    there are made, or are an error.
     """
 
     p: Params
@@ -50,9 +51,31 @@ class Study:
     def labels(self) -> pd.Series:
         return self.cohort.patients["label"]
 
+    def folds_of(self, fold: int) -> pd.Series:
+        """patient -> number of its fold in the repeat that `fold` belongs to, -1 for the test set, which all share.
+
+        Fold f of repeat r is number r * n_folds + f; -1 belongs to the first one.
+        """
+        p, repeat = self.p, max(fold, 0) // self.p.n_folds
+        if not 0 < repeat < p.repeats:
+            return self.folds
+        if repeat not in self._repeats:
+            sites = self.cohort.patients["site"] if p.fold_groups == "site" else None
+            self._repeats[repeat] = cohorts.again(self.folds, self.labels, repeat, p.n_folds, p.seed, sites)
+        return self._repeats[repeat]
+
+    def repeated_folds(self) -> list[pd.Series]:
+        """`folds_of` each repeat; without labels, which are needed to deal, of the first alone."""
+        there = self.p.repeats if (self.folds >= 0).any() else 1
+        return [self.folds_of(repeat * self.p.n_folds) for repeat in range(there)]
+
+    @cached_property
+    def _repeats(self) -> dict[int, pd.Series]:
+        return {}
+
     def fold_patients(self, fold: int) -> tuple[list[str], list[str]]:
         """Training and evaluated patients of a fold; fold -1 is the final model and the held-out test set."""
-        return cohorts.fold_patients(self.folds, fold)
+        return cohorts.fold_patients(self.folds_of(fold), fold)
 
     def training_patients(self, fold: int) -> list[str]:
         """Who a fold's training may look at; all patients of a cohort without labels, which trains nothing."""
@@ -60,7 +83,12 @@ class Study:
 
     @property
     def fold_numbers(self) -> list[int]:
-        """Cross-validation folds, then -1 for the final model."""
+        """Cross-validation folds of all repeats, then -1 for the final model."""
+        return [*range(self.p.repeats * self.p.n_folds), -1]
+
+    @property
+    def once(self) -> list[int]:
+        """As `fold_numbers`, of the first repeat: every patient is evaluated once."""
         return [*range(self.p.n_folds), -1]
 
     @cached_property
@@ -161,7 +189,7 @@ class Study:
         """Gene tokens of a fold, fitted on its training patients."""
         from mmmil.genes import tokens as gene_tokens
 
-        return gene_tokens.tokens(self.p, self.expression, self.labels, self.folds, fold, library)
+        return gene_tokens.tokens(self.p, self.expression, self.labels, self.folds_of(fold), fold, library)
 
     def gene_encoder_inputs(self, tokens: GeneTokens) -> tuple[np.ndarray, GeneSetEncoder]:
         """Levels (patients, genes) of a fold's patients and the encoder half that makes `tokens` of them."""
@@ -190,7 +218,9 @@ def load(p: Params, workers: int = 1, train: bool = True) -> Study:
         folds = cohorts.folds_of(cohort.patients, p)
     else:  # slides without labels can be tiled and looked at, nothing more
         folds = pd.Series(-1, index=cohort.patients.index, name="fold")
-    return Study(p, cohort, folds, tiles, train)
+    study = Study(p, cohort, folds, tiles, train)
+    study.repeated_folds()  # sites that cannot be dealt are told of now
+    return study
 
 
 def write(study: Study) -> None:
@@ -200,8 +230,9 @@ def write(study: Study) -> None:
     The batch run does this; a notebook with other parameters leaves the record as it is.
     """
     p, cohort = study.p, study.cohort
+    further = {f"fold_of_repeat_{r}": folds for r, folds in enumerate(study.repeated_folds()) if r}
     tables = {
-        "cohort.csv": cohort.patients.assign(fold=study.folds).reset_index(),
+        "cohort.csv": cohort.patients.assign(fold=study.folds, **further).reset_index(),
         "excluded.csv": cohort.excluded,
         "flow.csv": cohort.flow,
     }
@@ -213,7 +244,8 @@ def write(study: Study) -> None:
         slides = cohort.patients["slide_id"]
         coordinates.publish({slides[patient]: bag for patient, bag in study.bag_paths.items()}, p.results / "patches")
     if (study.folds >= 0).any():
-        cohorts.write_splits(study.folds, p.results / "splits", cohort.patients)
+        for folds in study.repeated_folds():
+            cohorts.write_splits(folds, p.results / "splits", cohort.patients)
 
 
 def without(cohort: cohorts.Cohort, reasons: pd.Series) -> cohorts.Cohort:

@@ -42,7 +42,7 @@ def test_task_files_hold_the_papers_scale_and_the_demo_lies_over_them(task):
         ({"seed": 2**32}, "less than 4294967296"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"width": 97}, "multiple of 8"),
-        ({"set_size_min": 600}, "set_size_min (600) is above set_size_max (500)"),
+        ({"set_sizes": [600, 500]}, "set_sizes: [600, 500] is not [at least, at most]"),
         ({"selection": "some"}, "nested"),
         ({"expression_kind": "zscore"}, "name it in expression_matrix"),
         ({"expression_matrix": ["x.tsv"]}, "say what the matrix holds"),
@@ -53,6 +53,8 @@ def test_task_files_hold_the_papers_scale_and_the_demo_lies_over_them(task):
         ({"encoders": {"UNI": "vit_small", "uni": "vit_small"}}, "differ in capitals only"),
         ({"mil_features": "ctranspath"}, "name the encoder in encoders"),
         ({"contested": "ihc"}, "it is part of label_rule"),
+        ({"epoch_choice": "inner"}, "tuning chooses the number of epochs"),
+        ({"set_size_min": 5}, "write set_sizes: [10, 500]"),
         ({"encoders": {"uni": "features:"}}, "uni: 'features:' is no timm model"),
         ({"encoders": {"uni": "hf_hub:a/b"}}, "uni: 'hf_hub:a/b' is no timm model"),
         ({"encoders": {"uni": "features:{tusk}/uni"}}, "tusk"),
@@ -137,7 +139,7 @@ def test_a_page_shows_what_differs_from_the_default_and_folds_the_rest():
     assert changed["class_weights"][:3] == ["class_weights", "False", "True"]
     assert set(at_default) == set(schema.Training.model_fields) - set(changed)
     assert folded.summary.get_text() == f"{len(at_default)} settings at their default"
-    assert schema.Training.model_fields["epoch_choice"].description in at_default["epoch_choice"][-1]  # whole, not cut
+    assert schema.Training.model_fields["tuning"].description in at_default["tuning"][-1]  # whole, not cut
     assert repr(shown).endswith(f"class_weights: False\n{len(at_default)} settings at their default")
 
 

@@ -231,7 +231,7 @@ class Steps:
         code = source_code.digest(*imports(Path("notebooks") / f"{notebook}.ipynb"))
         beside = [p.enough_tiles, p.title, paper.PROPOSED]
         beside += [self.inventory[inventory.CONTENT].to_numpy().tolist()] if "patients" in section.reads else []
-        beside += [p.set_size_min, p.set_size_max] if "patients" in section.reads else []  # the look at gene sets
+        beside += [p.set_sizes] if "patients" in section.reads else []  # the look at gene sets
         beside += [self.who, self.content("tiles.csv")] if {"patients", "tiles"} & set(section.reads) else []
         return record.digest([p.stage(*section.stages), code, beside, [asdict(table) for table in section.scores]])
 

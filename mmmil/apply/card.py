@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmmil.apply.folder import FINAL
 from mmmil.evaluation.summary import estimate
 from mmmil.genes.expression import UNITS
 from mmmil.genes.transform import Transform
@@ -52,6 +53,7 @@ def reads(about: dict[str, Any]) -> list[str]:
 def text(about: dict[str, Any], transforms: Sequence[Transform]) -> str:
     """The card in Markdown; transforms: of the final model and the folds, none without genes."""
     training, p = about["training"], about["parameters"]
+    tuned = about["models"][FINAL].get("tuned", {})
     patients = ", ".join(f"{n} {name}" for name, n in training["patients"].items())
     held_out = ", ".join(f"{n} {name}" for name, n in training["test_patients"].items())
     kind = SYNTHETIC if about["synthetic"] else "Trained on real patients."
@@ -77,7 +79,7 @@ def text(about: dict[str, Any], transforms: Sequence[Transform]) -> str:
         "## Limits",
         _list(_limits(about, transforms)),
         "## Parameters",
-        _list([f"`{name}`: {p[name]}" for name in SHOWN if name in p]) + "\n\n`model.json` has all of them.",
+        _list([f"`{name}`: {(p | tuned)[name]}" for name in SHOWN if name in p]) + "\n\n`model.json` has all of them.",
         "## How it was made",
         f"mmmil {about['version']}, commit `{about['commit']}`, "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())

@@ -197,7 +197,7 @@ def _model(
         "probe": models.probe(module, fabric, p, image, shape),
         "training_patients": len(train),
         "key": trained.name,
-        **{name: facts[name] for name in ("epochs", "parameters", "device", "precision") if name in facts},
+        **{name: facts[name] for name in ("epochs", "tuned", "parameters", "device", "precision") if name in facts},
     }
 
 

@@ -20,13 +20,23 @@ from mmmil.cohort import files as cohort_files
 from mmmil.cohort import labels as label_rules
 from mmmil.cohort import matrices, own_table
 from mmmil.cohort.flow import Tally, no_steps
-from mmmil.cohort.split import fold_patients, split, write_splits
+from mmmil.cohort.split import again, fold_patients, split, write_splits
 from mmmil.params import FEATURES, Params
 from mmmil.sources import aliquots, barcodes, sample_sheets
 from mmmil.sources.findings import Finding
 from mmmil.sources.tables import CohortError, absolute, distinct, fail
 
-__all__ = ["Cohort", "CohortError", "beside_paper", "build", "fold_patients", "folds_of", "split", "write_splits"]
+__all__ = [
+    "Cohort",
+    "CohortError",
+    "again",
+    "beside_paper",
+    "build",
+    "fold_patients",
+    "folds_of",
+    "split",
+    "write_splits",
+]
 
 
 UNMATCHED = "clinical rows without a patient"

@@ -25,9 +25,6 @@ def split(
     Returns the same index with fold 0..n_folds-1, -1 for the test set; the order of the patients does not matter.
     Raises CohortError where a part would lack a class, and for a patient without a group.
     """
-    # Imported here: a split that is found again (`build.folds_of`) does not need scikit-learn's seconds.
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     if labels.index.has_duplicates or not labels.isin([0, 1]).all():
         raise CohortError("a split needs one label, 0 or 1, per patient; slides without labels can only be tiled")
     ordered = labels.sort_index()
@@ -51,17 +48,41 @@ def split(
             f"{remedy}"
         )
     folds = pd.Series(-1, index=ordered.index, name="fold")
+    folds[dev] = _dealt(ordered[dev], n_folds, seed, None if groups is None else groups[dev])
+    return folds.reindex(labels.index)
+
+
+def again(
+    folds: pd.Series, labels: pd.Series, repeat: int, n_folds: int, seed: int, groups: pd.Series | None = None
+) -> pd.Series:
+    """The development patients of a split dealt anew: folds repeat * n_folds, ...; the test set, -1, stays.
+
+    folds: of `split`, whose other arguments are these; repeat: from 1, for each deals otherwise. Raises CohortError
+    where a fold would lack a class.
+    """
+    dev = folds.index[folds >= 0].sort_values()
+    dealt = folds.copy()
+    of_dev = None if groups is None else groups[dev]
+    dealt[dev] = _dealt(labels[dev], n_folds, (seed + repeat) % 2**32, of_dev) + repeat * n_folds
+    return dealt
+
+
+def _dealt(labels: pd.Series, n_folds: int, seed: int, groups: pd.Series | None) -> np.ndarray:
+    """Fold of each development patient, 0..n_folds-1, in the order of the labels, which is that of the names."""
+    # Imported here: a split that is found again (`build.folds_of`) does not need scikit-learn's seconds.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    folds = np.full(len(labels), -1)
     folder = (StratifiedKFold if groups is None else StratifiedGroupKFold)(n_folds, shuffle=True, random_state=seed)
-    parts = folder.split(dev, ordered[dev], None if groups is None else groups[dev])
-    for fold, (_, held) in enumerate(parts):
-        if ordered[dev[held]].nunique() < 2:
+    for fold, (_, held) in enumerate(folder.split(labels.index.to_numpy(), labels, groups)):
+        if labels.iloc[held].nunique() < 2:
             assert groups is not None  # dealt by patient, every fold has both classes
             raise CohortError(
-                f"fold {fold} would hold one class only: {groups[dev].nunique()} sites cannot be dealt into {n_folds} "
-                f"folds of both classes; lower n_folds, change the seed{remedy}"
+                f"fold {fold} would hold one class only: {groups.nunique()} sites cannot be dealt into {n_folds} "
+                "folds of both classes; lower n_folds, change the seed, or set fold_groups: none"
             )
-        folds[dev[held]] = fold
-    return folds.reindex(labels.index)
+        folds[held] = fold
+    return folds
 
 
 def _without_test(labels: pd.Series, test_fraction: float, seed: int, groups: pd.Series | None) -> np.ndarray:

@@ -41,28 +41,48 @@ def drawn_scores(
     threshold: float = 0.5,
     draws: int = 2000,
     seed: int = 0,
+    patients: np.ndarray | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Of every model the six metrics, mean over folds: row 0 of the patients as they are, then one row per draw.
 
-    label, folds and each of probs (n,); all models see the same drawn patients, drawn within class and fold. Without
-    folds one model predicted all patients.
+    label, folds (n,), each of probs (n,) or, of several models of one kind whose mean is taken, (models, n); all see
+    the same drawn patients, drawn within class and fold. Without folds one model predicted all patients.
+
+    patients (n,): names, where a patient stands in several folds (repeated cross-validation) and is drawn into all of
+    them at once, within class and first fold. A fold that then lacks a class does not count in that draw.
     """
     label = np.asarray(label)
     folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
-    weights = np.vstack([np.ones(len(label)), resample(label, folds, draws, seed)])
+    of_row, names = pd.factorize(np.arange(len(label)) if patients is None else np.asarray(patients))
+    first = np.unique(of_row, return_index=True)[1]
+    drawn = resample(label[first], folds[first], draws, seed)[:, of_row]
+    weights = np.vstack([np.ones(len(label)), drawn])
     of_folds = [folds == k for k in np.unique(folds)]
+    mean = np.mean if len(names) == len(label) else np.nanmean
 
     def mean_scores(prob: np.ndarray) -> pd.DataFrame:
-        scores = [weighted_scores(label[k], prob[k], weights[:, k], threshold) for k in of_folds]
-        return pd.DataFrame({metric: np.mean([s[metric] for s in scores], axis=0) for metric in METRICS})
+        scores = [_scores(label[k], prob[k], weights[:, k], threshold) for k in of_folds]
+        return pd.DataFrame({metric: mean([s[metric] for s in scores], axis=0) for metric in METRICS})
 
-    return {name: mean_scores(np.asarray(prob)) for name, prob in probs.items()}
+    each = {name: [mean_scores(row) for row in np.atleast_2d(np.asarray(prob))] for name, prob in probs.items()}
+    return {name: frames[0] if len(frames) == 1 else sum(frames) / len(frames) for name, frames in each.items()}
+
+
+def _scores(label: np.ndarray, prob: np.ndarray, weights: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
+    """`weighted_scores`, NaN in draws that lack a class."""
+    both = weights[:, label == 1].any(1) & weights[:, label == 0].any(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = weighted_scores(label, prob, weights, threshold)
+    return {metric: np.where(both, values, np.nan) for metric, values in scores.items()}
 
 
 def bootstrap_interval(
     label: np.ndarray, prob: np.ndarray, threshold: float, confidence: float, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Intervals of one model's metrics, patients drawn within their class; index metric, columns low, high."""
+    """Intervals of a model's metrics, patients drawn within their class; index metric, columns low, high.
+
+    label (n,); prob (n,), or (models, n) of several models whose mean it is.
+    """
     drawn = drawn_scores(label, {"model": prob}, None, threshold, draws, seed)["model"][1:]
     return pd.DataFrame(dict(zip(("low", "high"), percentile_interval(drawn, confidence), strict=True)), index=METRICS)
 

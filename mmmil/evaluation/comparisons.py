@@ -85,14 +85,17 @@ def compare(
 ) -> pd.DataFrame:
     """Every comparison of `pairs` whose variants are there, by every test that fits: columns COMPARISON.
 
-    predictions: columns runs.PREDICTIONS, of which the rows of p.seed count. Methods: paired_t and corrected_t
-    over the validation folds (n: folds), delong (ROC-AUC) and bootstrap (n: patients), mcnemar (accuracy). On the
-    test set, where tables are called S1-S9 as in the paper, the final models are compared by the last three. p_holm
-    is adjusted within a table, metric, split and method. A fold that one of two models lacks is left out for both.
+    predictions: columns runs.PREDICTIONS. Methods: paired_t and corrected_t over the validation folds (n: folds),
+    delong (ROC-AUC) and bootstrap (n: patients), mcnemar (accuracy). On the test set, where tables are called S1-S9 as
+    in the paper, the final models are compared by the last three. p_holm is adjusted within a table, metric, split and
+    method. A fold that one of two models lacks is left out for both.
+
+    With repeats and model seeds all compare means over them, for which further repeats are no further patients; but
+    paired_t and mcnemar, which know no such thing, have the first repeat, and mcnemar the first seed.
     """
     rows = []
-    for split, patients, here in _groups(predictions, p, tables):
-        for (table, a, b), metric, method, tested in _tests(patients, here, split, metrics, p, draws):
+    for split, seeds, here in _groups(predictions, p, tables):
+        for (table, a, b), metric, method, tested in _tests(seeds, here, split, metrics, p, draws):
             rows.append((summary.shown_table(table, split), a, b, metric, split, method, *tested[:4], np.nan, tested.n))
     result = pd.DataFrame(rows, columns=COMPARISON)
     family = result.groupby(["table", "metric", "split", "method"], sort=False)["p"]
@@ -102,51 +105,71 @@ def compare(
 def each_pair(
     predictions: pd.DataFrame, p: Params, tables: list[str] | None = None
 ) -> Iterator[tuple[str, pd.DataFrame, Pair]]:
-    """(split, patients, (table, a, b)) of every pair that is there; patients: `by_patient`, of the folds both have."""
-    for split, patients, here in _groups(predictions, p, tables):
-        for pair in here:
-            yield split, patients, pair
+    """(split, patients, (table, a, b)) of every pair that is there; patients: `by_patient`, of the folds both have, of
+    the first repeat and the study's own seed.
+    """
+    for split, seeds, here in _groups(predictions, p, tables):
+        once = seeds[0][seeds[0].index.get_level_values("fold") < p.n_folds]
+        for pair in here if len(once) else []:
+            yield split, once, pair
 
 
 def _groups(
     predictions: pd.DataFrame, p: Params, tables: list[str] | None
-) -> Iterator[tuple[str, pd.DataFrame, list[Pair]]]:
-    """(split, patients, pairs): the pairs grouped by the folds that both models have."""
+) -> Iterator[tuple[str, list[pd.DataFrame], list[Pair]]]:
+    """(split, `by_patient` of every seed, pairs): the pairs grouped by the folds that both models have of all seeds."""
     for split in ("val", "test"):
-        wide = by_patient(predictions, split, p.seed)
-        trained = wide.drop(columns="label").notna().groupby(level="fold").all()
+        first, *others = (by_patient(predictions, split, p.seed + further) for further in range(p.model_seeds))
+        seeds = [first, *(wide.reindex_like(first) for wide in others)]
+        trained = np.logical_and.reduce([wide.notna().groupby(level="fold").all() for wide in seeds])
+        trained = pd.DataFrame(trained, first.index.unique("fold"), first.columns).drop(columns="label")
         groups: dict[tuple, list[Pair]] = {}
         for pair in pairs(p, tables):
             if pair[1] in trained and pair[2] in trained:
                 groups.setdefault(tuple(trained.index[trained[pair[1]] & trained[pair[2]]]), []).append(pair)
         for folds, here in groups.items():
             if folds:
-                yield split, wide.loc[list(folds)], here
+                yield split, [wide.loc[list(folds)] for wide in seeds], here
 
 
 def _tests(
-    patients: pd.DataFrame, here: list[Pair], split: str, metrics: tuple[str, ...], p: Params, draws: int
+    seeds: list[pd.DataFrame], here: list[Pair], split: str, metrics: tuple[str, ...], p: Params, draws: int
 ) -> Iterator[tuple[Pair, str, str, Difference]]:
     """(pair, metric, method, Difference) of every pair; what belongs to one model is computed once."""
     names = list(dict.fromkeys(name for _, *both in here for name in both))
-    label, folds = patients["label"].to_numpy(), patients.index.get_level_values("fold").to_numpy()
-    prob = {name: patients[name].to_numpy() for name in names}
-    aucs, covariance = paired_tests.mean_auc_covariance(label, np.stack(list(prob.values())), folds)
-    drawn = bootstrap.drawn_scores(label, prob, folds, p.threshold, draws, p.seed)
-    each = [folds == k for k in np.unique(folds)]
-    scores = {n: pd.DataFrame([scores_of(label[k], prob[n][k], p.threshold) for k in each]) for n in names}
+    label, folds, patients = (
+        seeds[0]["label"].to_numpy(),
+        *(seeds[0].index.get_level_values(level).to_numpy() for level in ("fold", "patient_id")),
+    )
+    prob = {name: np.stack([wide[name].to_numpy() for wide in seeds]) for name in names}  # (seeds, n)
+    aucs, covariance = paired_tests.mean_auc_covariance(label, np.concatenate(list(prob.values())), folds, patients)
+    over_seeds = np.kron(np.eye(len(names)), np.full(len(seeds), 1 / len(seeds)))
+    aucs, covariance = over_seeds @ aucs, over_seeds @ covariance @ over_seeds.T
+    drawn = bootstrap.drawn_scores(label, prob, folds, p.threshold, draws, p.seed, patients)
+    numbers, once, n = np.unique(folds), folds < p.n_folds, len(np.unique(patients))
+    scores = {
+        name: sum(
+            pd.DataFrame([scores_of(label[folds == k], of_seed[folds == k], p.threshold) for k in numbers])
+            for of_seed in prob[name]
+        )
+        / len(seeds)
+        for name in names
+    }
     for pair in here:
         _, a, b = pair
         for metric in metrics:
             if split == "val":
                 values = scores[a][metric], scores[b][metric]
-                yield pair, metric, "paired_t", paired_t(*values, CONFIDENCE)
+                of_a, of_b = (of_model[numbers < p.n_folds] for of_model in values)
+                if once.any():  # not all of them failed
+                    yield pair, metric, "paired_t", paired_t(of_a, of_b, CONFIDENCE)
                 yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, CONFIDENCE)
             if metric == "roc_auc":
                 i, j = names.index(a), names.index(b)
-                tested = paired_tests.contrast(aucs, covariance, i, j, CONFIDENCE, len(label))
+                tested = paired_tests.contrast(aucs, covariance, i, j, CONFIDENCE, n)
                 yield pair, metric, "delong", tested
             drawn_pair = drawn[a][metric], drawn[b][metric]
-            yield pair, metric, "bootstrap", bootstrap.paired_difference(*drawn_pair, CONFIDENCE, len(label))
-            if metric == "accuracy":
-                yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], p.threshold, CONFIDENCE)
+            yield pair, metric, "bootstrap", bootstrap.paired_difference(*drawn_pair, CONFIDENCE, n)
+            if metric == "accuracy" and once.any():
+                called = prob[a][0][once], prob[b][0][once]
+                yield pair, metric, "mcnemar", mcnemar(label[once], *called, p.threshold, CONFIDENCE)

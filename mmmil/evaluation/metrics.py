@@ -38,16 +38,21 @@ def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index=index, columns=METRICS)
 
 
-def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+def mean_interval(
+    values: np.ndarray, confidence: float = CONFIDENCE, shared: float = 0.0
+) -> tuple[float, float, float]:
     """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves.
 
-    Folds share training patients, so the interval is narrower than it should be.
+    Folds share training patients, so the interval is narrower than it should be; shared: n_test / n_train, by which
+    the variance of k folds is (1 / k + shared) * var (Nadeau and Bengio, Mach. Learn. 52:239, 2003), so that folds of
+    further repeats, which bring no new patients, cannot narrow it at will.
     """
     values = np.asarray(values, dtype=float)
     mean = values.mean()
     if len(values) < 2:
         return mean, np.nan, np.nan
-    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values)
+    error = np.sqrt((1 / len(values) + shared) * values.var(ddof=1)) if shared else scipy.stats.sem(values)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * error
     return mean, max(mean - half, 0.0), min(mean + half, 1.0)
 
 

@@ -72,29 +72,59 @@ def auc_covariance(label: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np
     label (n,) 0/1, probs (m, n). Tied patients count one half (DeLong et al., Biometrics 44:837, 1988), by midranks
     (Sun and Xu, IEEE Signal Process. Lett. 21:1389, 2014). The covariance is NaN where a class has one patient.
     """
-    positive, negative = probs[:, label == 1], probs[:, label == 0]
-    n1, n0 = positive.shape[1], negative.shape[1]
-    if not n1 or not n0:
-        raise ValueError("ROC-AUC needs patients of both classes; use fewer folds or more patients")
-    ranks = scipy.stats.rankdata(np.hstack([positive, negative]), axis=1)
-    # Of each positive the share of negatives below it, of each negative the share of positives above it.
-    v10 = (ranks[:, :n1] - scipy.stats.rankdata(positive, axis=1)) / n0
-    v01 = 1 - (ranks[:, n1:] - scipy.stats.rankdata(negative, axis=1)) / n1
+    v10, v01 = _placements(label, probs)
+    n1, n0 = v10.shape[1], v01.shape[1]
     if min(n1, n0) < 2:
         return v10.mean(1), np.full((len(probs), len(probs)), np.nan)
     return v10.mean(1), np.atleast_2d(np.cov(v10)) / n1 + np.atleast_2d(np.cov(v01)) / n0
 
 
-def mean_auc_covariance(label: np.ndarray, probs: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _placements(label: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each positive the share of negatives below it (m, n1), of each negative that of positives above it (m, n0)."""
+    positive, negative = probs[:, label == 1], probs[:, label == 0]
+    n1, n0 = positive.shape[1], negative.shape[1]
+    if not n1 or not n0:
+        raise ValueError("ROC-AUC needs patients of both classes; use fewer folds or more patients")
+    ranks = scipy.stats.rankdata(np.hstack([positive, negative]), axis=1)
+    v10 = (ranks[:, :n1] - scipy.stats.rankdata(positive, axis=1)) / n0
+    v01 = 1 - (ranks[:, n1:] - scipy.stats.rankdata(negative, axis=1)) / n1
+    return v10, v01
+
+
+def mean_auc_covariance(
+    label: np.ndarray, probs: np.ndarray, folds: np.ndarray, patients: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean over folds of m models' ROC-AUCs (m,) and its covariance (m, m): the folds' covariances, summed / k^2.
 
     label, folds (n,), probs (m, n). Patients of different folds are never ranked against each other: their
     probabilities come from different models and are not on one scale. Folds hold different patients, hence the sum;
     that their models share training patients is left out of it.
+
+    patients (n,): names, where a patient stands in a fold of every repeat; what a patient adds to the mean is then
+    summed over the folds before it is squared, so that repeats of the same patients do not pass for further ones.
     """
+    if patients is not None and len(np.unique(patients)) < len(patients):
+        return _repeated_covariance(label, probs, folds, patients)
     parts = [auc_covariance(label[folds == k], probs[:, folds == k]) for k in np.unique(folds)]
     aucs, covariances = (np.array(x) for x in zip(*parts, strict=True))
     return aucs.mean(0), covariances.sum(0) / len(parts) ** 2
+
+
+def _repeated_covariance(
+    label: np.ndarray, probs: np.ndarray, folds: np.ndarray, patients: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    names, of_row = np.unique(patients, return_inverse=True)
+    numbers, aucs = np.unique(folds), []
+    share = np.zeros((len(probs), len(names)))  # of each patient in the error of each model's mean
+    for k in numbers:
+        here = np.flatnonzero(folds == k)
+        for c, placed in zip((1, 0), _placements(label[here], probs[:, here]), strict=True):
+            n = placed.shape[1]
+            off = placed - placed.mean(1, keepdims=True)
+            share[:, of_row[here[label[here] == c]]] += off / np.sqrt(n * (n - 1)) if n > 1 else np.nan
+        aucs.append(placed.mean(1))
+    share /= len(numbers)
+    return np.mean(aucs, 0), share @ share.T
 
 
 def delong(

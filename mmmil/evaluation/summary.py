@@ -72,25 +72,31 @@ def read(task: str) -> pd.DataFrame | None:
 def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.DataFrame:
     """One row per table, variant, metric and split with mean, interval and number of folds; columns SUMMARY.
 
-    Validation: mean and t interval over folds. Test: the final model's one value and its bootstrap interval. Where a
-    training failed there is no mean: over fewer folds it would be another quantity than in the other rows. names: the
-    variants that were to be trained; those without any prediction failed, too, and have their rows.
+    Validation: mean and t interval over folds, corrected where the cross-validation was repeated (`mean_interval`).
+    Test: the final model's value and its bootstrap interval. With several model seeds, folds and final model have the
+    mean over these. Where a training failed there is no mean: over fewer folds it would be another quantity than in the
+    other rows. names: the variants that were to be trained; those without any prediction failed, too, and have their
+    rows.
     """
     folds = per_fold(predictions, p.threshold)
     predicted = set(folds.droplevel(["seed", "fold"]).index)
     lacking = [key for key in itertools.product(names, ("val", "test")) if key not in predicted]
     seeds, rows = predictions["seed"].nunique(), []
+    shared = 1 / (p.n_folds - 1) if p.repeats > 1 else 0.0
     for (name, split), values in folds.groupby(level=["variant", "split"], sort=False):
-        if len(values) < seeds * (p.n_folds if split == "val" else 1):
+        if len(values) < seeds * (p.repeats * p.n_folds if split == "val" else 1):
             values = values * np.nan
+        values = values.groupby(level="fold", sort=False).mean()  # over seeds
         intervals = None
         if split == "test" and values.notna().all(axis=None):
             patients = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
-            label, prob = patients["label"].to_numpy(), patients["prob"].to_numpy()
-            intervals = bootstrap_interval(label, prob, p.threshold, CONFIDENCE)
+            wide = patients.pivot(index=["patient_id", "label"], columns="seed", values="prob")
+            wide = wide.loc[pd.MultiIndex.from_frame(patients[["patient_id", "label"]].drop_duplicates())]
+            label = wide.index.get_level_values("label").to_numpy()
+            intervals = bootstrap_interval(label, wide.to_numpy().T, p.threshold, CONFIDENCE)
         numbers = variants.variant(name).tables or ("baseline",)
         for metric in METRICS:
-            mean, low, high = mean_interval(values[metric], CONFIDENCE)
+            mean, low, high = mean_interval(values[metric], CONFIDENCE, shared)
             if intervals is not None:
                 low, high = intervals.loc[metric, ["low", "high"]]
             for table in numbers:

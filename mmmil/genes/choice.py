@@ -63,7 +63,7 @@ def enrichment_table(
     fitted = choosing(p, labels, folds, fold)
     inputs = deg_inputs(p, expression, labels, fitted) | {
         "gmt": record.file_digest(gmt(p, library)),
-        "set_size": [p.set_size_min, p.set_size_max],
+        "set_size": p.set_sizes,
         "seed": p.seed,
         "enrichment versions": record.versions("gseapy", "scipy"),
     }
@@ -72,7 +72,7 @@ def enrichment_table(
         require_sets(p, expression, [library])  # a wrong GMT file is an error now, not after hours of DESeq2
         sets = enrichment.read_gmt(gmt(p, library))
         ranking = gene_statistic(p, expression, labels, folds, fold)
-        table = enrichment.enrich(ranking, sets, p.set_size_min, p.set_size_max, p.seed)
+        table = enrichment.enrich(ranking, sets, p.set_sizes[0], p.set_sizes[1], p.seed)
         table.to_csv(folder / "enrichment.csv")
         without = int(table["pval"].isna().sum())
         return {"sets in the file": len(sets), "sets tested": len(table), "sets without p": without}
@@ -142,9 +142,9 @@ def require_sets(p: Params, expression: Expression, libraries: Sequence[Library]
     for library in libraries:
         if library != "genes":
             sets = enrichment.read_gmt(gmt(p, library))
-            covered[library] = coverage.coverage(sets, list(expression.genes["symbol"]), p.set_size_min, p.set_size_max)
+            covered[library] = coverage.coverage(sets, list(expression.genes["symbol"]), *p.set_sizes)
             data = ", ".join(p.expression_matrix) or "the expression files"
-            coverage.require(covered[library], gmt(p, library), data, p.set_size_min, p.set_size_max)
+            coverage.require(covered[library], gmt(p, library), data, *p.set_sizes)
     return covered
 
 

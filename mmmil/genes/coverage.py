@@ -20,8 +20,8 @@ ENOUGH = 0.5
 
 @dataclass(frozen=True)
 class Coverage:
-    """genes: different ones in the sets; found: of them, in the data; sets: in the file, of set_size_min to
-    set_size_max genes there; usable: of that size in the data; names: how the two sides name genes that only one has;
+    """genes: different ones in the sets; found: of them, in the data; sets: in the file, with as many
+    genes as set_sizes says; usable: of that size in the data; names: how the two sides name genes that only one has;
     dates: the sets' genes that a spreadsheet has turned into dates or numbers.
     """
 
@@ -63,5 +63,5 @@ def require(covered: Coverage, path: Path, data: str, size_min: int, size_max: i
             f"{path}, {data}: {covered.usable} of the gene sets have {size_min} to {size_max} genes in the data, and a "
             f"model of gene sets needs {ENOUGH_SETS}; {covered.found} of the file's {covered.genes} genes are in the "
             f"data{why}; name a GMT file with the data's kind of id and species, a gene_table that gives the data its "
-            "symbols, or change set_size_min and set_size_max"
+            "symbols, or change set_sizes"
         )

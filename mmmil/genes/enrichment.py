@@ -124,7 +124,7 @@ def within(
         largest = max(map(len, reduced.values()))
         raise EnrichmentError(
             f"none of {len(reduced)} gene sets has {size_min} to {size_max} genes among the {len(known)} tested "
-            f"(largest: {largest}); change set_size_min and set_size_max, or check the kind of id"
+            f"(largest: {largest}); change set_sizes, or check the kind of id"
         )
     return fitting
 
@@ -222,7 +222,7 @@ def select(table: pd.DataFrame, fdr: float = 0.01, fallback: int = 20, max_sets:
     """
     table = table[table["fdr"].notna()]
     if len(table) < 2:
-        raise EnrichmentError(f"{len(table)} gene sets were tested; a model of gene sets needs two: see set_size_min")
+        raise EnrichmentError(f"{len(table)} gene sets were tested; a model of gene sets needs two: see set_sizes")
     names = table.index[table["fdr"] < fdr].tolist()
     passed = len(names) >= 2
     if not passed:

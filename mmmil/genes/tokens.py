@@ -48,7 +48,7 @@ SINGLE = "single-gene vector"
 # What a token depends on beside the two tables above it; the rest of the stage does not make it again.
 VECTOR = {"gene_scaling", "gene_clip", "single_genes"}
 SETS = {
-    *("gene_set_fdr", "set_size_min", "set_size_max", "fallback_sets", "max_sets"),
+    *("gene_set_fdr", "set_sizes", "fallback_sets", "max_sets"),
     *("gene_order", "gene_scaling", "gene_clip"),
     *("latent_dim", "ae_hidden", "ae_epochs", "ae_batch", "ae_loss"),
 }
@@ -129,7 +129,7 @@ def _folder(
         names, passed = enrichment.select(enriched, p.gene_set_fdr, p.fallback_sets, p.max_sets)
         enriched.assign(selected=enriched.index.isin(names)).to_csv(folder / "enrichment.csv")
         ranked = enrichment.rank(gene_statistic(p, expression, labels, folds, fold))
-        sets = enrichment.within(enrichment.read_gmt(gmt(p, library)), ranked.index, p.set_size_min, p.set_size_max)
+        sets = enrichment.within(enrichment.read_gmt(gmt(p, library)), ranked.index, *p.set_sizes)
         chosen = {name: sets[name] for name in names}
         if p.gene_order == "leading":
             chosen = {n: enrichment.leading_first(genes, ranked, enriched.loc[n, "nes"]) for n, genes in chosen.items()}

@@ -132,7 +132,7 @@ def planted_tiles(study: Study, name: str, confidence: float = CONFIDENCE) -> pd
     aurocs: dict[str, list[float]] = {}
     even: dict[str, list[float]] = {}
     right = []
-    for fold in study.fold_numbers:
+    for fold in study.once:
         t = attribution.tokens(study, name, fold, "tiles")
         truth = [_planted(study, patient) for patient in t.patients]
         usable = [i for i, planted in enumerate(truth) if 0 < planted.sum() < len(planted)]

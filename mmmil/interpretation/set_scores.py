@@ -43,7 +43,7 @@ def of_patients(study: Study, fold: int, library: str) -> tuple[pd.DataFrame, np
     level = scaling.scale_genes(expression.level, rows_of(expression, train), study.p.gene_clip)
     level = level[rows_of(expression, tokens.patients)]
     scores = np.column_stack([level[:, [column[gene] for gene in genes]].mean(1) for genes in tokens.genes.values()])
-    table = gene_tokens.enrichment_table(study.p, expression, study.labels, study.folds, fold, library)
+    table = gene_tokens.enrichment_table(study.p, expression, study.labels, study.folds_of(fold), fold, library)
     return pd.DataFrame(scores, tokens.patients, tokens.names), np.sign(table["nes"].loc[tokens.names].to_numpy())
 
 
@@ -56,7 +56,7 @@ def predictions(study: Study, name: str) -> pd.DataFrame:
     """
     library = variants.variant(name).genes
     frames = []
-    for fold in study.fold_numbers:
+    for fold in study.once:
         t = attribution.tokens(study, name, fold, "sets")
         scores, sign = of_patients(study, fold, library)
         train, held = study.fold_patients(fold)

@@ -61,7 +61,9 @@ def curves(predictions: pd.DataFrame, names: list[str]) -> plt.Figure:
 def confusion(
     predictions: pd.DataFrame, names: list[str], class_names: list[str], threshold: float = 0.5
 ) -> plt.Figure:
-    """Fig. 8: a confusion matrix per model over all validation folds, each development patient once; rows are true."""
+    """Fig. 8: a confusion matrix per model over all validation folds, each development patient once in every repeat and
+    seed; rows are true.
+    """
     from sklearn import metrics as skm  # seconds to import
 
     val = predictions[predictions["split"] == "val"]

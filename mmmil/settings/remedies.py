@@ -12,6 +12,10 @@ from typing import Any
 GONE = {
     "mil_features": "name the encoder in encoders, which gives clam_<name> and transmil_<name>",
     "token_scaling": "latents are always scaled per set on training patients, and the model standardises its tokens",
+    "epoch_choice": "tuning chooses the number of epochs, with a schedule of its own for each: tuning: 8",
+    "compile": "nothing takes its place: leave it out",
+    "set_size_min": "write set_sizes: [10, 500], at least and at most",
+    "set_size_max": "write set_sizes: [10, 500], at least and at most",
     "contested": "it is part of label_rule: pam50_or_ihc, pam50_before_ihc or ihc_before_pam50",
 }
 

@@ -17,7 +17,6 @@ from mmmil.models.standardise import Standardise
 from mmmil.params import Params
 from mmmil.slides.bag_files import BagFiles
 from mmmil.slides.features import Bags
-from mmmil.training import fit
 from mmmil.training.fit import Inputs
 from mmmil.training.inputs import Genes, inputs_of
 from mmmil.variants import Variant
@@ -144,7 +143,7 @@ def start_seed(p: Params, fold: int) -> int:
 def load_model(study: Study, v: Variant, fold: int, folder: Path, fabric: Fabric) -> tuple[nn.Module, Inputs]:
     """A trained model of a finished training's folder, set up on the device, with the inputs it reads.
 
-    Its tile encoder is laid out and compiled as in training: in bf16 another kernel rounds to other probabilities.
+    Its tile encoder is laid out as in training: in bf16 another kernel rounds to other probabilities.
     """
     inputs, genes = inputs_of(study, v, fold)
     shape = genes.tokens.tokens.shape[1:] if genes else (0, 0)
@@ -177,5 +176,4 @@ def restored(
         encoder.to(memory_format=torch.channels_last)
     model = _assembled(p, v, gene_shape, gene_encoder, encoder, image_dim, positions)
     model.load_state_dict(load_file(weights), strict=True)
-    fit.compile_encoder(model, p)
     return fabric.setup(model)

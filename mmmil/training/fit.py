@@ -1,8 +1,8 @@
 """The training engine: a plain PyTorch loop that Lightning Fabric places on a CPU, a GPU or several (Experimental
 Setup; the paper states none of its optimisation).
 
-The number of epochs is fixed beforehand, or chosen by the caller on an inner split; nothing is chosen on the patients
-that are reported. Every epoch ends with a checkpoint, from which a killed training goes on bit for bit on a CPU.
+The number of epochs is the parameters', and the one-cycle schedule is made for it; nothing is chosen here. Every epoch
+ends with a checkpoint, from which a killed training goes on bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -97,21 +97,16 @@ def fit(
     train: list[int],
     p: Params,
     augment: bool = False,
-    held: Sequence[int] = (),
-    epochs: int = 0,
     checkpoint: Path | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train on the patients with indices `train`; returns the model on its device and a row per epoch.
 
-    labels: (P,) int64, of all patients of the inputs; held: patients whose loss is told after every epoch (column
-    held), and who change nothing; epochs: stop after so many of p.epochs, 0: after all. The learning rate's schedule
-    is that of p.epochs either way. checkpoint: a file that is written after every epoch and from which an interrupted
-    training goes on; the caller removes it when the result is kept.
+    labels: (P,) int64, of all patients of the inputs. checkpoint: a file that is written after every epoch and from
+    which an interrupted training goes on; the caller removes it when the result is kept.
 
-    Raises TrainingError where the loss is not finite (names the batch), where the device's memory is not enough
-    (names the parameters to lower) and where the tile encoder cannot be compiled.
+    Raises TrainingError where the loss is not finite (names the batch) and where the device's memory is not enough
+    (names the parameters to lower).
     """
-    compile_encoder(model, p)
     optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr, weight_decay=p.weight_decay, fused=True)
     model, optimizer = fabric.setup(model, optimizer)
     steps = -(-len(train) // p.batch_size)
@@ -126,7 +121,7 @@ def fit(
     history = state.restore()
     with warnings.catch_warnings(), freed_memory_kept(fabric.device):
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # as above
-        for epoch in range(len(history), epochs or p.epochs):
+        for epoch in range(len(history), p.epochs):
             model.train()
             order = torch.tensor(train)[torch.randperm(len(train), generator=generator)]
             losses, batches = [], order.split(p.batch_size)
@@ -150,18 +145,9 @@ def fit(
                     f"the loss is {step_losses[step].item()} in epoch {epoch}, step {step} (patients "
                     f"{inputs.named(batches[step])}); lower lr, or look for broken tiles or expression of theirs"
                 )
-            row = {"loss": step_losses.mean().item()}
-            if len(held):
-                row["held"] = _held_loss(fabric, model, inputs, labels, held, p)
-            history.append(row)
+            history.append({"loss": step_losses.mean().item()})
             state.keep(history)
     return model, pd.DataFrame(history)
-
-
-def compile_encoder(model: nn.Module, p: Params) -> None:
-    """Compile the model's tile encoder where `compile` says so: in place, so that its parameters keep their names."""
-    if p.compile == "backbone" and getattr(model, "tile_encoder", None) is not None:
-        model.tile_encoder.compile()
 
 
 def _loss(
@@ -205,7 +191,7 @@ def _loss(
 
 
 def _remedy(error: Exception, batch: Tensor, inputs: Inputs, batch_size: int) -> str | None:
-    """What to change after an error of the device's memory or of the compiler; None for any other."""
+    """What to change after an error of the device's memory; None for any other."""
     # A CPU's allocator raises a plain RuntimeError.
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         bag, or_less = "", ""
@@ -219,21 +205,7 @@ def _remedy(error: Exception, batch: Tensor, inputs: Inputs, batch_size: int) ->
             f"the device's memory is not enough for {len(batch)} patients{bag}: lower batch_size (now {batch_size})"
             f"{or_less}"
         )
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        first = next(iter(str(error).strip().splitlines()), "")
-        return (
-            f"the tile encoder cannot be compiled here ({type(error).__name__}: {first}); set compile: never, which "
-            "computes the same"
-        )
     return None
-
-
-def _held_loss(
-    fabric: Fabric, model: nn.Module, inputs: Inputs, labels: Tensor, held: Sequence[int], p: Params
-) -> float:
-    prob, _ = predict(fabric, model, inputs, held, p.batch_size)
-    label = labels[list(held)].numpy()
-    return float(-np.log(np.clip(np.where(label == 1, prob, 1 - prob), 1e-7, 1)).mean())
 
 
 @torch.no_grad()

@@ -68,13 +68,13 @@ def _time(p: Params, trainings: list[str]) -> str:
 
 
 def _seconds(p: Params, name: str) -> float | None:
-    """Median seconds of a variant's finished trainings, at this many epochs; None where there is none."""
+    """Median seconds of a variant's finished trainings, at these epochs and candidates; None where there is none."""
     found = []
     for path in sorted((p.results / "models" / name).glob(f"seed_*/*/*/{record.RUN}"))[:READ]:
         run = _read(path)
-        epochs = run.get("inputs", {}).get("settings", {}).get("epochs", p.epochs)
-        if "seconds" in run:
-            found.append(run["seconds"] * p.epochs / epochs)
+        made = {"epochs": p.epochs, "tuning": p.tuning} | run.get("inputs", {}).get("settings", {})
+        if "seconds" in run:  # a candidate takes two trainings
+            found.append(run["seconds"] * p.epochs * (1 + 2 * p.tuning) / (made["epochs"] * (1 + 2 * made["tuning"])))
     return median(found) if found else None
 
 

@@ -1,7 +1,8 @@
 """The batch: every training is a job with a receipt, and the record gathers what the receipts name.
 
-A receipt, `results/<task>/trainings/<variant>/<fold>.json`, says where a training's result lies, or would lie, and why
-there is none. That place has the training's key for its name, so a receipt of other settings, code or files is known.
+A receipt, `results/<task>/trainings/<variant>/<fold>.json` (`<fold>-seed<seed>.json` of a further model seed), says
+where a training's result lies, or would lie, and why there is none. That place has the training's key for its name, so
+a receipt of other settings, code or files is known.
 A training that fails leaves all others intact: its rows are missing from the record, its cells say "failed", and the
 next batch tries it again.
 """
@@ -23,7 +24,7 @@ from mmmil.training import runs
 if TYPE_CHECKING:
     from mmmil.study import Study
 
-FINAL = "final"
+FINAL, SEED = "final", "-seed"
 FAILURES = ["variant", "fold", "error", "log"]
 OTHER = "of other settings, code or files than today's"
 SHOWN = 10  # receipts spelled out in one error; the rest is counted
@@ -34,16 +35,28 @@ class BatchError(RuntimeError):
 
 
 def trainings(p: Params) -> list[str]:
-    """Every training of a task as `<variant>/<fold>`, folds from 0, then `final`: the model of the test patients."""
-    return [f"{name}/{fold}" for name in variants.variants(p) for fold in [*range(p.n_folds), FINAL]]
+    """Every training of a task as `<variant>/<fold>`, folds from 0, then `final`: the model of the test patients; with
+    `-seed<seed>` where it is not the study's own.
+    """
+    return [
+        f"{t.variant}/{FINAL if t.fold < 0 else t.fold}" + ("" if t.seed is None else f"{SEED}{t.seed}")
+        for t in runs.trainings(p, variants.variants(p))
+    ]
 
 
-def parse(training: str) -> tuple[str, int]:
-    """(variant, fold) of `<variant>/<fold>`; -1 for the final model. Raises ParameterError for another text."""
-    name, _, fold = training.partition("/")
-    if fold != FINAL and not fold.isdigit():
-        raise ParameterError(f"training: write <variant>/<fold> or <variant>/{FINAL}, not {training!r}")
-    return variants.variant(name).name, -1 if fold == FINAL else int(fold)
+def parse(training: str) -> tuple[str, int, int | None]:
+    """(variant, fold, seed) of what `trainings` writes: -1 is the final model, None the study's own seed.
+
+    Raises ParameterError for another text.
+    """
+    name, _, rest = training.partition("/")
+    fold, with_seed, seed = rest.partition(SEED)
+    if (fold != FINAL and not fold.isdigit()) or bool(with_seed) != seed.isdigit():
+        raise ParameterError(
+            f"training: write <variant>/<fold> or <variant>/{FINAL}, and {SEED}<seed> after it for another seed than "
+            f"the task's, not {training!r}"
+        )
+    return variants.variant(name).name, -1 if fold == FINAL else int(fold), int(seed) if seed else None
 
 
 def receipt(p: Params, training: str) -> Path:
@@ -54,9 +67,9 @@ def make(study: Study, names: Iterable[str]) -> int:
     """Make or find trainings, write a receipt for each, and return how many of them failed."""
     failed = 0
     for training in tqdm(list(names), desc="trainings", unit="training", mininterval=5):
-        name, fold = parse(training)
-        if runs.attempt(study, name, fold) is None:
-            note, failed = runs.failure(study, name, fold), failed + 1
+        which = parse(training)
+        if runs.attempt(study, *which) is None:
+            note, failed = runs.failure(study, *which), failed + 1
             print(f"{training} failed: {note['error']}\n{note['log']}", flush=True)
             _write(study, training, error=note["error"], log=note["log"])
         else:

@@ -58,7 +58,7 @@ def run(study: Study, name: str, fold: int, seed: int | None = None, labels: pd.
     return run_all(study, [Training(name, fold, seed, labels)])[0]
 
 
-def run_all(study: Study, trainings: Sequence[Training]) -> list[Path]:
+def run_all(study: Study, wanted: Sequence[Training]) -> list[Path]:
     """Folders of trainings, in their order: each found again, or trained now after one line that says how many are.
 
     Raises NotTrainedError where some are missing and the study is not to train (`study.load(p, train=False)`).
@@ -66,7 +66,7 @@ def run_all(study: Study, trainings: Sequence[Training]) -> list[Path]:
     from tqdm import tqdm
 
     source_code.require_as_loaded(TRAINS, __name__)  # neither is another code's result found under this one's key
-    found = {t: _found(study, t) for t in trainings}
+    found = {t: _found(study, t) for t in wanted}
     missing = [t for t, folder in found.items() if folder is None]
     if missing and not study.train:
         raise NotTrainedError(missing_trainings.told(study.p, list(map(str, missing))))
@@ -106,13 +106,20 @@ def _trained(study: Study, t: Training) -> Path:
     return folder
 
 
-def place(study: Study, name: str, fold: int) -> Path:
+def trainings(p: Params, names: Iterable[str]) -> list[Training]:
+    """All trainings of the variants: every fold of every repeat, then the final model, of each of the model seeds."""
+    folds = [*range(p.repeats * p.n_folds), -1]
+    seeds = [None, *range(p.seed + 1, p.seed + p.model_seeds)]
+    return [Training(name, fold, seed) for name in names for seed in seeds for fold in folds]
+
+
+def place(study: Study, name: str, fold: int, seed: int | None = None) -> Path:
     """The folder in which a training's result lies, or would lie; its name is the training's key."""
-    parent, inputs = _place(study, name, fold)
+    parent, inputs = _place(study, name, fold, seed)
     return parent / record.key(inputs, TRAINS)
 
 
-def attempt(study: Study, name: str, fold: int) -> Path | None:
+def attempt(study: Study, name: str, fold: int, seed: int | None = None) -> Path | None:
     """As `run` of a study that trains; but what goes wrong is kept in a note beside the result's place, so that other
     trainings go on.
 
@@ -120,32 +127,39 @@ def attempt(study: Study, name: str, fold: int) -> Path | None:
     it ends the job (ChangedCodeError).
     """
     try:
-        return _trained(study, Training(name, fold))
+        return _trained(study, Training(name, fold, seed))
     except source_code.ChangedCodeError:
         raise
     except Exception as error:  # whatever it is, it is this training's alone, and the note says it in full
-        note_failure(study, name, fold, f"{type(error).__name__}: {error}", traceback.format_exc())
+        note_failure(study, name, fold, seed, f"{type(error).__name__}: {error}", traceback.format_exc())
         return None
 
 
-def note_failure(study: Study, name: str, fold: int, error: str, log: str) -> None:
+def note_failure(study: Study, name: str, fold: int, seed: int | None, error: str, log: str) -> None:
     """Keep a note beside a result's place that its training failed, and how."""
-    note = {"variant": name, "fold": fold, "error": error, "log": log, "commit": record.commit()}
-    path = _failure_note(study, name, fold)
+    note = {
+        "variant": name,
+        "fold": fold,
+        "seed": study.p.seed if seed is None else seed,
+        "error": error,
+        "log": log,
+        "commit": record.commit(),
+    }
+    path = _failure_note(study, name, fold, seed)
     record.write_atomically(path, lambda path: path.write_text(json.dumps(note, indent=1)))
 
 
-def failure(study: Study, name: str, fold: int) -> dict | None:
-    """The note of a training that failed in the batch: variant, fold, error, log; None where there is none."""
+def failure(study: Study, name: str, fold: int, seed: int | None = None) -> dict | None:
+    """The note of a training that failed in the batch: variant, fold, seed, error, log; None where there is none."""
     try:
         with _makes(study):
-            return json.loads(_failure_note(study, name, fold).read_text())
+            return json.loads(_failure_note(study, name, fold, seed).read_text())
     except (FileNotFoundError, ValueError, record.NotThereError):  # a damaged one is none: the training is tried again
         return None
 
 
-def _failure_note(study: Study, name: str, fold: int) -> Path:
-    folder = place(study, name, fold)
+def _failure_note(study: Study, name: str, fold: int, seed: int | None) -> Path:
+    folder = place(study, name, fold, seed)
     return folder.with_name(f"{folder.name}.failed.json")
 
 
@@ -192,7 +206,7 @@ def _settings(p: Params, v: Variant) -> dict:
     if v.fusion == "logistic":
         return {}
     settings = p.stage("model", "training")
-    settings.pop("encoders"), settings.pop("weights")
+    settings.pop("encoders"), settings.pop("weights"), settings.pop("model_seeds")
     encoder = v.encoder(p) if v.reads_features(p) else ""
     if v.uses_slides and encoder not in p.feature_folders:
         name, settings["weights"] = network(p, encoder) if encoder else ("", p.weights)
@@ -205,7 +219,7 @@ def _settings(p: Params, v: Variant) -> dict:
             name = name or models_backbone.MOBILENET
             settings["weights"] = weights.weights_key(name, settings["weights"], p.weights_folder)
     if not v.is_trained_end_to_end(p):
-        for name in ("augment", "batch_norm", "compile", "kept_channels", "apoz_tiles"):
+        for name in ("augment", "batch_norm", "kept_channels", "apoz_tiles"):
             settings.pop(name)
     elif v.backbone != "reduced":
         settings.pop("kept_channels")
@@ -220,15 +234,35 @@ def _settings(p: Params, v: Variant) -> dict:
 
 
 def predictions(study: Study, names: list[str] | None = None) -> pd.DataFrame:
-    """Per-patient predictions of the variants over all folds and the final model, one row each (columns PREDICTIONS).
+    """Per-patient predictions of the variants, a row for every repeat and seed of a patient (columns PREDICTIONS).
 
     What is missing is trained now, or an error (`run_all`), but for trainings of which the batch has noted that they
     failed: their rows are left out (`failures` lists them). `split` is val for cross-validation, test for the final
-    model's patients.
+    models' patients.
     """
-    names = variants(study.p) if names is None else names
-    jobs = [Training(name, k) for name in names for k in study.fold_numbers if failure(study, name, k) is None]
-    return gather(map(read, run_all(study, jobs)))
+    return gather(map(read, run_all(study, _standing_trainings(study, names))))
+
+
+def _standing_trainings(study: Study, names: list[str] | None) -> list[Training]:
+    """All trainings of the variants but for those of which the batch has noted that they failed."""
+    all_of_them = trainings(study.p, variants(study.p) if names is None else names)
+    return [t for t in all_of_them if failure(study, t.variant, t.fold, t.seed) is None]
+
+
+def tuned(study: Study, names: list[str] | None = None) -> pd.DataFrame | None:
+    """What the variants' trainings tried on their inner folds (`tuning.choose`): a row per training and candidate.
+
+    Index variant, fold, seed; columns candidate and those of the table that `choose` returns; None where nothing was
+    tuned.
+    """
+    made = _standing_trainings(study, names) if study.p.tuning else []
+    folders = dict(zip(made, run_all(study, made), strict=True))
+    tables = {
+        (t.variant, t.fold, study.p.seed if t.seed is None else t.seed): pd.read_csv(folder / "tuning.csv")
+        for t, folder in folders.items()
+        if (folder / "tuning.csv").is_file()  # logistic regression's strength is fixed
+    }
+    return pd.concat(tables, names=["variant", "fold", "seed"]).droplevel(-1) if tables else None
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -236,20 +270,22 @@ def read(folder: Path) -> pd.DataFrame:
     return record.read_parquet(folder / "predictions.parquet")[PREDICTIONS]
 
 
-def gather(trainings: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def gather(predictions: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The predictions of many trainings, each as `read` returns them, in one table; no rows where there are none."""
-    tables = list(trainings)
+    tables = list(predictions)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=PREDICTIONS)
 
 
 def standing(study: Study, names: list[str], folds: list[int] | None = None) -> list[str]:
-    """Those of the variants of which the batch has noted no failure; folds: all and the final model if not given."""
+    """Those of the variants of which the batch has noted no failure with the study's own seed; folds: all and the final
+    model if not given.
+    """
     folds = study.fold_numbers if folds is None else folds
     return [name for name in names if all(failure(study, name, fold) is None for fold in folds)]
 
 
 def failures(study: Study, names: list[str] | None = None) -> pd.DataFrame:
-    """Trainings of which the batch has noted that they failed: one row each, columns variant, fold, error."""
-    names = variants(study.p) if names is None else names
-    notes = [failure(study, name, fold) for name in names for fold in study.fold_numbers]
-    return pd.DataFrame([note for note in notes if note], columns=["variant", "fold", "error"])
+    """Trainings of which the batch has noted that they failed: one row each, columns variant, fold, seed, error."""
+    all_of_them = trainings(study.p, variants(study.p) if names is None else names)
+    notes = [failure(study, t.variant, t.fold, t.seed) for t in all_of_them]
+    return pd.DataFrame([note for note in notes if note], columns=["variant", "fold", "seed", "error"])

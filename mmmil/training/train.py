@@ -14,17 +14,14 @@ from safetensors.torch import save_file
 from mmmil.models import backbone, baselines
 from mmmil.models.bag_model import BagModel
 from mmmil.params import Params
-from mmmil.training import device, fit
+from mmmil.training import device, fit, tuning
 from mmmil.training.build import build, measure_scale, start_seed, tile_encoder
 from mmmil.training.device import make_fabric
-from mmmil.training.fit import Inputs, predict
+from mmmil.training.fit import predict
 from mmmil.training.inputs import inputs_of
 from mmmil.variants import Variant
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-    from torch import Tensor
-
     from mmmil.study import Study
 
 
@@ -58,8 +55,8 @@ def train(
         if fabric.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
-        def start() -> BagModel:
-            """The model before its first step: the same one whenever it is asked for."""
+        def start(p: Params, train: list[int]) -> BagModel:
+            """The model before its first step: the same one whenever the same is asked for."""
             torch.manual_seed(start_seed(p, fold))  # after the inputs: making them must not move the generator
             encoder = None
             if v.is_trained_end_to_end(p):
@@ -72,14 +69,15 @@ def train(
             return model
 
         augment = p.augment and v.is_trained_end_to_end(p)
-        epochs, inputs = p.epochs, fit.on_device(fabric, inputs)
-        if p.epoch_choice == "inner":
-            epochs = _best_epoch(fabric, start(), inputs, targets, train, p, augment, folder, checkpoint)
-        model = start()
-        facts |= device.circumstances(p) | {"parameters": backbone.parameters(model), "epochs": epochs}
-        fitted, history = fit.fit(
-            fabric, model, inputs, targets, train, p, augment, epochs=epochs, checkpoint=checkpoint
-        )
+        inputs = fit.on_device(fabric, inputs)
+        if p.tuning:
+            sites = study.cohort.patients["site"].to_numpy() if p.fold_groups == "site" else None
+            p, tried = tuning.choose(p, fabric, start, inputs, targets, train, sites, augment, checkpoint)
+            tried.to_csv(folder / "tuning.csv", index_label="candidate")
+            facts["tuned"] = {name: getattr(p, name) for name in tuning.SPACE}
+        model = start(p, train)
+        facts |= device.circumstances(p) | {"parameters": backbone.parameters(model), "epochs": p.epochs}
+        fitted, history = fit.fit(fabric, model, inputs, targets, train, p, augment, checkpoint=checkpoint)
         probs, attention = predict(fabric, fitted, inputs, evaluated, p.batch_size)
         if fold < 0:  # of the test patients, on the very pass that predicts them
             np.savez(folder / "attention.npz", **attention)
@@ -119,24 +117,3 @@ def _baseline(
         return baselines.late_fusion(inputs, train, labels, evaluated)
     [(x, strength)] = inputs
     return baselines.logistic(x[train], labels, x[evaluated], strength)
-
-
-def _best_epoch(
-    fabric: Fabric,
-    model: BagModel,
-    inputs: Inputs,
-    labels: Tensor,
-    train: list[int],
-    p: Params,
-    augment: bool,
-    folder: Path,
-    checkpoint: Path | None,
-) -> int:
-    """Number of epochs after which the loss on a fifth of the training patients was lowest (history in `inner.csv`)."""
-    from sklearn.model_selection import train_test_split
-
-    inner, held = train_test_split(train, test_size=0.2, stratify=labels[train].numpy(), random_state=p.seed)
-    beside = checkpoint and checkpoint.with_suffix(".inner" + checkpoint.suffix)
-    _, history = fit.fit(fabric, model, inputs, labels, inner, p, augment, held, checkpoint=beside)
-    history.to_csv(folder / "inner.csv", index_label="epoch")
-    return int(history["held"].idxmin()) + 1

@@ -106,7 +106,7 @@ def test_the_first_pass_of_a_prediction_is_not_timed(monkeypatch):
 
     passes = []
     monkeypatch.setattr(engine, "predict", lambda *_: (passes.append(0), time.sleep(0.5 if len(passes) == 1 else 0)))
-    sizes = {"tiles": 4, "px": 32, "sets": 5, "steps": 1, "warm_up": 1, "batch": 2, "threads": 1, "compile": False}
+    sizes = {"tiles": 4, "px": 32, "sets": 5, "steps": 1, "warm_up": 1, "batch": 2, "threads": 1}
     given = argparse.Namespace(device="cpu", **sizes)
     v = next(v for v in whole_paper.neural() if v.name == "go")
     made = whole_paper.cost(v, given, device.make_fabric(whole_paper.settings(given)), torch.zeros(4, 4, 32, 32, 3))

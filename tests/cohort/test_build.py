@@ -745,6 +745,29 @@ def test_split_is_disjoint_stratified_and_complete():
         cohorts.fold_patients(folds, 5)
 
 
+def test_a_repeat_deals_the_same_patients_anew_and_leaves_the_test_set():
+    labels = pd.Series([0, 0, 1] * 30, [f"P{i:02d}" for i in range(90)])
+    sites = pd.Series([f"S{i % 15}" for i in range(90)], labels.index)
+    for groups in (None, sites):
+        folds = cohorts.split(labels, 0.2, 4, 3, groups)
+        dealt = [cohorts.again(folds, labels, repeat, 4, 3, groups) for repeat in (1, 2)]
+        for repeat, other in enumerate(dealt, 1):
+            assert ((other < 0) == (folds < 0)).all() and set(other[other >= 0]) == set(
+                range(4 * repeat, 4 * repeat + 4)
+            )
+            assert other.index.equals(folds.index)
+            for k in range(4):
+                assert set(labels[other == 4 * repeat + k]) == {0, 1}
+            if groups is not None:
+                assert (other[other >= 0].groupby(groups).agg(set).str.len() == 1).all()
+            else:
+                shares = labels[other >= 0].groupby(other[other >= 0]).mean()
+                assert shares.max() - shares.min() < 0.1
+        assert not (dealt[0] % 4 == folds)[folds >= 0].all() and not (dealt[0] + 4 == dealt[1])[folds >= 0].all()
+        shuffled = cohorts.again(folds[::-1], labels, 1, 4, 3, groups)
+        assert shuffled[folds.index].equals(dealt[0])
+
+
 def test_split_depends_on_the_seed_and_not_on_the_order():
     folds = cohorts.split(LABELS, seed=3)
     shuffled = LABELS.sample(frac=1, random_state=0)

@@ -243,21 +243,6 @@ def test_a_model_that_was_trained_on_another_device_is_still_read(small, monkeyp
         extract.extract(small, "go", heads="each")
 
 
-def test_a_loaded_model_is_compiled_as_the_trained_one_was(small, monkeypatch, code_replaced):
-    from mmmil.models import backbone
-    from mmmil.training import build, device
-
-    compiled, v = [], variants.variant("wsi")
-    monkeypatch.setattr(backbone.TileEncoder, "compile", lambda encoder: compiled.append(encoder))
-    folder = runs.run(small, "wsi", -1)
-    for choice, expected in (("never", 0), ("backbone", 1)):
-        p = small.p.override(compile=choice)
-        asked = study.Study(p, small.cohort, small.folds, small.tiles)
-        model, _ = build.load_model(asked, v, -1, folder, device.make_fabric(p))
-        assert len(compiled) == expected
-    assert compiled[0] is model.module.tile_encoder
-
-
 def test_frozen_features_say_where_they_were_made_and_keep_precisions_apart(small, monkeypatch, code_replaced):
     from mmmil.training import device, features
 

@@ -148,36 +148,6 @@ def test_any_other_error_is_left_as_it_is(monkeypatch):
         fitted(*small(), parameters())
 
 
-def test_a_backbone_that_cannot_be_compiled_says_what_to_set(monkeypatch):
-    model, inputs, labels = small()
-
-    def broken(graph, examples):
-        raise ValueError("no compiler here")
-
-    encoder = model.tile_encoder
-    monkeypatch.setattr(encoder, "compile", lambda: torch.nn.Module.compile(encoder, backend=broken))
-    with pytest.raises(TrainingError, match=r"cannot be compiled here .*set compile: never"):
-        fitted(model, inputs, labels, parameters(compile="backbone"))
-
-
-def test_a_compiled_backbone_keeps_its_names_and_its_results(monkeypatch):
-    p = parameters(epochs=1, compile="backbone")
-    plain, inputs, labels = small()
-    _, expected = fitted(plain, inputs, labels, parameters(epochs=1))
-    model, inputs, labels = small()
-    graphs = []
-
-    def traced(graph, examples):  # no C++ compiler is needed: the captured graph is run as it is
-        graphs.append(graph)
-        return graph.forward
-
-    encoder = model.tile_encoder
-    monkeypatch.setattr(encoder, "compile", lambda: torch.nn.Module.compile(encoder, backend=traced))
-    _, history = fitted(model, inputs, labels, p)
-    assert graphs and model.state_dict().keys() == plain.state_dict().keys()
-    assert np.allclose(history["loss"], expected["loss"], atol=1e-5)
-
-
 def test_bf16_on_a_cpu_trains_to_nearly_the_same_loss():
     _, full = fitted(*small(0.0), parameters(epochs=2))
     _, half = fitted(*small(0.0), parameters(epochs=2, precision="bf16-mixed"))
@@ -223,20 +193,13 @@ def test_a_bag_without_tiles_is_named():
         training_inputs.require_tiles(np.array([[True, False], [False, False]]), ["A", "B"])
 
 
-def test_held_patients_are_looked_at_and_change_nothing():
-    p = parameters(epochs=2)
-    model, inputs, labels = small()
-    _, without = fitted(model, inputs, labels, p)
-    again, inputs, labels = small()
-    _, history = fitted(again, inputs, labels, p, held=[20, 21, 22])
-    assert history["loss"].tolist() == without["loss"].tolist() and (history["held"] > 0).all()
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
-
-
-def test_fewer_epochs_are_the_first_of_all():
-    _, all_of_them = fitted(*small(), parameters())
-    _, two = fitted(*small(), parameters(), epochs=2)
-    assert two["loss"].tolist() == all_of_them["loss"].tolist()[:2]
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_schedule_is_that_of_the_epochs_that_are_trained(tmp_path, epochs):
+    path = tmp_path / "x.checkpoint"
+    fitted(*small(), parameters(epochs=epochs), checkpoint=path)
+    kept = torch.load(path, weights_only=True)
+    assert kept["schedule"]["total_steps"] == kept["schedule"]["last_epoch"] == 4 * epochs
+    assert kept["optimizer"]["param_groups"][0]["lr"] < 1e-6  # from 1e-3, all the way down
 
 
 def test_instances_add_their_loss():

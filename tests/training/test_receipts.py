@@ -46,8 +46,9 @@ def study(tmp_path, monkeypatch, code_replaced):
 
 
 def test_a_training_has_a_name():
-    assert receipts.parse("dual_go/3") == ("dual_go", 3) and receipts.parse("wsi/final") == ("wsi", -1)
-    for wrong in ("dual_go", "dual_go/last", "duel/1"):
+    assert receipts.parse("dual_go/3") == ("dual_go", 3, None) and receipts.parse("wsi/final") == ("wsi", -1, None)
+    assert receipts.parse("wsi/final-seed7") == ("wsi", -1, 7)
+    for wrong in ("dual_go", "dual_go/last", "duel/1", "wsi/1-seed", "wsi/1-seedx", "wsi/-seed1"):
         with pytest.raises(params.ParameterError):
             receipts.parse(wrong)
 

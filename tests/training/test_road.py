@@ -143,17 +143,6 @@ def test_each_of_the_18_is_trained_kept_loaded_and_asked_for_its_attention(plant
             assert np.allclose(weights.sum(1), 1, atol=1e-5), (name, source)
 
 
-def test_epochs_are_chosen_on_an_inner_split(planted):
-    s = planted[0]
-    inner = study.Study(s.p.override(epoch_choice="inner", epochs=3), s.cohort, s.folds, s.tiles)
-    folder = runs.run(inner, "go", 0)
-    chosen = record.run_json(folder)["facts"]["epochs"]
-    held = pd.read_csv(folder / "inner.csv")["held"]
-    assert len(held) == 3 and chosen == held.idxmin() + 1
-    assert len(pd.read_csv(folder / "history.csv")) == chosen
-    assert not list(folder.parent.glob("*checkpoint"))
-
-
 @pytest.mark.parametrize("name", ["go", "dual_go"])
 def test_the_encoder_half_is_trained_with_the_model(planted, tmp_path, name):
     from mmmil.training import build, device, fit

@@ -119,7 +119,7 @@ def test_one_line_says_what_is_trained_before_it_is(s, capsys):
     capsys.readouterr()
     runs.predictions(of(s, epochs=1))
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training ")]
-    assert len(told) == 1 and told[0].startswith("training 3 models (go/0; go/1; go/final): about 1 s")
+    assert len(told) == 1 and told[0].startswith("training 3 models (go/0; go/1; go/final): about ")
     assert len(runs.predictions(of(s, epochs=1, train=False))) == 48
     assert "training " not in capsys.readouterr().err
 
@@ -146,3 +146,48 @@ def test_the_way_on_names_the_command_where_the_batch_would_make_the_same():
     p = params.load("lgg", "demo")
     assert "either run: make book TASKS=lgg OVERLAY=demo\n" in missing.told(p, ["go/0"])
     assert "in params/lgg.yaml and params/demo.yaml" in missing.told(p.override(epochs=99), ["go/0"])
+
+
+def test_every_repeat_and_seed_is_trained_recorded_and_summarised(s, monkeypatch):
+    """Regression is quick; its models do not know the seed, so all of a fold are alike."""
+    changes = {"repeats": 2, "model_seeds": 2, "variants": ["baseline_genes"]}
+    more = of(s, **changes, epochs=1)
+    names = receipts.trainings(more.p)
+    assert names[:5] == [f"baseline_genes/{k}" for k in (0, 1, 2, 3, "final")]
+    assert names[5:] == [f"{name}-seed1" for name in names[:5]]
+    assert receipts.make(more, names) == 0
+    table, failures = receipts.read(more)
+    assert failures.empty and table.equals(runs.predictions(of(s, **changes, train=False)))
+    val = table[table["split"] == "val"]
+    dev = s.folds.index[s.folds >= 0]
+    assert (val.groupby("patient_id").size()[dev] == 4).all() and set(val["seed"]) == {0, 1}
+    assert set(table.loc[table["split"] == "test", "patient_id"]) == set(s.folds.index[s.folds < 0])
+    held = {k: set(more.fold_patients(k)[1]) for k in range(4)}
+    assert held[2] | held[3] == set(dev) == held[0] | held[1] and held[2] not in (held[0], held[1])
+    assert not set(more.fold_patients(2)[0]) & held[2]
+    monkeypatch.setattr(params, "load", lambda *_: more.p)
+    cli.collect("nsclc", "demo")
+    rows = pd.read_csv(s.p.results / "metrics.csv")
+    assert set(rows.loc[rows["split"] == "val", "n_folds"]) == {4}
+    study.write(more)
+    cohort = pd.read_csv(s.p.results / "cohort.csv", index_col="patient_id")
+    assert cohort["fold_of_repeat_1"].to_dict() == more.folds_of(2).to_dict()
+    assert (s.p.results / "splits" / "splits_3.csv").is_file()
+
+
+def test_a_training_is_tuned_on_inner_folds_and_keeps_what_it_tried_and_chose(s):
+    from mmmil.training import tuning
+
+    tuned = of(s, tuning=2)
+    folder = runs.run(tuned, "go", 0)
+    facts, tried = record.run_json(folder)["facts"], pd.read_csv(folder / "tuning.csv")
+    values = tried[list(tuning.SPACE)]
+    assert len(tried) == 2 and values.loc[0].to_dict() == {name: getattr(s.p, name) for name in values}
+    assert values[tried["chosen"]].to_dict("records") == [facts["tuned"]]
+    assert tried["chosen"].idxmax() == tried["log_loss"].idxmin()
+    assert len(pd.read_csv(folder / "history.csv")) == facts["epochs"] == facts["tuned"]["epochs"]
+    assert not list(folder.parent.glob("*checkpoint"))
+    assert not (runs.run(tuned, "baseline_genes", 0) / "tuning.csv").exists()  # its strength is fixed
+    table = runs.tuned(tuned, ["go"])  # of every fold and the final model
+    assert len(table) == 2 * 3 and table.xs(0, level="fold")["chosen"].tolist() == tried["chosen"].tolist()
+    assert runs.tuned(s) is None
