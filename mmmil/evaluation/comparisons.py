@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from mmmil import paper, variants
-from mmmil.evaluation import bootstrap, paired_tests, summary
+from mmmil.evaluation import bootstrap, intervals, paired_tests, summary
 from mmmil.evaluation.bootstrap import paired_bootstrap
 from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.evaluation.metrics import scores as scores_of
-from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t
+from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t, widened
 from mmmil.params import Params
 
 __all__ = ["Difference", "compare", "corrected_t", "delong", "holm", "mcnemar", "paired_bootstrap", "paired_t", "pairs"]
@@ -132,21 +132,23 @@ def _tests(
     label, folds = patients["label"].to_numpy(), patients.index.get_level_values("fold").to_numpy()
     prob = {name: patients[name].to_numpy() for name in names}
     aucs, covariance = paired_tests.mean_auc_covariance(label, np.stack(list(prob.values())), folds)
+    own = {name: intervals.of_model(label, prob[name], folds, p.threshold, CONFIDENCE) for name in names}
     drawn = bootstrap.drawn_scores(label, prob, folds, p.threshold, draws, p.seed)
     each = [folds == k for k in np.unique(folds)]
     scores = {n: pd.DataFrame([scores_of(label[k], prob[n][k], p.threshold) for k in each]) for n in names}
     for pair in here:
         _, a, b = pair
         for metric in metrics:
+            both = own[a].loc[metric], own[b].loc[metric]
             if split == "val":
                 values = scores[a][metric], scores[b][metric]
-                yield pair, metric, "paired_t", paired_t(*values, CONFIDENCE)
-                yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, CONFIDENCE)
+                yield pair, metric, "paired_t", widened(paired_t(*values, CONFIDENCE), *both)
+                yield pair, metric, "corrected_t", widened(corrected_t(*values, 1 / p.n_folds, CONFIDENCE), *both)
             if metric == "roc_auc":
                 i, j = names.index(a), names.index(b)
                 tested = paired_tests.contrast(aucs, covariance, i, j, CONFIDENCE, len(label))
-                yield pair, metric, "delong", tested
-            drawn_pair = drawn[a][metric], drawn[b][metric]
-            yield pair, metric, "bootstrap", bootstrap.paired_difference(*drawn_pair, CONFIDENCE, len(label))
+                yield pair, metric, "delong", widened(tested, *both)
+            tested = bootstrap.paired_difference(drawn[a][metric], drawn[b][metric], CONFIDENCE, len(label))
+            yield pair, metric, "bootstrap", widened(tested, *both)
             if metric == "accuracy":
                 yield pair, metric, "mcnemar", mcnemar(label, prob[a], prob[b], p.threshold, CONFIDENCE)

@@ -39,13 +39,14 @@ def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
 
 
 def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves.
+    """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves; its ends are NaN where there is
+    no scatter to tell it from: of a single value, and of values that are all the same.
 
     Folds share training patients, so the interval is narrower than it should be.
     """
     values = np.asarray(values, dtype=float)
     mean = values.mean()
-    if len(values) < 2:
+    if len(values) < 2 or not np.ptp(values) > 1e-12:
         return mean, np.nan, np.nan
     half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values)
     return mean, max(mean - half, 0.0), min(mean + half, 1.0)

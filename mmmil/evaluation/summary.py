@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mmmil import variants
-from mmmil.evaluation.bootstrap import bootstrap_interval
+from mmmil.evaluation import intervals
 from mmmil.evaluation.metrics import CONFIDENCE, METRICS, mean_interval, per_fold
 from mmmil.params import Params
 from mmmil.results import read_results
@@ -72,27 +72,24 @@ def read(task: str) -> pd.DataFrame | None:
 def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.DataFrame:
     """One row per table, variant, metric and split with mean, interval and number of folds; columns SUMMARY.
 
-    Validation: mean and t interval over folds. Test: the final model's one value and its bootstrap interval. Where a
-    training failed there is no mean: over fewer folds it would be another quantity than in the other rows. names: the
-    variants that were to be trained; those without any prediction failed, too, and have their rows.
+    Validation: mean over folds. Test: the final model's one value. Both with the intervals of `intervals.of_model`.
+    Where a training failed there is no mean: over fewer folds it would be another quantity than in the other rows.
+    names: the variants that were to be trained; those without any prediction failed, too, and have their rows.
     """
     folds = per_fold(predictions, p.threshold)
     predicted = set(folds.droplevel(["seed", "fold"]).index)
     lacking = [key for key in itertools.product(names, ("val", "test")) if key not in predicted]
     seeds, rows = predictions["seed"].nunique(), []
     for (name, split), values in folds.groupby(level=["variant", "split"], sort=False):
-        if len(values) < seeds * (p.n_folds if split == "val" else 1):
-            values = values * np.nan
-        intervals = None
-        if split == "test" and values.notna().all(axis=None):
+        known = pd.DataFrame(np.nan, index=METRICS, columns=["mean", "low", "high"])
+        if len(values) >= seeds * (p.n_folds if split == "val" else 1):
             patients = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
             label, prob = patients["label"].to_numpy(), patients["prob"].to_numpy()
-            intervals = bootstrap_interval(label, prob, p.threshold, CONFIDENCE)
+            models = patients.groupby(["seed", "fold"]).ngroup().to_numpy()
+            known = intervals.of_model(label, prob, models, p.threshold, CONFIDENCE, repeats=seeds)
         numbers = variants.variant(name).tables or ("baseline",)
         for metric in METRICS:
-            mean, low, high = mean_interval(values[metric], CONFIDENCE)
-            if intervals is not None:
-                low, high = intervals.loc[metric, ["low", "high"]]
+            mean, low, high = known.loc[metric, ["mean", "low", "high"]]
             for table in numbers:
                 if table != "2":  # Table 2 counts parameters
                     rows.append((shown_table(table, split), name, metric, split, mean, low, high, len(values)))
