@@ -74,8 +74,9 @@ def text(about: dict[str, Any], transforms: Sequence[Transform]) -> str:
         "Licence of the inputs: " + about["licence"] + ".",
         "## Internal metrics",
         _metrics(about["metrics"]),
-        "Cross-validation: mean over folds and Student's t interval; test: the final model on the held-out patients, "
-        "with a bootstrap interval over patients. Another hospital's patients are another matter.",
+        "Cross-validation: mean over folds, with the wider of Student's t interval and the score interval of so many "
+        "patients; test: the final model on the held-out patients, with the score interval. Another hospital's "
+        "patients are another matter.",
         "## Limits",
         _list(_limits(about, transforms)),
         "## Parameters",

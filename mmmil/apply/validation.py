@@ -1,6 +1,6 @@
 """External validation: how a kept model does on patients it never saw, and how that differs from what it promised.
 
-Discrimination by the evaluation's own metrics, with bootstrap intervals over patients; calibration by Brier's score,
+Discrimination by the evaluation's own metrics and intervals; calibration by Brier's score,
 the calibration intercept and the calibration slope (Van Calster et al., BMC Med. 17:230, 2019). The change from the
 internal figures is a difference of two independent estimates, its interval that of Zou and Donner (Stat. Med. 27:1693,
 2008), which needs nothing of the internal patients but the intervals.
@@ -18,8 +18,8 @@ import pandas as pd
 from mmmil import record
 from mmmil.apply import page as pages
 from mmmil.apply.folder import KeptModel
-from mmmil.evaluation.bootstrap import bootstrap_interval
-from mmmil.evaluation.metrics import CONFIDENCE, METRICS, scores
+from mmmil.evaluation import intervals
+from mmmil.evaluation.metrics import CONFIDENCE, METRICS
 from mmmil.evaluation.summary import estimate
 
 LEAST = 10  # patients, and at least two of each class: below, an interval says nothing
@@ -47,13 +47,12 @@ def assess(kept: KeptModel, table: pd.DataFrame) -> pd.DataFrame:
     if lacking:
         rows += [{"quantity": NAMES.get(name, name), "note": lacking} for name in METRICS]
     else:
-        values = scores(label, prob, threshold)
-        ends = bootstrap_interval(label, prob, threshold, CONFIDENCE)
+        here = intervals.of_model(label, prob, None, threshold, CONFIDENCE)
         for name in METRICS:
-            external = (values[name], *ends.loc[name, ["low", "high"]])
+            external = tuple(here.loc[name, ["mean", "low", "high"]])
             for split, called in INTERNAL.items():
                 value, low, high = (math.nan if x is None else x for x in kept.about["metrics"][split][name])
-                change = difference(external, (value, low, high))
+                change = intervals.difference(external, (value, low, high))
                 row = _row(NAMES.get(name, name), external, f"{called} {estimate(value, low, high)}", change)
                 rows.append(row | ({"note": SWAPPED} if name == "roc_auc" and external[2] < 0.5 else {}))
     rows += _calibration(label, prob, lacking)
@@ -87,13 +86,6 @@ def _row(name: str, external: tuple, internal: str, change: tuple) -> dict[str, 
     return {"quantity": name, **cells, "internal": internal} | dict(
         zip(("change", "change_low", "change_high"), change, strict=True)
     )
-
-
-def difference(a: tuple[float, float, float], b: tuple[float, float, float]) -> tuple[float, float, float]:
-    """a less b, each (value, low, high) of independent patients, with the interval that their intervals give."""
-    off = a[0] - b[0]
-    low = off - math.hypot(a[0] - a[1], b[2] - b[0])
-    return off, low, off + math.hypot(a[2] - a[0], b[0] - b[1])
 
 
 # -- calibration -------------------------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
-"""The page of what the paper does not say: each open setting by topic, with its default, reason and what it changes."""
+"""The page of what the paper does not say, by topic: what no setting decides, with the code that does, then each open
+setting with its default, reason and what it changes.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from mmmil import schema
+from mmmil.book.decisions import DECISIONS
 from mmmil.book.text import wide_table
 from mmmil.evaluation import alternatives
 from mmmil.genes.autoencoder import LR
@@ -65,9 +68,9 @@ TOPICS: dict[schema.Topic, tuple[str, str]] = {
     ),
     "evaluation": (
         "Evaluation",
-        "How a probability becomes a class, how the confidence intervals were made and how many permutations were "
-        "drawn is not said. None of these changes a ROC-AUC. Fixed here: attention is trained again with "
-        f"{FURTHER} other seeds.",
+        "How a probability becomes a class, which model meets the test set, how the confidence intervals were made, "
+        "what counts as attention and how many permutations were drawn is not said. Fixed here: attention is trained "
+        f"again with {FURTHER} other seeds.",
     ),
 }
 
@@ -106,8 +109,17 @@ def changes(table: pd.DataFrame, setting: str) -> str:
     return "; ".join(cohorts) or "–"
 
 
+def decided(topic: schema.Topic, heading: str) -> str:
+    """The table of what the code decides on a topic; '' where it decides nothing."""
+    rows = [[d.open, d.ours, d.why, f"`mmmil.{d.where}`"] for d in DECISIONS if d.topic == topic]
+    if not rows:
+        return ""
+    head = ["what the paper leaves open", "what is done here", "why", "where"]
+    return wide_table(f"{heading}: decided by the code", head, rows, "decisions")
+
+
 def unsaid() -> str:
-    """The settings on which the paper is silent, by topic."""
+    """The decisions and the settings on which the paper is silent, by topic."""
     table = alternatives.read()
     fields = {name: field for stage in schema.STAGES.values() for name, field in stage.model_fields.items()}
     head = ["setting", "default", "reason", "chosen otherwise: change of ROC-AUC"]
@@ -115,5 +127,5 @@ def unsaid() -> str:
     for topic, (heading, gap) in TOPICS.items():
         settings = [name for name, its_topic in schema.UNSTATED.items() if its_topic == topic]
         rows = [[f"`{n}`", f"`{fields[n].default!r}`", fields[n].description, changes(table, n)] for n in settings]
-        text += f"\n## {heading}\n\n{gap}\n\n{wide_table(heading, head, rows, 'settings')}"
+        text += f"\n## {heading}\n\n{gap}\n\n{decided(topic, heading)}\n{wide_table(heading, head, rows, 'settings')}"
     return text

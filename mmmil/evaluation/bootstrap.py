@@ -1,5 +1,6 @@
 """The bootstrap over patients: who is drawn, the scores that follow, and the percentile interval of these.
 
+It tells differences of two models; one model's metrics have the intervals of `intervals`, which know the ceiling.
 Whatever is drawn is drawn by `resample`, and every interval is that of `percentile_interval`. Only the mean of one
 value per patient, which knows neither class nor fold, is drawn by SciPy.
 """
@@ -12,8 +13,9 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts are loaded where they are first used
 
+from mmmil.evaluation import intervals
 from mmmil.evaluation.metrics import CONFIDENCE, METRICS, weighted_scores
-from mmmil.evaluation.paired_tests import Difference
+from mmmil.evaluation.paired_tests import Difference, widened
 
 
 def resample(label: np.ndarray, folds: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -76,17 +78,6 @@ def _scores(label: np.ndarray, prob: np.ndarray, weights: np.ndarray, threshold:
     return {metric: np.where(both, values, np.nan) for metric, values in scores.items()}
 
 
-def bootstrap_interval(
-    label: np.ndarray, prob: np.ndarray, threshold: float, confidence: float, draws: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Intervals of a model's metrics, patients drawn within their class; index metric, columns low, high.
-
-    label (n,); prob (n,), or (models, n) of several models whose mean it is.
-    """
-    drawn = drawn_scores(label, {"model": prob}, None, threshold, draws, seed)["model"][1:]
-    return pd.DataFrame(dict(zip(("low", "high"), percentile_interval(drawn, confidence), strict=True)), index=METRICS)
-
-
 def paired_bootstrap(
     label: np.ndarray,
     prob_a: np.ndarray,
@@ -98,9 +89,14 @@ def paired_bootstrap(
     draws: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """Difference of two models in one of the six metrics, on the same drawn patients; all arrays (n,)."""
+    """Difference of two models in one of the six metrics, on the same drawn patients; all arrays (n,).
+
+    Where a model makes no mistake, so that its draws show no scatter: `paired_tests.widened`.
+    """
     drawn = drawn_scores(label, {"a": prob_a, "b": prob_b}, folds, threshold, draws, seed)
-    return paired_difference(drawn["a"][metric], drawn["b"][metric], confidence, len(label))
+    tested = paired_difference(drawn["a"][metric], drawn["b"][metric], confidence, len(label))
+    a, b = (intervals.of_model(label, x, folds, threshold, confidence).loc[metric] for x in (prob_a, prob_b))
+    return widened(tested, a, b, confidence)
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float, n: int) -> Difference:
@@ -116,11 +112,21 @@ def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float, n: int) -
     return Difference(observed, low, high, min(1.0, 2 * fewer / (len(drawn) + 1)), n)
 
 
-def interval(values: np.ndarray, confidence: float, draws: int = 2000) -> tuple[float, float, float]:
-    """Mean over patients and its bootstrap interval; the interval is nan for fewer than two."""
+def interval(
+    values: np.ndarray, confidence: float, draws: int = 2000, bounds: tuple[float, float] = (-1, 1)
+) -> tuple[float, float, float]:
+    """Mean over patients and its bootstrap interval; the interval is nan for fewer than two.
+
+    bounds: what a value can be at least and at most. Values that are all the same, from which every draw is the same,
+    have Wilson's interval of a share between the bounds: no bounded quantity scatters more than one that is either.
+    """
     values = np.asarray(values, float)
     if len(values) < 2:
         return (values.mean() if len(values) else np.nan), np.nan, np.nan
+    if np.ptp(values) < 1e-12:
+        least, width = bounds[0], bounds[1] - bounds[0]
+        low, high = intervals.share((values[0] - least) / width, [len(values)], confidence)
+        return values[0], least + width * low, least + width * high
     rng = np.random.default_rng(0)
     values_drawn = scipy.stats.bootstrap((values,), np.mean, n_resamples=draws, method="percentile", rng=rng)
     return values.mean(), *map(float, percentile_interval(values_drawn.bootstrap_distribution, confidence))

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from mmmil import paper, variants
-from mmmil.evaluation import bootstrap, paired_tests, summary
+from mmmil.evaluation import bootstrap, intervals, paired_tests, summary
 from mmmil.evaluation.bootstrap import paired_bootstrap
 from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.evaluation.metrics import scores as scores_of
-from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t
+from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t, widened
 from mmmil.params import Params
 
 __all__ = ["Difference", "compare", "corrected_t", "delong", "holm", "mcnemar", "paired_bootstrap", "paired_t", "pairs"]
@@ -145,6 +145,10 @@ def _tests(
     aucs, covariance = paired_tests.mean_auc_covariance(label, np.concatenate(list(prob.values())), folds, patients)
     over_seeds = np.kron(np.eye(len(names)), np.full(len(seeds), 1 / len(seeds)))
     aucs, covariance = over_seeds @ aucs, over_seeds @ covariance @ over_seeds.T
+    shared = 1 / (p.n_folds - 1) if p.repeats > 1 else 0.0
+    own = {
+        name: intervals.of_model(label, prob[name], folds, p.threshold, CONFIDENCE, p.repeats, shared) for name in names
+    }
     drawn = bootstrap.drawn_scores(label, prob, folds, p.threshold, draws, p.seed, patients)
     numbers, once, n = np.unique(folds), folds < p.n_folds, len(np.unique(patients))
     scores = {
@@ -158,18 +162,20 @@ def _tests(
     for pair in here:
         _, a, b = pair
         for metric in metrics:
+            both = own[a].loc[metric], own[b].loc[metric]
             if split == "val":
                 values = scores[a][metric], scores[b][metric]
                 of_a, of_b = (of_model[numbers < p.n_folds] for of_model in values)
                 if once.any():  # not all of them failed
-                    yield pair, metric, "paired_t", paired_t(of_a, of_b, CONFIDENCE)
-                yield pair, metric, "corrected_t", corrected_t(*values, 1 / p.n_folds, CONFIDENCE)
+                    yield pair, metric, "paired_t", widened(paired_t(of_a, of_b, CONFIDENCE), *both)
+                yield pair, metric, "corrected_t", widened(corrected_t(*values, 1 / p.n_folds, CONFIDENCE), *both)
             if metric == "roc_auc":
                 i, j = names.index(a), names.index(b)
                 tested = paired_tests.contrast(aucs, covariance, i, j, CONFIDENCE, n)
-                yield pair, metric, "delong", tested
+                yield pair, metric, "delong", widened(tested, *both)
             drawn_pair = drawn[a][metric], drawn[b][metric]
-            yield pair, metric, "bootstrap", bootstrap.paired_difference(*drawn_pair, CONFIDENCE, n)
+            tested = bootstrap.paired_difference(*drawn_pair, CONFIDENCE, n)
+            yield pair, metric, "bootstrap", widened(tested, *both)
             if metric == "accuracy" and once.any():
                 called = prob[a][0][once], prob[b][0][once]
                 yield pair, metric, "mcnemar", mcnemar(label[once], *called, p.threshold, CONFIDENCE)

@@ -41,7 +41,8 @@ def per_fold(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
 def mean_interval(
     values: np.ndarray, confidence: float = CONFIDENCE, shared: float = 0.0
 ) -> tuple[float, float, float]:
-    """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves.
+    """Mean and Student's t interval over folds, cut to [0, 1], which no metric leaves; its ends are NaN where there is
+    no scatter to tell it from: of a single value, and of values that are all the same.
 
     Folds share training patients, so the interval is narrower than it should be; shared: n_test / n_train, by which
     the variance of k folds is (1 / k + shared) * var (Nadeau and Bengio, Mach. Learn. 52:239, 2003), so that folds of
@@ -49,7 +50,7 @@ def mean_interval(
     """
     values = np.asarray(values, dtype=float)
     mean = values.mean()
-    if len(values) < 2:
+    if len(values) < 2 or not np.ptp(values) > 1e-12:
         return mean, np.nan, np.nan
     error = np.sqrt((1 / len(values) + shared) * values.var(ddof=1)) if shared else scipy.stats.sem(values)
     half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * error

@@ -2,17 +2,20 @@
 
 The paper tests by a paired t-test over five folds (Results). The t-tests ask what training on other patients might
 give; DeLong's test, the bootstrap and McNemar's take the trained models as given and ask what other patients to
-evaluate them on might give. None of them answers for both.
+evaluate them on might give. None of them answers for both, and none can tell of patients like whom it has seen no
+mistake: there a difference has the interval of `widened`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike
 
+from mmmil.evaluation import intervals
 from mmmil.evaluation.metrics import CONFIDENCE
 
 
@@ -64,6 +67,28 @@ def _interval(mean: float, variance: float, null: Any, confidence: float, n: int
     se = np.sqrt(variance)
     half = null.ppf((1 + confidence) / 2) * se
     return Difference(mean, mean - half, mean + half, 2 * null.sf(abs(mean) / se), n)
+
+
+def widened(tested: Difference, a: Iterable[float], b: Iterable[float], confidence: float = CONFIDENCE) -> Difference:
+    """A tested difference, no surer than the two models' own intervals allow where its test sees no scatter.
+
+    a, b: the metric of each model as (value, low, high), of `intervals.of_model`. Where a model makes no mistake, or
+    nothing but mistakes, it does so in every fold and draw, and where the difference is the same in all of them its
+    interval is empty. There interval and p are at least those of `intervals.difference`; an undefined p stays so.
+    """
+    a, b = tuple(a), tuple(b)
+    if sees_scatter(tested, a[0], b[0]):
+        return tested
+    off, low, high = intervals.difference(a, b)
+    z = scipy.stats.norm.ppf((1 + confidence) / 2)
+    p = 2 * scipy.stats.norm.sf(z * abs(off) / (off - low if off > 0 else high - off))
+    low, high = float(np.fmin(tested.low, low)), float(np.fmax(tested.high, high))
+    return Difference(tested.difference, low, high, float(np.maximum(tested.p, p)), tested.n)
+
+
+def sees_scatter(tested: Difference, a: float, b: float) -> bool:
+    """Whether neither model's metric, a and b, is 0 or 1, and the difference has an interval that is not empty."""
+    return tested.high - tested.low > 1e-12 and all(1e-12 < x < 1 - 1e-12 for x in (a, b))
 
 
 def auc_covariance(label: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,12 +162,16 @@ def delong(
     """Paired DeLong test of two ROC-AUCs on the same patients, all (n,); normal interval of the difference.
 
     folds (n,): which model predicted a patient; the difference is then that of the means over folds
-    (`mean_auc_covariance`).
+    (`mean_auc_covariance`). Where a model makes no mistake: `widened`.
     """
     label = np.asarray(label)
     folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
     aucs, covariance = mean_auc_covariance(label, np.stack([prob_a, prob_b]).astype(float), folds)
-    return contrast(aucs, covariance, 0, 1, confidence, len(label))
+    tested = contrast(aucs, covariance, 0, 1, confidence, len(label))
+    if sees_scatter(tested, *aucs):
+        return tested
+    a, b = (intervals.of_model(label, x, folds, 0.5, confidence).loc["roc_auc"] for x in (prob_a, prob_b))
+    return widened(tested, a, b, confidence)
 
 
 def contrast(aucs: np.ndarray, covariance: np.ndarray, i: int, j: int, confidence: float, n: int) -> Difference:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mmmil import variants
-from mmmil.evaluation.bootstrap import bootstrap_interval
+from mmmil.evaluation import intervals
 from mmmil.evaluation.metrics import CONFIDENCE, METRICS, mean_interval, per_fold
 from mmmil.params import Params
 from mmmil.results import read_results
@@ -72,11 +72,10 @@ def read(task: str) -> pd.DataFrame | None:
 def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.DataFrame:
     """One row per table, variant, metric and split with mean, interval and number of folds; columns SUMMARY.
 
-    Validation: mean and t interval over folds, corrected where the cross-validation was repeated (`mean_interval`).
-    Test: the final model's value and its bootstrap interval. With several model seeds, folds and final model have the
-    mean over these. Where a training failed there is no mean: over fewer folds it would be another quantity than in the
-    other rows. names: the variants that were to be trained; those without any prediction failed, too, and have their
-    rows.
+    Validation: mean over folds. Test: the final model's value. With several model seeds, folds and final model have the
+    mean over these. Both with the intervals of `intervals.of_model`. Where a training failed there is no mean: over
+    fewer folds it would be another quantity than in the other rows. names: the variants that were to be trained; those
+    without any prediction failed, too, and have their rows.
     """
     folds = per_fold(predictions, p.threshold)
     predicted = set(folds.droplevel(["seed", "fold"]).index)
@@ -84,24 +83,22 @@ def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.
     seeds, rows = predictions["seed"].nunique(), []
     shared = 1 / (p.n_folds - 1) if p.repeats > 1 else 0.0
     for (name, split), values in folds.groupby(level=["variant", "split"], sort=False):
-        if len(values) < seeds * (p.repeats * p.n_folds if split == "val" else 1):
-            values = values * np.nan
-        values = values.groupby(level="fold", sort=False).mean()  # over seeds
-        intervals = None
-        if split == "test" and values.notna().all(axis=None):
+        known = pd.DataFrame(np.nan, index=METRICS, columns=["mean", "low", "high"])
+        if len(values) >= seeds * (p.repeats * p.n_folds if split == "val" else 1):
             patients = predictions[(predictions["variant"] == name) & (predictions["split"] == split)]
-            wide = patients.pivot(index=["patient_id", "label"], columns="seed", values="prob")
-            wide = wide.loc[pd.MultiIndex.from_frame(patients[["patient_id", "label"]].drop_duplicates())]
-            label = wide.index.get_level_values("label").to_numpy()
-            intervals = bootstrap_interval(label, wide.to_numpy().T, p.threshold, CONFIDENCE)
-        numbers = variants.variant(name).tables or ("baseline",)
+            wide = patients.pivot(index=["fold", "patient_id", "label"], columns="seed", values="prob")
+            fold, _, label = (wide.index.get_level_values(level).to_numpy() for level in wide.index.names)
+            repeats = p.repeats if split == "val" else 1
+            known = intervals.of_model(label, wide.to_numpy().T, fold, p.threshold, CONFIDENCE, repeats, shared)
+        numbers, number = (
+            variants.variant(name).tables or ("baseline",),
+            values.index.get_level_values("fold").nunique(),
+        )
         for metric in METRICS:
-            mean, low, high = mean_interval(values[metric], CONFIDENCE, shared)
-            if intervals is not None:
-                low, high = intervals.loc[metric, ["low", "high"]]
+            mean, low, high = known.loc[metric, ["mean", "low", "high"]]
             for table in numbers:
                 if table != "2":  # Table 2 counts parameters
-                    rows.append((shown_table(table, split), name, metric, split, mean, low, high, len(values)))
+                    rows.append((shown_table(table, split), name, metric, split, mean, low, high, number))
     for name, split in lacking:
         tables = [t for t in variants.variant(name).tables or ("baseline",) if t != "2"]
         rows += [(shown_table(t, split), name, m, split, np.nan, np.nan, np.nan, 0) for t in tables for m in METRICS]

@@ -146,7 +146,7 @@ def planted_tiles(study: Study, name: str, confidence: float = CONFIDENCE) -> pd
                 even.setdefault(source, []).extend(evenness(values[i][real[i]]) for i in usable)
     rows = {}
     for source, values in aurocs.items():
-        mean, low, high = interval(np.array(values), confidence)
+        mean, low, high = interval(np.array(values), confidence, bounds=(0, 1))
         missed = int((np.array(right, bool) & (np.array(values) < 0.5)).sum())
         rows[source] = {"auroc": mean, "low": low, "high": high, "patients": len(values), "missed": missed}
         rows[source]["evenness"] = np.mean(even[source]) if source in even else np.nan

@@ -16,8 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from mmmil import variants
-from mmmil.evaluation.bootstrap import drawn_scores, percentile_interval
+from mmmil.evaluation import intervals
+from mmmil.evaluation.bootstrap import drawn_scores, paired_difference
 from mmmil.evaluation.metrics import CONFIDENCE
+from mmmil.evaluation.paired_tests import widened
 from mmmil.genes import scaling
 from mmmil.genes import tokens as gene_tokens
 from mmmil.genes.choice import rows_of
@@ -76,20 +78,26 @@ def predictions(study: Study, name: str) -> pd.DataFrame:
 def compare(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
     """AUROC of every score of `predictions` over all patients, and its difference to PLAIN on the same patients.
 
-    Percentile bootstrap intervals, patients resampled within their class; the difference is paired. Scores of
-    different folds are pooled, which each model's own offset makes worse: for the model and the regression it is a
-    lower bound of what they tell within a fold.
+    Score intervals; of the paired difference the percentile interval of a bootstrap, patients resampled within their
+    class. Scores of different folds are pooled, which each model's own offset makes worse: for the model and the
+    regression it is a lower bound of what they tell within a fold.
     """
     label = table["label"].to_numpy()
     scores = {name: table[name].to_numpy() for name in table if name not in ("label", "fold")}
     drawn = drawn_scores(label, scores, draws=draws, seed=seed)
-    aucs = {name: metrics["roc_auc"][1:] for name, metrics in drawn.items()}
+    aucs = {name: metrics["roc_auc"] for name, metrics in drawn.items()}
+    own = {name: _auroc(label, table[name].to_numpy(), confidence) for name in scores}
     rows = {}
     for name in scores:
-        auroc, plain = roc_auc_score(label, table[name]), roc_auc_score(label, table[PLAIN])
-        low, high = percentile_interval(aucs[name], confidence)
-        rows[name] = {"auroc": auroc, "low": low, "high": high}
-        paired = percentile_interval(aucs[name] - aucs[PLAIN], confidence)
-        low, high = paired if name != PLAIN else (np.nan, np.nan)
-        rows[name] |= {"over_plain": auroc - plain, "over_low": low, "over_high": high, "patients": len(label)}
+        rows[name] = dict(zip(("auroc", "low", "high"), own[name], strict=True))
+        paired = (0.0, np.nan, np.nan)
+        if name != PLAIN:
+            tested = paired_difference(aucs[name], aucs[PLAIN], confidence, len(label))
+            paired = widened(tested, own[name], own[PLAIN], confidence)[:3]
+        rows[name] |= dict(zip(("over_plain", "over_low", "over_high"), paired, strict=True)) | {"patients": len(label)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
+
+
+def _auroc(label: np.ndarray, score: np.ndarray, confidence: float) -> intervals.Estimate:
+    value = roc_auc_score(label, score)
+    return value, *intervals.roc_auc(value, [((label == 1).sum(), (label == 0).sum())], confidence)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mmmil import params, results
 from mmmil import variants as variant_table
-from mmmil.evaluation import bootstrap, metrics, paired_tests
+from mmmil.evaluation import bootstrap, intervals, metrics, paired_tests
 from mmmil.evaluation import summary as summaries
 from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.evaluation.summary import estimate
@@ -167,10 +167,10 @@ class Results:
         tested = self.compared(a, b, metric, split, "corrected_t" if split == "val" else "bootstrap")
         if tested is None:
             tested = self._difference(a, b, metric, split)
-        value, low, high = tested[:3]
-        if math.isnan(low) and value:
+        if math.isnan(tested[1]):
             raise NotTestable(f"no interval for {contrast}")
-        return Difference(value, *((0.0, 0.0) if math.isnan(low) else (low, high)), contrast)
+        value, low, high = tested[:3]
+        return Difference(value, low, high, contrast)
 
     def compared(self, a: str, b: str, metric: str, split: str, method: str) -> tuple[float, ...] | None:
         """Difference, low, high and p as comparisons.csv has them, or None."""
@@ -203,14 +203,21 @@ class Results:
     def over_folds(self, a: pd.Series, b: pd.Series, contrast: str) -> Difference:
         """Mean of a less b over the folds, by the corrected t-test."""
         tested = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, CONFIDENCE)
-        if math.isnan(tested.low) and tested.difference:
+        if math.isnan(tested.low):
             raise NotTestable(f"no interval for {contrast}: the difference is the same in every fold")
-        return Difference(tested.difference, *((0.0, 0.0) if math.isnan(tested.low) else tested[1:3]), contrast)
+        return Difference(tested.difference, tested.low, tested.high, contrast)
+
+    def _own(self, variant: str, metric: str) -> pd.Series:
+        """mean, low and high of a model over the folds."""
+        of = self.predictions[(self.predictions["split"] == "val") & (self.predictions["variant"] == variant)]
+        label, prob, folds = (of[name].to_numpy() for name in ("label", "prob", "fold"))
+        return intervals.of_model(label, prob, folds, self.p.threshold, CONFIDENCE).loc[metric]
 
     def _difference(self, a: str, b: str, metric: str, split: str) -> paired_tests.Difference:
         if split == "val":
             left, right = (f[metric].to_numpy() for f in self.folds(a, b))
-            return paired_tests.corrected_t(left, right, 1 / self.p.n_folds, CONFIDENCE)
+            tested = paired_tests.corrected_t(left, right, 1 / self.p.n_folds, CONFIDENCE)
+            return paired_tests.widened(tested, *(self._own(variant, metric) for variant in (a, b)))
         test = self.predictions[self.predictions["split"] == "test"]
         wide = test.pivot(index="patient_id", columns="variant", values="prob")
         if wide[[a, b]].isna().any(axis=None):

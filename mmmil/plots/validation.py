@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
+from mmmil.evaluation import intervals
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 GROUPS = 5  # of patients by their probability; no more than a tenth of them, at least 2
@@ -27,7 +28,7 @@ def calibration(
         logit = line[0] + line[1] * np.log(x / (1 - x))
         axes.plot(x, 1 / (1 + np.exp(-logit)), color=CLASSES[1], lw=1.8, label="logistic recalibration")
     for k, group in enumerate(groups):
-        low, high = _wilson(int(label[group].sum()), len(group))
+        low, high = intervals.share(label[group].mean(), [len(group)])
         axes.plot([prob[group].mean()] * 2, [low, high], color="black", lw=1.2)
         said = "patients, by their probability" if k == 0 else None
         axes.plot(prob[group].mean(), label[group].mean(), "o", color="black", ms=6, label=said)
@@ -40,9 +41,3 @@ def calibration(
     below.set(yticks=[-0.6, 0.6], ylim=(-1.1, 1.1), xlabel=f"predicted probability of {class_names[1]}")
     below.set_yticklabels(list(class_names), fontsize=8)
     return finish(figure)
-
-
-def _wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a share (J. Am. Stat. Assoc. 22:209, 1927)."""
-    centre, half = (hits + z**2 / 2) / (n + z**2), z * np.sqrt(hits * (n - hits) / n + z**2 / 4) / (n + z**2)
-    return float(centre - half), float(centre + half)

@@ -127,7 +127,8 @@ def test_bootstrap_draws_the_same_patients_for_both_within_class_and_fold(scored
     for k in (0, 1):
         for c in (0, 1):
             assert (weights[:, (folds == k) & (label == c)].sum(1) == ((folds == k) & (label == c)).sum()).all()
-    found = bootstrap.paired_bootstrap(label, a, a, folds, "roc_auc", draws=50)
+    drawn = bootstrap.drawn_scores(label, {"a": a, "b": a.copy()}, folds, draws=50)
+    found = bootstrap.paired_difference(drawn["a"]["roc_auc"], drawn["b"]["roc_auc"], 0.95, 60)
     assert found[:4] == (0, 0, 0, 1)  # not so if the two were drawn apart
 
 
@@ -139,11 +140,11 @@ def test_bootstrap_is_scikit_learns_on_every_draw(scored):
 
     def of_draw(prob, w):
         rows = [np.repeat(np.flatnonzero(folds == k), w[folds == k].astype(int)) for k in (0, 1)]
-        return pd.DataFrame([evaluation_metrics.scores(label[i], prob[i], 0.4) for i in rows]).mean()
+        return pd.DataFrame([evaluation_metrics.scores(label[i], prob[i], 0.6) for i in rows]).mean()
 
     every = pd.DataFrame([of_draw(a, w) - of_draw(b, w) for w in weights])
     for metric in evaluation_metrics.METRICS:
-        found = bootstrap.paired_bootstrap(label, a, b, folds, metric, 0.4, 0.9, draws=19, seed=7)
+        found = bootstrap.paired_bootstrap(label, a, b, folds, metric, 0.6, 0.9, draws=19, seed=7)
         observed, drawn = every[metric][0], every[metric][1:]
         assert np.isclose(found.difference, observed)
         assert np.allclose([found.low, found.high], np.quantile(drawn, [0.05, 0.95]))

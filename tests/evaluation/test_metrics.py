@@ -59,7 +59,8 @@ def test_the_interval_is_scipys_on_random_folds_cut_to_what_a_metric_can_be(fold
         mean, low, high = evaluation_metrics.mean_interval(values, 0.9)
         expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
         assert np.allclose([mean, low, high], [values.mean(), *np.clip(expected, 0, 1)])
-    assert np.isnan(evaluation_metrics.mean_interval(np.array([0.7]))[1:]).all()
+    for no_scatter in ([0.7], [1.0] * folds):
+        assert np.isnan(evaluation_metrics.mean_interval(np.array(no_scatter))[1:]).all()
 
 
 def test_the_bootstrap_is_scipys_of_two_samples():
@@ -78,18 +79,19 @@ def test_the_bootstrap_is_scipys_of_two_samples():
     expected = stats.bootstrap(
         samples, sensitivity_and_auc, n_resamples=4000, method="percentile", vectorized=True, batch=500, rng=rng
     ).confidence_interval
-    got = bootstrap.bootstrap_interval(label, prob, 0.6, 0.95, draws=4000)
+    drawn = bootstrap.drawn_scores(label, {"model": prob}, None, 0.6, 4000)["model"][1:]
     for i, metric in enumerate(("sensitivity", "roc_auc")):
-        assert np.allclose(got.loc[metric], [expected.low[i], expected.high[i]], atol=0.015)
+        got = bootstrap.percentile_interval(drawn[metric], 0.95)
+        assert np.allclose(got, [expected.low[i], expected.high[i]], atol=0.015)
 
 
-def test_the_interval_is_of_the_metrics_of_the_drawn_patients(predictions):
+def test_what_is_drawn_has_the_metrics_of_the_drawn_patients(predictions):
     label, prob = predictions.query("variant == 'wsi' and fold == -1")[["label", "prob"]].to_numpy().T
     weights = bootstrap.resample(label, np.zeros(30), 19, 3).astype(int)
     assert (weights[:, label == 0].sum(1) == 15).all() and (weights[:, label == 1].sum(1) == 15).all()
     drawn = [evaluation_metrics.scores(np.repeat(label, w), np.repeat(prob, w), 0.4) for w in weights]
-    got = bootstrap.bootstrap_interval(label, prob, 0.4, 0.9, draws=19, seed=3)
-    assert np.allclose(got.T, np.quantile(pd.DataFrame(drawn), [0.05, 0.95], axis=0))
+    got = bootstrap.drawn_scores(label, {"model": prob}, None, 0.4, 19, seed=3)["model"][1:]
+    assert np.allclose(got, pd.DataFrame(drawn)[got.columns])
 
 
 def test_a_fold_of_one_class_has_no_auc():
