@@ -17,14 +17,17 @@ from mmmil.apply.models import Model
 from mmmil.apply.prediction import MODALITIES, Prediction
 from mmmil.interpretation.extract import over_tokens
 from mmmil.interpretation.hooks import AttentionError
+from mmmil.models.reading import SHOWN
 
 LONGEST = 120  # bytes of a patient's name in a file's: file systems take 255, and temporary names are longer
 
 CALLED = {
     "cross_image": "cross-attention: what the genes' summary asked of the tiles",
-    "self_image": "self-attention of the image's encoder",
+    "rollout_image": "self-attention of the image's encoder, rolled out over its layers",
+    "self_image": "the weights by which the model pools the tiles",
     "cross_genes": "cross-attention: what the image's summary asked of the gene sets",
-    "self_genes": "self-attention of the gene sets' encoder",
+    "rollout_genes": "self-attention of the gene sets' encoder, rolled out over its layers",
+    "self_genes": "the weights by which the model pools the gene sets",
 }
 
 
@@ -116,9 +119,10 @@ def _percentages(named: dict[str, float]) -> str:
 def shares(made: Prediction, modality: str, real: np.ndarray | None = None) -> tuple[str, np.ndarray] | None:
     """Source, and shares (N,) that sum to 1, of the attention over a modality's tokens; None where the model has none.
 
-    real: (N,) which of the tokens are no padding. Cross-attention goes before self-attention.
+    real: (N,) which of the tokens are no padding. First comes what the heatmaps of a task show, then cross-attention,
+    and the weights of a model that pools its tokens.
     """
-    for source in (f"cross_{modality}", f"self_{modality}"):
+    for source in (f"{SHOWN}_{modality}", f"cross_{modality}", f"self_{modality}"):
         if source in made.attention:
             weights = made.attention[source] if real is None else made.attention[source][real]
             try:

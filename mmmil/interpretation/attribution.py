@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmmil import paper
 from mmmil import variants as variant_table
+from mmmil.models.reading import reading_layers
 from mmmil.training import build, runs
 from mmmil.training import device as training_device
 from mmmil.training.fit import Inputs, joined
@@ -153,10 +154,11 @@ def rankings(t: Tokens, over: str, towards: int | None = None) -> dict[str, np.n
         held = {name: getattr(t, name) for name in ("image", "real", "genes")}
         batch = {name: None if values is None else values[which] for name, values in held.items()}
         part = replace(t, **batch | {field: read})
-        logits, att = part.run(torch.arange(len(which), device=which.device))
+        with reading_layers(t.aggregator, [OVER[over].removeprefix("_")]) as layers:
+            logits, att = part.run(torch.arange(len(which), device=which.device))
         sign = torch.where(logits[:, 1] >= logits[:, 0], 1, -1) if towards is None else 2 * towards - 1
         gradient = torch.autograd.grad(((logits[:, 1] - logits[:, 0]) * sign).sum(), read)[0]
-        values = {name: a.float().mean(1) for name, a in att.items() if name.endswith(OVER[over])}
+        values = {name: a.float().mean(1) for name, a in (att | layers).items() if name.endswith(OVER[over])}
         values["gradient"] = (gradient * (read - zero)).sum(-1)
         for name, value in values.items():
             by_source.setdefault(name, []).append(value.detach().cpu())

@@ -1,14 +1,15 @@
 """Attention of the final model over the test patients, by gene set and by tile (Gene Set-Level Analysis).
 
 One interface for every variant that has attention. A source says who attends to what: self_image and self_genes are
-an encoder's class token over its own tokens (gated pooling for CLAM and MCAT), cross_genes the image's summary over
-gene sets, cross_image the genes' summary over tiles (in MCAT the mean of co_attention, every gene set over tiles).
+an encoder's class token over its own tokens in its last layer (gated pooling for CLAM and MCAT), layer1_* the same in
+the first layer and rollout_* over both, cross_genes the image's summary over gene sets, cross_image the genes' summary
+over tiles (in MCAT the mean of co_attention, every gene set over tiles).
 """
 
 from __future__ import annotations
 
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -30,17 +31,17 @@ ELSEWHERE = 0.02  # on another device, or in another precision: bf16 keeps three
 
 Heads = Literal["mean", "each"]
 Form = Literal["weights", "scores"]
-Layers = Literal["last", "rollout"]
 
 
 @dataclass(frozen=True)
 class Attention:
     """Attention over the tokens of the test patients.
 
-    weights: source -> (patients, N), over gene sets for self_genes and cross_genes, over tiles for the others; with
-    heads 'each' (patients, H, N). N is that of the largest bag; a smaller one is padded at its end. In the form
-    'weights' a row sums to one over the tokens and is 0 at padding; in the form 'scores' it is what the softmax is
-    taken of, NaN at padding. prob: (patients,) as predicted on the same pass;
+    weights: source -> (patients, N), over gene sets where its name ends with _genes, over tiles for the others; with
+    heads 'each' (patients, H, N), H = 1 for a rollout, which averages over heads by its definition. N is that of the
+    largest bag; a smaller one is padded at its end. In the form 'weights' a row sums to one over the tokens and is 0
+    at padding; in the form 'scores' it is what the softmax is taken of, NaN at padding. prob: (patients,) as predicted
+    on the same pass;
     sets: names of the gene sets.
     """
 
@@ -52,7 +53,6 @@ class Attention:
     weights: dict[str, np.ndarray]
     heads: Heads = "mean"
     form: Form = "weights"
-    layers: Layers = "last"
 
     def over_sets(self, source: str, head: int | None = None) -> pd.DataFrame:
         """The paper's table: one row per patient, one column per gene set; of one head where heads are apart."""
@@ -83,44 +83,40 @@ def extract(
     name: str,
     heads: Heads = "mean",
     form: Form = "weights",
-    layers: Layers = "last",
     anew: bool = False,
     labels: pd.Series | None = None,
 ) -> Attention:
     """Attention of a variant's final model over the held-out test patients.
 
     heads: 'mean' over them, each counted by what it gives to tokens, or 'each'; form: 'weights' after the softmax, or
-    'scores' before it; layers: the 'last' one, or the 'rollout' over both of an encoder (Abnar & Zuidema 2020), which
-    averages over heads by its definition; labels: patient -> 0/1 that the model was trained on, where they are not the
-    study's.
+    'scores' before it, which a rollout does not have; labels: patient -> 0/1 that the model was trained on, where they
+    are not the study's.
 
-    Averaged weights of the last layer were kept when the model predicted these patients. Everything else, and these
+    Averaged weights were kept when the model predicted these patients. Everything else, and these
     too with `anew`, is read from the kept model, which predicts them once more. Raises AttentionError where that
     prediction is not the record's within 1e-6 (0.02 on another device than the training's, of which it warns), and for
     what the variant does not have.
     """
-    for value, known in ((heads, Heads), (form, Form), (layers, Layers)):
+    for value, known in ((heads, Heads), (form, Form)):
         if value not in get_args(known):
             raise ValueError(f"{value!r} is not one of {', '.join(get_args(known))}")
-    if layers == "rollout" and (heads, form) != ("mean", "weights"):
-        raise ValueError("rollout is of weights averaged over heads: use heads='mean' and form='weights'")
     v = variants.variant(name)
     if v.fusion == "logistic":
         raise AttentionError(f"{name} is logistic regression, which has no attention")
     folder = runs.run(study, name, -1, labels=labels)
     predicted = record.read_parquet(folder / "predictions.parquet")
     ids, classes, prob = (predicted[column].to_numpy() for column in ("patient_id", "label", "prob"))
-    if (heads, form, layers) == ("mean", "weights", "last") and not anew:
+    if (heads, form) == ("mean", "weights") and not anew:
         with np.load(folder / "attention.npz") as kept:
             weights = dict(kept)
     else:
-        weights, prob = _again(study, v, folder, ids, prob, heads, form, layers)
+        weights, prob = _again(study, v, folder, ids, prob, heads, form)
     if heads == "mean":  # MCAT's has gene sets in place of heads, and their mean is cross_image
         weights.pop("co_attention", None)
     if form == "weights":
         weights = {source: over_tokens(rows) for source, rows in weights.items()}
     sets = study.gene_tokens(-1, v.genes).names if v.uses_genes else []
-    return Attention(name, list(ids), classes, prob, sets, weights, heads, form, layers)
+    return Attention(name, list(ids), classes, prob, sets, weights, heads, form)
 
 
 def _again(
@@ -131,7 +127,6 @@ def _again(
     recorded: np.ndarray,
     heads: Heads,
     form: Form,
-    layers: Layers,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Attention from the kept model, source -> (patients, [H,] N), and the probabilities of that pass."""
 
@@ -142,24 +137,20 @@ def _again(
     model, inputs = build.load_model(study, v, -1, folder, fabric)
     which = [study.patients.index(patient) for patient in ids]
     aggregator = model.module.aggregator
-    if layers == "rollout":
-        reading = hooks.reading_rollout(aggregator)
-    else:
-        reading = hooks.reading_scores(aggregator) if form == "scores" else nullcontext({})
+    reading: AbstractContextManager = hooks.reading_scores(aggregator) if form == "scores" else nullcontext({})
     with reading as kept:
-        prob, by_head = fit.predict(fabric, model, inputs, which, study.p.batch_size, heads="each")
+        prob, by_head = fit.predict(
+            fabric, model, inputs, which, study.p.batch_size, heads="each", layers=form == "weights"
+        )
     require_recorded(v.name, list(ids), prob, recorded, record.run_json(folder)["facts"], device.circumstances(study.p))
     if not kept:
         return {k: rows.mean(1) for k, rows in by_head.items()} if heads == "mean" else by_head, prob
     weights = {source: fit.joined(parts).numpy() for source, parts in kept.items()}
-    if form == "scores":
-        real = inputs.real(which)
-        for source, scores in weights.items():
-            if real is not None and source in ("self_image", "cross_image", "co_attention"):
-                scores[np.broadcast_to(~real.numpy()[:, None], scores.shape)] = np.nan
-        if heads == "mean":
-            weights = {source: scores.mean(1) for source, scores in weights.items()}
-    return weights, prob
+    real = inputs.real(which)
+    for source, scores in weights.items():
+        if real is not None and not source.endswith("_genes"):
+            scores[np.broadcast_to(~real.numpy()[:, None], scores.shape)] = np.nan
+    return {k: scores.mean(1) for k, scores in weights.items()} if heads == "mean" else weights, prob
 
 
 def require_recorded(

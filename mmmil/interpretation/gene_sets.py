@@ -11,13 +11,20 @@ from scipy import stats
 from mmmil import variants
 from mmmil.genes.set_names import set_id
 from mmmil.interpretation.extract import Attention, extract
+from mmmil.models.reading import SHOWN
 from mmmil.training import runs
 
 if TYPE_CHECKING:
     from mmmil.study import Study
 
 NAMES = ["library", "source", "set"]
-SHOWN_AS = {"self_genes": "self-attention", "cross_genes": "cross-attention"}
+SHOWN_AS = {
+    "self_genes": "self-attention, layer 2",
+    "rollout_genes": "self-attention, rolled out",
+    "layer1_genes": "self-attention, layer 1",
+    "cross_genes": "cross-attention",
+}
+DRAWN = (f"{SHOWN}_genes", "cross_genes")  # as heatmaps do; all others are counted and written, too
 
 
 def models(study: Study) -> dict[str, str]:

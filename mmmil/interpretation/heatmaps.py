@@ -17,6 +17,7 @@ import pandas as pd
 
 from mmmil import record, variants
 from mmmil.interpretation import extract
+from mmmil.models.reading import SHOWN
 from mmmil.params import Params
 from mmmil.slides import bag_files
 from mmmil.slides.places import HeatmapError, Place, place
@@ -41,11 +42,12 @@ class Heatmap:
 def sources(study: Study) -> dict[str, tuple[str, str]]:
     """The maps of Figs 9-11 that a task can have: title -> (variant, source of attention); none without slides.
 
-    Models that the batch could not train have none.
+    Of an encoder's class token it is the rollout, which ranks planted tiles better than layer 2 does and loses them
+    less often than layer 1 (benchmarks/results/known_truth.md). Models that the batch could not train have none.
     """
     readers = [name for name in variants.all_proposed(study.p) if variants.variant(name).uses_slides]
     standing = runs.standing(study, readers, [-1])
-    maps = {"self-attention": (standing[0], "self_image")} if standing else {}
+    maps = {"self-attention, rolled out": (standing[0], f"{SHOWN}_image")} if standing else {}
     for v in map(variants.variant, standing):
         if v.uses_genes:
             maps[f"cross-attention, {v.genes.upper()}"] = (v.name, "cross_image")

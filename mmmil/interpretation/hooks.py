@@ -1,105 +1,35 @@
-"""Attention read out of a model while it predicts: before the softmax, or rolled out over an encoder's layers.
+"""Attention read out of a model before the softmax, while it predicts.
 
-A model's own forward pass gives what its last attention weighed. The rest is read by hooks, which ask an attention
-module again for what it made of the same input; what the model predicts does not change by it.
+Hooks ask an attention module again for what it made of the same input; what the model predicts does not change by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmmil.models.attention import NystromSelfAttention
 from mmmil.models.clam import CLAM
-from mmmil.models.fusion import Encoder, MultimodalMIL, Squared
 from mmmil.models.mcat import MCAT
+from mmmil.models.reading import encoders
 
 Kept = dict[str, list[Tensor]]  # source -> a tensor per batch, patients first
-
-
-def encoders(aggregator: nn.Module) -> dict[str, Encoder]:
-    """Encoders with a class token, by the source that their attention is called: self_image, self_genes."""
-    if isinstance(aggregator, MultimodalMIL):
-        named = {"self_image": "image_encoder", "self_genes": "gene_encoder"}
-        return {source: getattr(aggregator, name) for source, name in named.items() if hasattr(aggregator, name)}
-    return {"self_image": aggregator} if isinstance(aggregator, Encoder) else {}
-
-
-def rollout(layers: Sequence[Tensor]) -> Tensor:
-    """Attention rollout (Abnar & Zuidema 2020, Attention Rollout): the product over layers of (A + I) / 2.
-
-    layers: A of each layer, the first one first, averaged over heads, (B, N, N). Returns (B, N, N): row i says how much
-    of each input token is in token i after the last layer. Rows are scaled to sum to one in every layer, which changes
-    Nyström's approximation only; its negative entries stay, and what its published form gives to padding is left out.
-    What mixes tokens beside attention (PPEG, Nyström's convolution) is not in it.
-    """
-    identity = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
-    out = identity
-    for att in layers:
-        mixed = (att + identity) / 2
-        out = (mixed / mixed.sum(-1, keepdim=True)) @ out
-    return out
-
-
-@contextmanager
-def reading_rollout(aggregator: nn.Module) -> Iterator[Kept]:
-    """While open, every prediction adds the class token's rollout over the input tokens: source -> (B, N) each.
-
-    Where an encoder repeats tokens (`fusion.Square`), copies count for their token. Raises AttentionError for a model
-    without such an encoder.
-    """
-    by_source = encoders(aggregator)
-    if not by_source:
-        raise AttentionError(
-            f"{type(aggregator).__name__} has no layers of self-attention to roll out; use layers='last'"
-        )
-    kept: Kept = {}
-    hooks = []
-    for source, encoder in by_source.items():
-        below: list[Tensor] = []
-        squares: list[tuple[Squared, int]] = []
-
-        def repeated(_: nn.Module, args: tuple, square: Squared, squares: list = squares) -> None:
-            squares[:] = [(square, args[0].shape[1])]
-
-        def first(module: nn.Module, args: tuple, named: dict, _: Any, below: list[Tensor] = below) -> None:
-            below[:] = [_matrix(module, args, named)]
-
-        def last(
-            module: nn.Module,
-            args: tuple,
-            named: dict,
-            _: Any,
-            below: list[Tensor] = below,
-            squares: list = squares,
-            source: str = source,
-        ) -> None:
-            rolled = rollout([*below, _matrix(module, args, named)])[:, 0, 1:]
-            for square, n in squares:
-                rolled = square.gathered(rolled, n)
-            _keep(kept, source, rolled)
-
-        if encoder.square is not None:
-            hooks.append(encoder.square.register_forward_hook(repeated))
-        hooks.append(encoder.layer1.attn.register_forward_hook(first, with_kwargs=True))
-        hooks.append(encoder.layer2.attn.register_forward_hook(last, with_kwargs=True))
-    with _removed(hooks):
-        yield kept
 
 
 @contextmanager
 def reading_scores(aggregator: nn.Module) -> Iterator[Kept]:
     """While open, every prediction adds the scores before the softmax: source -> (B, H, N) each.
 
-    Of the class token of layer 2 (the scores over the other tokens), of cross-attention, of gated pooling (H = 1), and
-    of MCAT's co-attention (the gene sets in place of heads). Raises AttentionError for Nyström's attention, which has
-    none: its matrix is a product of three softmaxes.
+    Of the class token of layers 1 and 2 (the scores over the other tokens), of cross-attention, of gated pooling
+    (H = 1), and of MCAT's co-attention (the gene sets in place of heads). Raises AttentionError for Nyström's
+    attention, which has none: its matrix is a product of three softmaxes.
     """
-    of_class = {source: encoder.layer2.attn for source, encoder in encoders(aggregator).items()}
+    of_class: dict[str, nn.Module] = {}
+    for tokens, encoder in encoders(aggregator).items():
+        of_class |= {f"layer1_{tokens}": encoder.layer1.attn, f"self_{tokens}": encoder.layer2.attn}
     nystrom = [source for source, module in of_class.items() if isinstance(module, NystromSelfAttention)]
     if nystrom:
         raise AttentionError(
@@ -128,11 +58,6 @@ def reading_scores(aggregator: nn.Module) -> Iterator[Kept]:
     ]
     with _removed(hooks):
         yield kept
-
-
-def _matrix(module: nn.Module, args: tuple, named: dict) -> Tensor:
-    """Attention of a self-attention module averaged over heads, (B, N, N), of the input that it has just had."""
-    return module.forward(args[0], return_att=True, mask=named.get("mask"))[1].float().mean(1)
 
 
 def _co_attention_scores(module: nn.MultiheadAttention, args: tuple, named: dict) -> Tensor:

@@ -102,6 +102,7 @@ def size_matched(study: Study, name: str, n: int) -> Effects:
     def make() -> Effects:
         import torch
 
+        from mmmil.models.reading import reading_layers
         from mmmil.training import build, device
 
         p, v = study.p, variants.variant(name)
@@ -112,7 +113,7 @@ def size_matched(study: Study, name: str, n: int) -> Effects:
         draw_tokens = _random_tokens(study, v.genes, inner.gene_set_encoder)
         images, labels, effects = [], study.labels.to_numpy()[test], []
         chunks = torch.tensor(test).split(p.batch_size)
-        with torch.no_grad(), fabric.autocast():
+        with torch.no_grad(), fabric.autocast(), reading_layers(inner, ["genes"]) as layers:
             for chunk in chunks:
                 given = fabric.to_device(inputs.take(chunk))
                 mask = given.get("mask")
@@ -120,7 +121,7 @@ def size_matched(study: Study, name: str, n: int) -> Effects:
             for draw in range(n):
                 tokens = torch.from_numpy(draw_tokens(draw)).split(p.batch_size)
                 atts = [
-                    inner.aggregator(image, inner.gene_scale(batch_tokens.to(fabric.device)), mask)[1]
+                    inner.aggregator(image, inner.gene_scale(batch_tokens.to(fabric.device)), mask)[1] | layers
                     for (image, mask), batch_tokens in zip(images, tokens, strict=True)
                 ]
                 of_sets = [k for k in atts[0] if k.endswith("_genes")]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 HEADS = 8  # as TransMIL; the paper does not say
 # All rows of the attention, or those of the first token only, which is the class token where there is one.
 ReturnAtt = bool | Literal["first"]
+AT_ONCE = 2**24  # numbers of an attention matrix that are made at once where all rows are read and none is kept
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -63,6 +64,20 @@ class ExactSelfAttention(nn.Module):
         q, k, _ = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
         return scaled_scores(q, k, None if mask is None else mask[:, None, None])
 
+    def rolled(self, x: Tensor, row: Tensor, mask: Tensor | None = None) -> Tensor:
+        """A step of attention rollout: row (B, N) over the tokens after this layer -> row @ (att + I) / 2, (B, N).
+
+        x (B, N, W): what the layer was given; att is the mean of the heads. It is made a few rows at a time, so that
+        memory does not grow with the square of the bag.
+        """
+        q, k, _ = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
+        keys = None if mask is None else mask[:, None, None]
+        size = max(1, AT_ONCE // (k.shape[0] * k.shape[1] * k.shape[2]))
+        carried = torch.zeros_like(row)
+        for part, its_row in zip(q.split(size, 2), row.split(size, 1), strict=True):
+            carried += (scaled_scores(part, k, keys).softmax(-1) * its_row[:, None, :, None]).sum(2).mean(1)
+        return (carried + row) / 2
+
 
 def pseudo_inverse(x: Tensor, iterations: int = 6) -> Tensor:
     """Iterative Moore-Penrose inverse (Nyströmformer, eq. 11), each matrix scaled by its own norms.
@@ -108,6 +123,19 @@ class NystromSelfAttention(NystromAttention):
         if not return_att:
             return out
         return out, (first[:, :, :1] if return_att == "first" else first) @ inverse @ last
+
+    def rolled(self, x: Tensor, row: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As `ExactSelfAttention.rolled`, by the product's factors; rows of att + I are scaled to sum to one, which
+        the approximation's do not, nor those that give a share to the published form's padding."""
+        if mask is not None:
+            out = torch.zeros_like(row)
+            for i, real in enumerate(mask):
+                out[i, real] = self.rolled(x[i : i + 1, real], row[i : i + 1, real])[0]
+            return out
+        q, k, _ = (split_heads(t, self.heads) for t in self.to_qkv(x).chunk(3, dim=-1))
+        first, inverse, last = self._factors(q * self.scale, k)
+        row = row / (1 + (first @ (inverse @ last.sum(-1, keepdim=True))).mean(1)[..., 0])
+        return row + (row[:, None, None] @ first @ inverse @ last).mean(1)[:, 0]
 
     def _factors(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scaled queries and keys (B, H, N, D) -> the matrices (N, L), (L, L), (L, N) whose product is att."""

@@ -119,8 +119,12 @@ def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: 
 
 
 RANKINGS = {  # how a ranking is called in a legend, and its line
-    "self_image": ("self-attention", CLASSES[0], "-"),
-    "self_genes": ("self-attention", CLASSES[0], "-"),
+    "rollout_image": ("self-attention, rolled out", CLASSES[0], "-"),
+    "rollout_genes": ("self-attention, rolled out", CLASSES[0], "-"),
+    "layer1_image": ("self-attention, layer 1", CLASSES[0], "--"),
+    "layer1_genes": ("self-attention, layer 1", CLASSES[0], "--"),
+    "self_image": ("self-attention, layer 2", CLASSES[0], "-."),
+    "self_genes": ("self-attention, layer 2", CLASSES[0], "-."),
     "cross_image": ("cross-attention", CLASSES[1], "-"),
     "cross_genes": ("cross-attention", CLASSES[1], "-"),
     "gradient": ("input × gradient", "black", "--"),
@@ -136,7 +140,7 @@ def removal_curves(curves: pd.DataFrame) -> plt.Figure:
     called = {"tiles": "tiles", "sets": "gene sets"}
     for (over, way), axes in zip(((k, w) for k in kinds for w in ways), grid.flat, strict=True):
         for ranking, line in mean[over][way].groupby(level="ranking", sort=False):
-            label, colour, style = RANKINGS.get(ranking, (ranking, CLASSES[0], "-."))
+            label, colour, style = RANKINGS.get(ranking, (ranking, NEUTRAL, "-."))
             axes.plot(line.index.get_level_values("fraction"), line, color=colour, ls=style, lw=1.8, label=label)
         done = {"deletion": "taken away, first in rank first", "insertion": "put in, first in rank first"}[way]
         axes.set(xlabel=f"share of {called[over]} {done}", title=f"{way}, {called[over]}")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mmmil import record
 from mmmil.models.clam import BAG_WEIGHT
+from mmmil.models.reading import OVER, reading_layers
 from mmmil.params import Params
 from mmmil.slides.bag_files import BagFiles
 from mmmil.slides.features import Bags
@@ -216,24 +217,27 @@ def predict(
     which: Sequence[int],
     batch: int = 8,
     heads: Literal["mean", "each"] = "mean",
+    layers: bool = True,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Probability of class 1, (len(which),) float64, and attention after the softmax.
 
     Attention is a mapping name -> (len(which), N), averaged over heads, or (len(which), H, N) with heads 'each'. N is
-    that of the largest bag, and 0 the attention to what it has more than others. Raises TrainingError where the
-    device's memory is not enough: bags may be larger than those of the training.
+    that of the largest bag, and 0 the attention to what it has more than others. layers: whether to read an encoder's
+    first layer and rollout, too (`reading.reading_layers`), at the cost of another layer. Raises TrainingError where
+    the device's memory is not enough: bags may be larger than those of the training.
     """
     model.eval()
     probs, atts = [], []
     for chunk in torch.tensor(list(which)).split(batch):
         try:
-            logits, att = model(**fabric.to_device(inputs.take(chunk)))
+            with reading_layers(model, OVER if layers else ()) as read:
+                logits, att = model(**fabric.to_device(inputs.take(chunk)))
         except Exception as error:
             if (remedy := _remedy(error, chunk, inputs, batch)) is None:
                 raise
             raise TrainingError(remedy) from error
         probs.append(logits.double().softmax(-1)[:, 1].cpu())
-        atts.append({k: (a.float().mean(1) if heads == "mean" else a.float()).cpu() for k, a in att.items()})
+        atts.append({k: (a.float().mean(1) if heads == "mean" else a.float()).cpu() for k, a in (att | read).items()})
     return torch.cat(probs).numpy(), {k: joined([a[k] for a in atts]).numpy() for k in atts[0]}
 
 

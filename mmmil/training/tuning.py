@@ -106,7 +106,7 @@ def choose(
         model, _ = fit.fit(
             fabric, start(candidate, fitted), inputs, labels, fitted, candidate, augment, checkpoint=beside
         )
-        probs.append(fit.predict(fabric, model, inputs, held, p.batch_size)[0].tolist())
+        probs.append(fit.predict(fabric, model, inputs, held, p.batch_size, layers=False)[0].tolist())
         if done and not fabric.global_rank:
             record.write_atomically(done, lambda path: path.write_text(json.dumps(probs)))
         if beside:

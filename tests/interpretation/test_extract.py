@@ -13,14 +13,13 @@ from mmmil.interpretation import extract, gene_sets, hooks
 from mmmil.interpretation.hooks import AttentionError
 from mmmil.models.attention import ExactSelfAttention, NystromSelfAttention, PublishedSelfAttention
 from mmmil.models.clam import CLAM
-from mmmil.models.fusion import Encoder
 from mmmil.models.mcat import MCAT
+from mmmil.models.reading import reading_layers
 from mmmil.models.transmil import TransMIL
 from mmmil.simulate import slides as synthetic_slides
 from mmmil.simulate import truth
 from mmmil.training import runs
-from tests.models.test_aggregators import encoder, small_dual
-from tests.models.test_attention import attended, layer_norm, linear, part
+from tests.models.test_aggregators import small_dual
 from tests.small_studies import make
 
 kinds = pytest.mark.parametrize("kind", ["exact", "nystrom", "published"])
@@ -56,12 +55,13 @@ def test_rows_become_shares_of_the_tokens_and_negative_ones_stay():
         extract.over_tokens(np.array([[0.2, 0.8], [0.1, -0.3]]))
 
 
-# -- before the softmax, and over the layers ---------------------------------------------------------------------------
+# -- before the softmax ----------------------------------------------------------------------------------------------
 def test_scores_are_what_the_softmax_is_taken_of():
     model, (tiles, genes) = small_dual("exact").eval(), (torch.randn(3, 7, 5), torch.randn(3, 6, 3))
     mask = torch.arange(7) < torch.tensor([7, 4, 2])[:, None]
-    with hooks.reading_scores(model) as kept:
+    with hooks.reading_scores(model) as kept, reading_layers(model) as layers:
         logits, att = model(tiles, genes, mask)
+    att |= {source: layers[source] for source in ("layer1_image", "layer1_genes")}
     assert kept.keys() == att.keys()
     for source, weights in att.items():
         # Of self-attention, the class token's own score is left out: what remains are shares of the tokens.
@@ -69,7 +69,7 @@ def test_scores_are_what_the_softmax_is_taken_of():
         assert torch.allclose(shares, weights / weights.sum(-1, keepdim=True), atol=1e-6), source
     again, _ = model(tiles, genes, mask)
     assert torch.equal(again, logits)
-    assert [len(parts) for parts in kept.values()] == [1] * 4, "nothing is read once the block is left"
+    assert [len(parts) for parts in kept.values()] == [1] * 6, "nothing is read once the block is left"
 
 
 @pytest.mark.parametrize("model", ["clam", "mcat"])
@@ -90,45 +90,6 @@ def test_nystrom_has_no_scores(model):
         hooks.reading_scores(model()).__enter__()
 
 
-@kinds
-def test_rollout_follows_its_equation(kind):
-    """Abnar & Zuidema 2020: Ã(l) = (A(l) + I) / 2 · Ã(l - 1), rows summing to one, one patient at a time."""
-    torch.manual_seed(0)
-    model, tokens = Encoder(5, 8, 2, kind, 4, 0.1, ppeg=False).double().eval(), torch.randn(2, 6, 5).double()
-    with hooks.reading_rollout(model) as kept:
-        model(tokens)
-    w = model.state_dict()
-    for i in range(2):
-        x = torch.cat([w["cls_token"][0], linear(part(w, "_fc1.0"), tokens[i]).clamp(min=0)])
-        out = torch.eye(7).double()
-        for name in ("layer1", "layer2"):
-            added, att = attended(kind, part(w, f"{name}.attn"), layer_norm(part(w, f"{name}.norm"), x), 2, 4)
-            mixed = (att.mean(0) + torch.eye(7)) / 2
-            out, x = mixed / mixed.sum(-1, keepdim=True) @ out, x + added
-        assert torch.allclose(kept["self_image"][0][i], out[0, 1:].float(), atol=1e-5)
-        assert torch.allclose(out.sum(-1), torch.ones(7).double())
-    assert torch.allclose(encoder(w, tokens[0], 2, kind, 4)[0], model(tokens)[0][0])
-
-
-def test_rollout_adds_repeated_tokens_to_their_own():
-    """By hand: without queries and keys, 3 tiles, one copy and the class token get 1/8 each and padding the rest. Rows
-    that sum to one are (J + 8 I) / 13, two layers of them (21 J + 64 I) / 169."""
-    model = TransMIL(5, width=8, heads=2, landmarks=4).eval()
-    with torch.no_grad():
-        for layer in (model.layer1, model.layer2):
-            layer.attn.to_qkv.weight[:16] = 0
-    mask = torch.tensor([[True, True, True, False], [False, True, False, False]])
-    with hooks.reading_rollout(model) as kept:
-        model(torch.randn(2, 4, 5), mask=mask)
-    expected = torch.tensor([[42, 21, 21, 0], [0, 10, 0, 0]]) / torch.tensor([[169.0], [36]])
-    assert torch.allclose(kept["self_image"][0], expected, atol=1e-5)
-
-
-def test_rollout_needs_layers_of_self_attention():
-    with pytest.raises(AttentionError, match="CLAM has no layers"):
-        hooks.reading_rollout(CLAM(5)).__enter__()
-
-
 # -- one interface over a record ---------------------------------------------------------------------------------------
 SMALL = {
     **{"sim_patients": 30, "sim_slide_px": 512, "sim_genes": 600, "sim_sets": 20, "n_folds": 2, "test_fraction": 0.4},
@@ -142,12 +103,13 @@ def small(tmp_path_factory):
     return make(tmp_path_factory.mktemp("small"), **SMALL)
 
 
+IMAGE, GENES = ({f"{way}_{over}" for way in ("layer1", "self", "rollout")} for over in ("image", "genes"))
 SOURCES = {
-    "wsi": {"self_image"},
-    "go": {"self_genes"},
-    "self_go": {"self_image", "self_genes"},
+    "wsi": IMAGE,
+    "go": GENES,
+    "self_go": IMAGE | GENES,
     "co_go": {"self_genes", "cross_image"},
-    "dual_go": {"self_image", "self_genes", "cross_image", "cross_genes"},
+    "dual_go": IMAGE | GENES | {"cross_image", "cross_genes"},
 }
 
 
@@ -165,19 +127,14 @@ def test_one_interface_for_every_variant_with_attention(small, name):
         assert by_head.shape[::2] == weights.shape and np.allclose(by_head.sum(-1), 1, atol=1e-5)
         if by_head.shape[1] == 1 or source.startswith("cross"):  # no class token that takes a share of its own
             assert np.allclose(by_head.mean(1), weights, atol=1e-5), source
-    if name == "co_go":
-        with pytest.raises(AttentionError, match="no layers of self-attention"):
-            extract.extract(small, name, layers="rollout")
-        return
-    rolled = extract.extract(small, name, layers="rollout").weights
-    assert set(rolled) == {source for source in SOURCES[name] if source.startswith("self")}
-    for source, weights in rolled.items():
-        assert weights.shape == mean.weights[source].shape and np.allclose(weights.sum(-1), 1, atol=1e-5)
+    anew = extract.extract(small, name, anew=True).weights
+    assert all(np.allclose(anew[source], weights, atol=1e-6) for source, weights in mean.weights.items())
 
 
 def test_scores_and_heads_of_the_record(small):
     scores = extract.extract(small, "dual_go", heads="each", form="scores")
     weights = extract.extract(small, "dual_go", heads="each")
+    assert set(scores.weights) == SOURCES["dual_go"] - {"rollout_image", "rollout_genes"}  # which have no scores
     for source, values in scores.weights.items():
         assert np.allclose(torch.from_numpy(values).softmax(-1), weights.weights[source], atol=1e-5), source
     assert extract.extract(small, "dual_go", form="scores").over_sets("cross_genes").shape == (12, 9)
@@ -192,10 +149,9 @@ def test_padding_has_no_weight_and_no_score(small, tmp_path):
     padded.tile_masks[::2, 3] = False
     real = padded.tile_masks[[padded.patients.index(i) for i in padded.fold_patients(-1)[1]]]
     assert not real.all()
-    scores = extract.extract(padded, "wsi", form="scores").weights["self_image"]
-    assert (np.isnan(scores) == ~real).all()
-    for layers in ("last", "rollout"):
-        weights = extract.extract(padded, "wsi", layers=layers).weights["self_image"]
+    for scores in extract.extract(padded, "wsi", form="scores").weights.values():
+        assert (np.isnan(scores) == ~real).all()
+    for weights in extract.extract(padded, "wsi").weights.values():
         assert (weights[~real] == 0).all() and (weights[real] > 0).all() and np.allclose(weights.sum(1), 1, atol=1e-5)
 
 
@@ -261,8 +217,6 @@ def test_what_cannot_be_asked_for_is_said(small):
     for wrong in ({"heads": "all"}, {"form": "logits"}, {"layers": "first"}):
         with pytest.raises(ValueError, match="is not one of"):
             extract.extract(small, "go", **wrong)
-    with pytest.raises(ValueError, match="rollout is of weights averaged over heads"):
-        extract.extract(small, "go", heads="each", layers="rollout")
     with pytest.raises(AttentionError, match="logistic regression, which has no attention"):
         extract.extract(small, "baseline_genes")
 
@@ -335,7 +289,7 @@ def test_a_single_gene_set_cannot_be_compared(small):
 
 def test_analysed_sets_have_ids_directions_and_agree_with_the_record(small):
     attention, tables = gene_sets.analyse(small, "dual_go")
-    assert list(tables) == ["self_genes", "cross_genes"]
+    assert list(tables) == ["self_genes", "rollout_genes", "layer1_genes", "cross_genes"]
     for source, table in tables.items():
         assert set(table.index) == set(attention.sets) and table["id"].str.fullmatch(r"GO:9\d{6}").all()
         means = attention.over_sets(source).groupby(attention.labels).mean().T
@@ -433,4 +387,4 @@ def test_slides_are_not_drawn_for_gene_models(tmp_path, monkeypatch, code_replac
     monkeypatch.setattr(synthetic_slides, "write_slide", lambda path, slide: path.write_bytes(b"no slide"))
     s = make(tmp_path, **SMALL | {"inputs": "genes", "variants": ["go"]})
     _, tables = gene_sets.analyse(s, "go")
-    assert list(tables) == ["self_genes"] and variants.variants(s.p) == ["go"]
+    assert list(tables) == ["self_genes", "rollout_genes", "layer1_genes"] and variants.variants(s.p) == ["go"]

@@ -170,7 +170,8 @@ def test_curves_start_at_the_record_and_are_kept(trained, monkeypatch, code_repl
     whole = np.where(kept["prob"] >= 0.5, kept["prob"], 1 - kept["prob"])
     for over in ("tiles", "sets"):
         table = faithfulness.curves(trained, "dual_go", over, orders=2)
-        attended = {"tiles": {"self_image", "cross_image"}, "sets": {"self_genes", "cross_genes"}}[over]
+        tokens = attribution.OVER[over]
+        attended = {f"{way}{tokens}" for way in ("layer1", "self", "rollout", "cross")}
         assert set(table["ranking"]) == attended | {"gradient", "random"}
         start = table.query("direction == 'deletion' and fraction == 0")
         for _, own in start.groupby("ranking"):
@@ -181,7 +182,8 @@ def test_curves_start_at_the_record_and_are_kept(trained, monkeypatch, code_repl
 
 def test_planted_tiles_are_scored_once_by_models_that_never_saw_the_patient(trained):
     found = faithfulness.planted_tiles(trained, "dual_go")
-    assert list(found.index) == ["self_image", "cross_image", "gradient", "alone"]
+    attended = ["self_image", "cross_image", "layer1_image", "rollout_image"]
+    assert list(found.index) == [*attended, "gradient", "alone"]
     truth = {i: faithfulness._planted(trained, i) for i in trained.patients}
     mixed = [i for i, planted in truth.items() if 0 < planted.sum() < len(planted)]
     assert (found["patients"] == len(mixed)).all() and len(mixed) > 5
@@ -189,7 +191,7 @@ def test_planted_tiles_are_scored_once_by_models_that_never_saw_the_patient(trai
     scores = attribution.alone(t)
     by_hand = [roc_auc_score(truth[i], scores[t.patients.index(i)]) for i in mixed if i in t.patients]
     assert 0 < len(by_hand) < len(mixed) and found["auroc"].between(0, 1).all()
-    assert found["evenness"].iloc[:2].between(1 / 6, 1).all() and found["evenness"].iloc[2:].isna().all()
+    assert found["evenness"].iloc[:4].between(1 / 6, 1).all() and found["evenness"].iloc[4:].isna().all()
 
 
 def test_what_a_model_or_cohort_lacks_is_said(trained):
@@ -216,17 +218,17 @@ def test_the_models_of_a_task_follow_its_inputs_and_what_was_trained(monkeypatch
     assert attribution.variants(genes) == ["go", "kegg"]
     assert attribution.variants(slides) == ["wsi"]
     assert attribution.kinds("dual_go") == ["tiles", "sets"] and attribution.kinds("dual_genes") == ["tiles"]
-    assert list(heatmaps.sources(slides)) == ["self-attention"] and heatmaps.sources(genes) == {}
+    assert list(heatmaps.sources(slides)) == ["self-attention, rolled out"] and heatmaps.sources(genes) == {}
     failed |= {("dual_go", -1), ("dual_kegg", 1), ("wsi", 0)}
     assert attribution.variants(task()) == ["go", "kegg"] and attribution.variants(slides) == []
-    assert heatmaps.sources(task())["self-attention"] == ("dual_kegg", "self_image")
+    assert heatmaps.sources(task())["self-attention, rolled out"] == ("dual_kegg", "rollout_image")
 
 
 def test_heatmaps_of_a_multimodal_model_show_self_and_cross_side_by_side(trained):
     found = heatmaps.of_each_class(trained)
     assert [shown.label for shown in found] == [0, 1]
     for shown in found:
-        assert list(shown.maps) == ["self-attention", "cross-attention, GO"]
+        assert list(shown.maps) == ["self-attention, rolled out", "cross-attention, GO"]
         assert all(len(w) == 6 and w.sum() == pytest.approx(1) for w in shown.maps.values())
 
 
@@ -242,7 +244,7 @@ def test_another_seed_changes_the_training_and_nothing_else(trained):
 
 def test_stability_is_one_between_equal_models_and_counts_every_pair(trained, monkeypatch, code_replaced):
     found = attention_seeds.across_seeds(trained, "go", further=1)
-    assert list(found.index) == ["self_genes", "gradient, sets", "probability"]
+    assert list(found.index) == ["self_genes", "layer1_genes", "rollout_genes", "gradient, sets", "probability"]
     assert (found["seeds"] == 2).all() and found["spearman"].between(-1, 1).all()
     a, b = attention_seeds.attentions(trained, "go", 1)
     by_hand = np.mean([stats.spearmanr(x, y).statistic for x, y in zip(a["self_genes"], b["self_genes"], strict=True)])
@@ -275,6 +277,8 @@ def test_set_scores_are_of_training_statistics_and_compared_as_sklearn_says(trai
         set_scores.PLAIN,
         "self_genes",
         "cross_genes",
+        "layer1_genes",
+        "rollout_genes",
         set_scores.REGRESSION,
         "dual_go",
     ]

@@ -46,7 +46,7 @@ def test_every_null_gives_a_p_and_the_survivors_are_counted(genes_only, monkeypa
         assert np.allclose(table[f"least_{null}"], p) and (table[f"p_{null}"] >= p - 1e-12).all()
     for null in nulls.SHOWN_AS:
         assert table[f"p_{null}"].between(0, 1).all() and (table[f"p_{null}"] > 0).all()
-    counted = nulls.survival(tables, 0.5).set_index("null")
+    counted = nulls.survival({"self_genes": table}, 0.5).set_index("null")
     for null in nulls.SHOWN_AS:
         expected = ((table["fdr"] < 0.5) & (table[f"p_{null}"] < 0.5)).sum()
         assert counted.loc[null, "survive"] == expected

@@ -105,7 +105,13 @@ def test_what_asks_for_attention_copes_with_bags_of_any_size(ragged, capsys):
     tokens = attribution.tokens(ragged, "dual_go")
     assert (tokens.number("tiles") == tokens.real.sum(1).numpy()).all() and len(set(tokens.number("tiles"))) > 1
     assert np.allclose(attribution.whole(tokens), probabilities(ragged, "dual_go"), atol=1e-6)
-    assert set(attribution.rankings(tokens, "tiles")) == {"self_image", "cross_image", "gradient"}
+    assert set(attribution.rankings(tokens, "tiles")) == {
+        "self_image",
+        "cross_image",
+        "layer1_image",
+        "rollout_image",
+        "gradient",
+    }
     assert nulls.untrained(ragged, "dual_go", 2)["cross_genes"].shape == (2, tokens.genes.shape[1])
     assert nulls.size_matched(ragged, "co_go", 2)["self_genes"].shape == (2, tokens.genes.shape[1])
     assert heatmaps.write_all(ragged).empty

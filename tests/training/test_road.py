@@ -175,7 +175,7 @@ def test_attention_is_that_of_the_recorded_prediction(planted):
     recorded = predictions.query("variant == 'dual_go' and split == 'test'").set_index("patient_id")["prob"]
     assert np.allclose(attention.prob, recorded[attention.patients], atol=1e-6)
     assert attention.weights["self_image"].shape == (len(attention.patients), s.p.n_tiles)
-    assert set(tables) == {"self_genes", "cross_genes"}
+    assert set(tables) == {"self_genes", "layer1_genes", "rollout_genes", "cross_genes"}
     assert np.allclose(attention.weights["cross_genes"].sum(1), 1, atol=1e-5)
     for table in tables.values():
         assert (table["permutation_p"] > 0).all() and set(table.index) == set(attention.sets)
