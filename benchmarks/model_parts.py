@@ -3,10 +3,12 @@
     MMMIL_REAL_DATA=... python benchmarks/model_parts.py                      glioma, about an hour on one core
     MMMIL_REAL_DATA=... python benchmarks/model_parts.py --folds 0 --quick    a look
 
-Every figure is from patients who train the outer fold's model: they are split in three once more, and the outer fold's
-own patients and the held-out test set are never predicted here. So what is chosen by this table is chosen without the
-patients that the book reports. The gene sets and the autoencoder were fitted on all training patients of the outer
-fold, the inner fold's included, which flatters models and regressions on gene tokens alike. Each row changes one thing
+Every figure is from patients who train the outer fold's model: they are split in three once more, and neither the outer
+fold's own patients nor the held-out test set are predicted. So what is chosen by this table is chosen without the test
+set. But a patient whom one outer fold reports trains the others, so the book's cross-validation is flattered by one
+choice among so many rows; `tuning` chooses for each fold alone. The gene sets and the autoencoder were fitted on all
+training patients of the outer fold, the inner fold's included, which flatters models and regressions on gene tokens
+alike. Each row changes one thing
 of the first one; both are of the same trainings, and the difference has the standard error of the mean over inner
 folds. Writes benchmarks/results/model_parts.md.
 """
@@ -194,7 +196,7 @@ def main() -> None:
         f"{s.p.title}: {len(s.patients)} patients. Mean ROC-AUC of {INNER} inner folds of outer folds "
         f"{', '.join(map(str, given.folds))}, n = {INNER * len(given.folds)}; in brackets the difference to the bold "
         "row on the same patients and its standard error. Inner folds share patients, so the error is somewhat too "
-        "small. Every patient trains the outer fold's model: none that the book reports for it was predicted.",
+        "small. Every patient trains the outer fold's model; the held-out test set is not in it.",
         "",
         f"Made by `python benchmarks/model_parts.py`, {datetime.date.today()}, commit `{record.commit()}`, "
         f"{platform.machine()}, {os.cpu_count()} cores, no GPU, Python {platform.python_version()}, "

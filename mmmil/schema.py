@@ -227,7 +227,7 @@ class Genes(Stage):
     gene_clip: float = setting(
         5.0,
         "training deviations at which a scaled level is cut: tables of z-scores hold values in the thousands, which a "
-        "squared error would learn and nothing else; 0: not cut; chosen as gene_dropout",
+        "squared error would learn and nothing else; 0: not cut",
         "genes",
         ge=0,
     )
@@ -308,8 +308,7 @@ class Model(Stage):
     dropout: float = setting(0.1, "in the encoders; small cohorts of genes alone need more", "model", ge=0, lt=1)
     gene_dropout: float = setting(
         0.6,
-        "share of a gene token's values dropped while training: without it, hundreds of patients are learnt by heart; "
-        "0.6 did best of what was tried in cross-validation of TCGA's glioma z-scores, later test patients among them",
+        "share of a gene token's values dropped while training: without it, hundreds of patients are learnt by heart",
         "model",
         ge=0,
         lt=1,
