@@ -22,9 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from joblib import Parallel, delayed
 
-from mmmil import record, results
+from mmmil import paper, record, results
 from mmmil.ledger import chances, claims
-from mmmil.ledger.simulated import HEADLINE
 
 BLOCK = 5  # simulated cohorts per job
 
@@ -39,8 +38,8 @@ def text(table, command: str, minutes: float, workers: int) -> str:
         f"{platform.python_version()}, {versions}; {minutes:.0f} minutes with {workers} processes.",
         "",
         "Gaussian scores of the paper's patients, in five folds (val) and held out (test); the best model of a claim "
-        f"has the ROC-AUC of the abstract ({', '.join(f'{t} {auc:g}' for t, auc in HEADLINE.items())}). pairs: models "
-        "by letters, the first of each pair claimed to come out ahead, or both alike. value: every difference in "
+        f"has the ROC-AUC of the abstract ({', '.join(f'{t} {auc:g}' for t, auc in paper.ROC_AUC.items())}). "
+        "pairs: models by letters, the first of each pair claimed to come out ahead, or both alike. value: every difference in "
         "ROC-AUC that the claim names is so large, and the other metrics follow; of a metric its value; of a contrast "
         "and a balance the gap of sensitivity and specificity; of a spread the log of the ratio of two deviations; of "
         "attention the rank-biserial effect. n cohorts each: a share has a standard error of at most "

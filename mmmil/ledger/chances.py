@@ -45,6 +45,9 @@ class Truth(NamedTuple):
     value: float
 
 
+Known = dict[Case, pd.DataFrame]
+
+
 def case(claim: Claim, task: str) -> Case | None:
     """What of a claim its chances depend on; None where the value decides it, or nothing does."""
     query = claim.query.name
@@ -119,7 +122,7 @@ def table(given: dict[tuple[Case, Truth], str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(COLUMNS[:7], kind="stable")
 
 
-def read() -> dict[Case, pd.DataFrame]:
+def read() -> Known:
     """Case -> its rows of benchmarks/results/verdicts.csv; {} where it was not simulated here."""
     made = results.read_benchmark(FILE, dtype=dict.fromkeys(COLUMNS[:7], str), keep_default_na=False)
     if made is None:
@@ -127,7 +130,7 @@ def read() -> dict[Case, pd.DataFrame]:
     return {Case(*key): rows for key, rows in made.groupby(list(Case._fields), sort=False)}
 
 
-def text(claim: Claim, task: str, known: dict[Case, pd.DataFrame]) -> str:
+def text(claim: Claim, task: str, known: Known) -> str:
     """'true (+0.05): 31 / 69 / 0; ...': the percentages of CODES' verdicts, by what is true."""
     key = case(claim, task)
     if key is None:

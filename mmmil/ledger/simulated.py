@@ -24,7 +24,6 @@ from mmmil.interpretation import gene_sets
 from mmmil.ledger import evidence
 from mmmil.ledger.claims import Claim
 
-HEADLINE = {"lgg": 0.740, "nsclc": 0.982, "brca": 0.966}  # ROC-AUC of the paper's abstract
 SHARED = 0.5  # correlation of two models' scores within a class
 SETS = 40  # gene sets of a simulated model
 SOME = 4  # of them are attended differently, where a claim names none
@@ -125,7 +124,7 @@ def _levels(pairs: list[list[str]], difference: float) -> dict[str, float]:
 
 def posed(claim: Claim, task: str, value: float, simulated: Simulated) -> Claim:
     """The claim about simulated models of which it is true by so much as `value` says."""
-    query, top = claim.query.name, HEADLINE[task]
+    query, top = claim.query.name, paper.ROC_AUC[task]
     asked = getattr(claim.query, query)
     if query == "attention":
         simulated.named, simulated.effect = list(asked.sets.values()) or [f"attended {i}" for i in range(SOME)], value
