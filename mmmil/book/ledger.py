@@ -5,10 +5,12 @@ from __future__ import annotations
 from mmmil import paper, params, record
 from mmmil.book.pages import executed_pages
 from mmmil.book.text import markdown_table, title, wide_table
+from mmmil.ledger import chances
 from mmmil.ledger.claims import Claim
 from mmmil.ledger.evidence import Results
-from mmmil.ledger.standing import OTHER
-from mmmil.ledger.verdicts import NO_SECOND, UNTESTABLE, VERDICTS, Ledger, Row
+from mmmil.ledger.rules import UNTESTABLE, VERDICTS
+from mmmil.ledger.standing import OWN
+from mmmil.ledger.verdicts import NO_SECOND, Ledger, Row
 
 NO_COHORT = "none: the program and what it measured"
 COUNTED = {"patients": "cohort.csv", "genes": "cohort.csv", "tiles": "tiles.csv", "sets": "genes.csv"}
@@ -21,9 +23,11 @@ def _value(value: object) -> str:
 
 
 def _paper(claim: Claim, task: str) -> str:
-    """The paper's value, or the limit that its words are taken to set."""
+    """The paper's value, or the limit or margin that its words are taken to set."""
     if claim.at_least is not None:
         return f"at least {claim.at_least:g}"
+    if claim.paper is None and claim.tolerance:
+        return f"margin {claim.tolerance:g}"
     tolerance = f" ± {claim.tolerance:g}" if claim.tolerance and claim.paper is not None else ""
     return f"{_value(claim.paper_value(task))}{tolerance}"
 
@@ -48,7 +52,7 @@ def _behind(row: Row, p: params.Params | None) -> str:
     if query.count:
         file = COUNTED[query.count.what]
     elif query.attention:
-        file = "attention_sets.csv" if query.attention.sets else "attention.csv"
+        file = "attention_sets.csv"
     return f"{files}, seed {p.seed}, `results/{p.task}/{file}`"
 
 
@@ -58,11 +62,11 @@ def _linked(text: str, row: Row, pages: set[str]) -> str:
     return f"[{text}]({page}.ipynb)" if page in pages else text
 
 
-def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
-    """Cells of HEAD, one row per claim and cohort; what speaks for the paper, what is synthetic and what the paper's
-    patients with other features say stand in columns of their own.
+def _rows(section: str, ledger: Ledger, pages: set[str], known: chances.Known) -> list[list]:
+    """Cells of HEAD, one row per claim and cohort; what speaks for the paper, what is synthetic and what runs with
+    other settings or features say stand in columns of their own; the chances once per claim and task.
     """
-    rows, before = [], None
+    rows, before, told = [], None, set()
     for row in ledger.rows:
         claim = row.claim
         if claim.section != section:
@@ -77,21 +81,25 @@ def _rows(section: str, ledger: Ledger, pages: set[str]) -> list[list]:
         verdict += f": {row.reason}" if row.reason else ""
         cells = ["–", "–", verdict, "–"]
         if row.own:
+            verdict = f"with other settings: {verdict}" if row.settings else verdict
             cells = ["–", "–", "–", f"{row.value}; {verdict}" if row.value != "–" else verdict]
         else:
             cells[int(row.synthetic)] = row.value
-        rows.append([claim_text, _paper(claim, row.of), cohort, *cells, _behind(row, p)])
+        chance = "–" if (claim.id, row.of) in told else chances.text(claim, row.of, known)
+        told.add((claim.id, row.of))
+        rows.append([claim_text, _paper(claim, row.of), cohort, *cells, chance, _behind(row, p)])
         before = claim
     return rows
 
 
+APART = "other settings or features"
 HEAD = ["claim (kind)", "paper", "cohort", "here", "synthetic value (decides nothing)", "verdict"]
-HEAD += [f"{OTHER}: value and own verdict", "behind it"]
-MAY_BE_EMPTY = (3, 4, 6)
+HEAD += [f"{APART}: value and own verdict", "chances of the verdicts, %", "behind it"]
+MAY_BE_EMPTY = (3, 4, 6, 7)
 
 
 def counts(ledger: Ledger) -> str:
-    """How many verdicts of each kind, cohort by cohort; those of the paper's patients with other features apart."""
+    """How many verdicts of each kind, cohort by cohort; those of runs with other settings or features apart."""
     table = ledger.counts()
     groups: dict[bool, list[list]] = {False: [], True: []}
 
@@ -102,13 +110,14 @@ def counts(ledger: Ledger) -> str:
     count(NO_COHORT, "", "")
     for of, cohorts in ledger.standing.items():
         for results in cohorts:
-            kind = results.standing.kind
-            count(f"{_named(ledger, results.p.task)} ({kind})", of, results.p.task, kind == OTHER)
+            kind, settings = results.standing.kind, results.standing.settings
+            name = f"{_named(ledger, results.p.task)} ({'; '.join(filter(None, (kind, settings)))})"
+            count(name, of, results.p.task, kind in OWN)
     for of in ledger.standing:
         count(f"{of.upper()}: none here", of, "")
     text = markdown_table("Verdicts by cohort", ["cohort", *VERDICTS], groups[False])
     if groups[True]:
-        caption = f"Own verdicts of {OTHER}: none is among those above"
+        caption = f"Own verdicts of runs with {APART}: none is among those above"
         text += "\n" + markdown_table(caption, ["cohort", *VERDICTS], groups[True])
     return text
 
@@ -116,9 +125,10 @@ def counts(ledger: Ledger) -> str:
 def page(ledger: Ledger) -> str:
     """The whole ledger: counts, then a table per section of the paper."""
     pages = {path.with_suffix("").as_posix().removeprefix("book/") for path in executed_pages()}
+    known = chances.read()
     text = f"{len(ledger.claims)} claims. Code: commit {record.commit()}.\n\n{counts(ledger)}\n"
     for section in paper.HEADINGS:
-        rows = _rows(section, ledger, pages)
+        rows = _rows(section, ledger, pages, known)
         # A column that is empty in the whole table is left out.
         columns = [i for i in range(len(HEAD)) if i not in MAY_BE_EMPTY or any(row[i] != "–" for row in rows)]
         kept = [[row[i] for i in columns] for row in rows]
@@ -130,13 +140,14 @@ def page(ledger: Ledger) -> str:
 def glance(ledger: Ledger) -> str:
     """The headline claims with their verdict per task of the paper, and how many verdicts there are of each kind.
 
-    Where the paper's patients are here with other features, their own verdicts have a column of their own.
+    Where the paper's patients are here with other settings or features, their own verdicts have a column of their own.
     """
     verdicts: dict[str, dict[str, str]] = {}
     own: dict[str, dict[str, str]] = {}
     for row in ledger.rows:
         if row.own and row.verdict != NO_SECOND:
-            own.setdefault(row.claim.id, {})[_short(ledger, row)] = row.verdict.removesuffix(" here")
+            verdict = row.verdict.removesuffix(" here") + ", with other settings" * bool(row.settings)
+            own.setdefault(row.claim.id, {})[_short(ledger, row)] = verdict
         elif not row.own:
             verdict = row.verdict + (f" ({row.reason})" if row.verdict == UNTESTABLE else "")
             of_claim = verdicts.setdefault(row.claim.id, {})
@@ -147,7 +158,7 @@ def glance(ledger: Ledger) -> str:
             section = f"[{claim.page[:2]}]({claim.page}.md)"
             cells = [claim.id, claim.claim, _all_of_paper(claim), section, _alike(verdicts[claim.id])]
             rows.append(cells + [_alike(own.get(claim.id, {}), named=True) or "–"] * bool(own))
-    head = ["#", "claim", "paper", "section", "verdict of this copy"] + [OTHER] * bool(own)
+    head = ["#", "claim", "paper", "section", "verdict of this copy"] + [APART] * bool(own)
     return f"{wide_table('The claim ledger at a glance', head, rows, 'glance')}\n{counts(ledger)}"
 
 
@@ -164,7 +175,7 @@ def _named(ledger: Ledger, task: str) -> str:
 
 
 def _has_own_verdicts(results: Results) -> bool:
-    return results.standing.kind == OTHER and results.p.fold_groups == "none"
+    return results.standing.kind in OWN and results.p.fold_groups == "none"
 
 
 def _alike(verdicts: dict[str, str], named: bool = False) -> str:

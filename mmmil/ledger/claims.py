@@ -1,18 +1,20 @@
 """The claims of the paper as data: `book/claims.yml`, checked as a whole before anything is judged by it.
 
 A claim says in our words what the paper says, of what kind it is, and by which query and tolerance it is decided. A
-query is one of a small closed set, never code; what each reads and how it is judged stands in `mmmil.ledger.verdicts`.
+query is one of a small closed set, never code; what each reads is said in `mmmil.ledger.queries`, how it is judged in
+`mmmil.ledger.rules`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mmmil import paper as paper_map
-from mmmil import params, variants
+from mmmil import params, record, variants
 from mmmil.evaluation import metrics as evaluation_metrics
 from mmmil.ledger import facts as paper_facts
 from mmmil.schema import Stage as Strict  # unknown keys and other types are errors
@@ -38,6 +40,7 @@ Variant = Annotated[str, _known("variant", variants.VARIANTS)]
 Metric = Annotated[str, _known("metric", evaluation_metrics.METRICS)]
 Task = Annotated[str, _known("task of the paper", paper_map.TASKS)]
 Table = Annotated[str, _known("table of the paper", TABLES)]
+Setting = Annotated[str, _known("setting", params.Params.model_fields)]
 Pair = Annotated[list[Variant], Field(min_length=2, max_length=2)]
 Split = Literal["val", "test"]
 Library = Literal["go", "kegg"]
@@ -57,23 +60,6 @@ class Pairs(Strict):
     pairs: list[Pair] = Field(min_length=1)
     metrics: list[Metric] = Field(min_length=1)
     split: Split = "val"
-
-
-class Tested(Pairs):
-    """Whether such differences are significant by a test over the folds."""
-
-    method: Literal["paired_t", "corrected_t"] = "paired_t"
-    alpha: float = Field(0.05, gt=0, lt=1)
-    significant: bool
-
-
-class PValue(Strict):
-    """The p-value of one difference over the validation folds."""
-
-    a: Variant
-    b: Variant
-    metric: Metric
-    method: Literal["paired_t", "corrected_t"] = "paired_t"
 
 
 class Contrast(Strict):
@@ -133,17 +119,14 @@ class Query(Strict):
     """Exactly one of these."""
 
     fact: Annotated[str, _known("fact", paper_facts.FACTS)] | None = None
-    setting: Annotated[str, _known("setting", params.Params.model_fields)] | None = None
+    setting: Setting | None = None
     count: Count | None = None
     metric: Value | None = None
     ordering: Pairs | None = None
     equal: Pairs | None = None
-    overlap: Pairs | None = None
     contrast: Contrast | None = None
     balance: Balance | None = None
     spread: Spread | None = None
-    p_value: PValue | None = None
-    significance: Tested | None = None
     attention: Attention | None = None
     measured: Measured | None = None
     none: str | None = Field(None, description="why nothing here decides the claim")
@@ -162,22 +145,26 @@ class Query(Strict):
     def variants(self) -> set[str]:
         """The models whose predictions it reads."""
         asked = getattr(self, self.name)
-        named: set[str] = {getattr(asked, field) for field in ("variant", "a", "b") if getattr(asked, field, None)}
+        named: set[str] = {getattr(asked, field) for field in ("variant",) if getattr(asked, field, None)}
         return named.union(*getattr(asked, "pairs", []))
 
 
 KINDS = {
     "exact": {"fact", "setting", "count"},
-    "number": {"count", "metric", "p_value", "measured", "none"},
+    "number": {"count", "metric", "measured", "none"},
     "ordering": {"ordering", "contrast", "balance", "spread", "measured"},
-    "qualitative": {"count", "metric", "equal", "overlap", "spread", "significance", "attention", "measured", "none"},
+    "qualitative": {"count", "metric", "equal", "spread", "attention", "measured", "none"},
 }
 Kind = Literal["exact", "number", "ordering", "qualitative"]
 WITHOUT_COHORT = {"fact", "measured", "none"}
 
 
 class Claim(Strict):
-    """One claim: `paper` is its value there (per task where it differs), `at_least` what we take its words to mean."""
+    """One claim: `paper` is its value there (per task where it differs), `at_least` what we take its words to mean.
+
+    tolerance: of a number, or the margin within which a difference counts as none. states: settings that it states
+    beside that of its query.
+    """
 
     id: str = Field(pattern=r"^C\d{3}$")
     section: Annotated[str, _known("section of the paper", paper_map.HEADINGS)]
@@ -190,6 +177,7 @@ class Claim(Strict):
     at_least: float | None = None
     tolerance: float = Field(0.0, ge=0)
     headline: bool = False
+    states: dict[Setting, int | float | str] = Field(default_factory=dict)
     query: Query
 
     @model_validator(mode="after")
@@ -203,7 +191,9 @@ class Claim(Strict):
             raise ValueError(f"a {query} is that of no task")
         if isinstance(self.paper, dict) and set(self.paper) != set(self.tasks):
             raise ValueError("paper: give a value for each of its tasks and no other")
-        needs = query in ("fact", "setting", "count", "metric", "p_value", "measured")
+        if query in ("equal", "attention") and not self.tolerance:
+            raise ValueError(f"a {query} needs a tolerance: the margin within which a difference counts as none")
+        needs = query in ("fact", "setting", "count", "metric", "measured")
         if needs and (self.paper is None) == (self.at_least is None):
             raise ValueError(f"a {query} is set against the paper's value (paper) or a limit (at_least): give one")
         return self
@@ -240,3 +230,20 @@ def load() -> list[Claim]:
     if not isinstance(rows, list):
         raise LedgerError(f"{path} must be a list of claims")
     return check(rows)
+
+
+def stated(task: str) -> dict[str, int | float | str | None]:
+    """The settings that the paper states for a task, with its values: those of the claims about settings."""
+    path = params.root() / "book" / "claims.yml"
+    return _stated(record.state(path))[task]
+
+
+@lru_cache(maxsize=4)  # by the file's state: every cohort asks
+def _stated(_: tuple[str, int, int, int]) -> dict[str, dict[str, int | float | str | None]]:
+    by_task: dict[str, dict[str, int | float | str | None]] = {task: {} for task in paper_map.TASKS}
+    for claim in load():
+        for task in claim.tasks or paper_map.TASKS:
+            by_task[task] |= claim.states
+            if claim.query.setting:
+                by_task[task] |= {claim.query.setting: claim.paper_value(task)}
+    return by_task

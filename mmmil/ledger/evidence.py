@@ -1,7 +1,7 @@
-"""What the results of one cohort hold for the claim ledger: metrics by fold, differences with intervals, p-values.
+"""What the results of one cohort hold for the claim ledger: cells of the tables, differences with intervals.
 
-Everything is read from `results/<task>/`: differences from comparisons.csv where they stand there, and else computed
-from predictions.parquet by the same tests.
+Everything is read from `results/<task>/`: cells from metrics.csv, differences from predictions.parquet, over all its
+seeds and repeats (`mmmil.evaluation.repeated`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pandas as pd
 
 from mmmil import params, results
 from mmmil import variants as variant_table
-from mmmil.evaluation import bootstrap, intervals, metrics, paired_tests
+from mmmil.evaluation import paired_tests
 from mmmil.evaluation import summary as summaries
-from mmmil.evaluation.metrics import CONFIDENCE
+from mmmil.evaluation.repeated import Repeated
 from mmmil.evaluation.summary import estimate
 from mmmil.ledger import standing
 from mmmil.ledger.claims import Measured
@@ -32,61 +32,39 @@ class NotTestable(Exception):
 
 @dataclass(frozen=True)
 class Difference:
-    """What a claim says is above zero, with its interval (NaN: none) and what it is the difference of."""
+    """What a claim says is above zero, or near it, with its interval (NaN: none) and what it is the difference of."""
 
     value: float
     low: float
     high: float
     of: str
 
+    def text(self, number: int = 1) -> str:
+        """As the page shows it; number: of how many differences it is the one that decides."""
+        suffix = f", decides of {number}" if number > 1 else ""
+        return f"{estimate(self.value, self.low, self.high, signed=True)} ({self.of}{suffix})"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """value with interval, or differences, or whether something holds; text: as the page shows it."""
+    """A value with its interval, or differences, or the verdicts on parts; shown: as the page has it."""
 
     value: float | int | str = math.nan
     low: float = math.nan
     high: float = math.nan
     differences: list[Difference] = field(default_factory=list)
-    holds: bool | None = None
+    parts: list[str] = field(default_factory=list)
     shown: str = ""
     note: str = ""
-    undecided: str = ""  # why it is shown and decides nothing
-    tolerance: float = 0.0  # the claim's, of differences
-    alike: bool = False  # the differences are claimed to lie within the tolerance, not above zero
+    withheld: str = ""  # why it is shown and decides nothing
 
     @property
     def text(self) -> str:
         if self.shown:
             return self.shown
-        if self.differences:
-            return (
-                _farthest(self.differences, self.tolerance) if self.alike else _least(self.differences, self.tolerance)
-            )
         if isinstance(self.value, int):
             return f"{self.value:,}"
         return str(self.value) if isinstance(self.value, str) else estimate(self.value, self.low, self.high)
-
-
-def _least(differences: list[Difference], tolerance: float) -> str:
-    """The difference on which an ordering hangs: the smallest, by its estimate where that alone decides."""
-    least = min(differences, key=lambda d: d.value)
-    if least.value > -tolerance:
-        least = min(differences, key=lambda d: d.low)
-    return _text(least, "least", len(differences))
-
-
-def _farthest(differences: list[Difference], tolerance: float) -> str:
-    """The difference on which an equality hangs: the largest either way, by its estimate where that alone decides."""
-    farthest = max(differences, key=lambda d: abs(d.value))
-    if abs(farthest.value) <= tolerance:
-        farthest = max(differences, key=lambda d: max(-d.low, d.high))
-    return _text(farthest, "farthest from zero", len(differences))
-
-
-def _text(difference: Difference, which: str, number: int) -> str:
-    suffix = f", {which} of {number}" if number > 1 else ""
-    return f"{estimate(difference.value, difference.low, difference.high, signed=True)} ({difference.of}{suffix})"
 
 
 def shown_metric(metric: str) -> str:
@@ -129,13 +107,15 @@ class Results:
         table = results.read_predictions(results.folder(self.p.task), runs.PREDICTIONS)
         if table is None:
             raise NotTestable(f"no results/{self.p.task}/predictions.parquet: nothing was trained here")
-        return table[table["seed"] == self.p.seed]
+        return table
 
     @cached_property
-    def per_fold(self) -> pd.DataFrame:
-        """Metrics by variant and fold, of cross-validation: index (variant, fold)."""
-        val = self.predictions[self.predictions["split"] == "val"]
-        return metrics.per_fold(val, self.p.threshold).droplevel(["split", "seed"])
+    def repeated(self) -> dict[str, Repeated]:
+        """Split -> its predictions, arranged by run and patient."""
+        return {
+            str(split): Repeated.arrange(table, self.p.n_folds, self.p.threshold, self.p.seed)
+            for split, table in self.predictions.groupby("split")
+        }
 
     def require(self, *variants: str, split: str = "val") -> None:
         """Raises NotTestable for a variant that was not to be trained here, or of which a training failed.
@@ -145,87 +125,52 @@ class Results:
         for name in variants:
             if name not in variant_table.variants(self.p):
                 raise NotTestable(f"{name} is not trained on this cohort")
-        have = self.predictions[self.predictions["split"] == split]
-        needed = {-1} if split == "test" else set(range(self.p.n_folds))
+        have, n = self.predictions[self.predictions["split"] == split], self.p.n_folds
+        of = {name: set(zip(part["seed"], part["fold"], strict=True)) for name, part in have.groupby("variant")}
+        runs = {(seed, fold // n) for name in variants for seed, fold in of.get(name, {(self.p.seed, 0)})}
+        needed = {(seed, repeat * n + k) for seed, repeat in runs for k in range(n)}
+        if split == "test":
+            needed = {(seed, -1) for seed, _ in runs}
         for name in variants:
-            missing = needed - set(have.loc[have["variant"] == name, "fold"])
+            missing = needed - of.get(name, set())
             if missing == needed:
                 raise NotTestable(f"failed: the training of {name} left no predictions")
             if missing:
-                folds = ", ".join(str(fold) for fold in sorted(missing))
+                folds = ", ".join(str(fold) for fold in sorted({fold for _, fold in missing}))
                 raise NotTestable(f"failed: the training of {name} left no predictions of fold {folds}")
 
+    def test_patients(self) -> tuple[int, int]:
+        """How many test patients of class 0 and of class 1 there are."""
+        label = self.repeated["test"].label
+        return int((label == 0).sum()), int((label == 1).sum())
+
     def folds(self, *variants: str) -> list[pd.DataFrame]:
-        """Metrics of each variant by fold, all of them."""
+        """Metrics of each variant by fold, one repeat after the other, each the mean over the seeds."""
         self.require(*variants)
-        return [self.per_fold.loc[name].loc[list(range(self.p.n_folds))] for name in variants]
+        return [self.repeated["val"].by_fold(name) for name in variants]
 
-    def difference(self, a: str, b: str, metric: str, split: str) -> Difference:
-        """Metric of a less that of b: corrected t-test over the folds, or paired bootstrap of the test patients."""
+    def difference(self, a: str, b: str, metric: str, split: str, confidence: float) -> Difference:
+        """Metric of a less that of b, by DeLong (ROC-AUC) or the paired bootstrap of the patients."""
         self.require(a, b, split=split)
-        contrast = f"{a} − {b}, {shown_metric(metric)}"
-        tested = self.compared(a, b, metric, split, "corrected_t" if split == "val" else "bootstrap")
-        if tested is None:
-            tested = self._difference(a, b, metric, split)
-        if math.isnan(tested[1]):
-            raise NotTestable(f"no interval for {contrast}")
-        value, low, high = tested[:3]
-        return Difference(value, low, high, contrast)
+        tested = self.repeated[split].difference(a, b, metric, confidence)
+        return _difference(tested, f"{a} − {b}, {shown_metric(metric)}")
 
-    def compared(self, a: str, b: str, metric: str, split: str, method: str) -> tuple[float, ...] | None:
-        """Difference, low, high and p as comparisons.csv has them, or None."""
-        columns = ["a", "b", "metric", "split", "method", "difference", "ci_low", "ci_high", "p"]
-        table = results.read_results(self.p.task, "comparisons", columns)
-        if table is None:
-            return None
-        table = table[(table["metric"] == metric) & (table["split"] == split) & (table["method"] == method)]
-        for first, second, sign in ((a, b, 1), (b, a, -1)):
-            rows = table[(table["a"] == first) & (table["b"] == second)]
-            if len(rows):
-                row = rows.iloc[0]
-                low, high = sorted((sign * row["ci_low"], sign * row["ci_high"]))
-                return sign * row["difference"], low, high, row["p"]
-        return None
+    def contrast(self, variant: str, higher: str, lower: str, confidence: float) -> Difference:
+        """One metric of a variant less another, over the folds, by the bootstrap of the patients."""
+        self.require(variant)
+        tested = self.repeated["val"].contrast(variant, higher, lower, confidence)
+        return _difference(tested, f"{variant}, {shown_metric(higher)} − {shown_metric(lower)}")
 
-    def p_value(self, a: str, b: str, metric: str, method: str) -> float:
-        """p of a test over the validation folds."""
-        self.require(a, b)
-        tested = self.compared(a, b, metric, "val", method)
-        if tested is not None and not math.isnan(tested[3]):
-            return float(tested[3])
-        left, right = (f[metric].to_numpy() for f in self.folds(a, b))
-        share = {} if method == "paired_t" else {"test_share": 1 / self.p.n_folds}
-        p = float(getattr(paired_tests, method)(left, right, **share).p)
-        if math.isnan(p):
-            raise NotTestable(f"no p of {a} against {b}: the difference is the same in every fold")
-        return p
-
-    def over_folds(self, a: pd.Series, b: pd.Series, contrast: str) -> Difference:
+    def over_folds(self, a: pd.Series, b: pd.Series, contrast: str, confidence: float) -> Difference:
         """Mean of a less b over the folds, by the corrected t-test."""
-        tested = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, CONFIDENCE)
-        if math.isnan(tested.low):
-            raise NotTestable(f"no interval for {contrast}: the difference is the same in every fold")
-        return Difference(tested.difference, tested.low, tested.high, contrast)
+        tested = paired_tests.corrected_t(a.to_numpy(), b.to_numpy(), 1 / self.p.n_folds, confidence)
+        return _difference(tested, contrast)
 
-    def _own(self, variant: str, metric: str) -> pd.Series:
-        """mean, low and high of a model over the folds."""
-        of = self.predictions[(self.predictions["split"] == "val") & (self.predictions["variant"] == variant)]
-        label, prob, folds = (of[name].to_numpy() for name in ("label", "prob", "fold"))
-        return intervals.of_model(label, prob, folds, self.p.threshold, CONFIDENCE).loc[metric]
 
-    def _difference(self, a: str, b: str, metric: str, split: str) -> paired_tests.Difference:
-        if split == "val":
-            left, right = (f[metric].to_numpy() for f in self.folds(a, b))
-            tested = paired_tests.corrected_t(left, right, 1 / self.p.n_folds, CONFIDENCE)
-            return paired_tests.widened(tested, *(self._own(variant, metric) for variant in (a, b)))
-        test = self.predictions[self.predictions["split"] == "test"]
-        wide = test.pivot(index="patient_id", columns="variant", values="prob")
-        if wide[[a, b]].isna().any(axis=None):
-            raise NotTestable(f"failed: {a} and {b} did not predict the same test patients")
-        label = test.drop_duplicates("patient_id").set_index("patient_id")["label"].reindex(wide.index)
-        prob_a, prob_b = wide[a].to_numpy(), wide[b].to_numpy()
-        settings = {"threshold": self.p.threshold, "confidence": CONFIDENCE, "seed": self.p.seed}
-        return bootstrap.paired_bootstrap(label.to_numpy(), prob_a, prob_b, metric=metric, **settings)
+def _difference(tested: paired_tests.Difference, of: str) -> Difference:
+    """An interval without width is none: that nothing scattered among so few says nothing of other patients."""
+    value, low, high = tested[:3]
+    return Difference(value, *((low, high) if high - low > 1e-9 else (math.nan, math.nan)), of)
 
 
 def measured(asked: Measured) -> Answer:
@@ -247,10 +192,10 @@ def measured(asked: Measured) -> Answer:
 
     top, below = row(asked.where), row(asked.over) if asked.over else None
     device = str(top.get("device", "cpu"))
-    undecided = (
+    withheld = (
         "counted or measured on a CPU, where the paper speaks of a GPU" if asked.on_gpu and device == "cpu" else ""
     )
     value, parts = float(top[asked.column]), ""
     if below is not None:
         value, parts = value / float(below[asked.column]), f" ({value:g} / {float(below[asked.column]):g})"
-    return Answer(value, shown=f"{value:.3f}{parts}", note=f"device: {device}", undecided=undecided)
+    return Answer(value, shown=f"{value:.3f}{parts}", note=f"device: {device}", withheld=withheld)

@@ -4,103 +4,82 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import scipy  # its parts are loaded where they are first used
 
-from mmmil import params, schema
-from mmmil.evaluation.metrics import CONFIDENCE
+from mmmil import params
+from mmmil.evaluation import power
 from mmmil.genes.set_names import is_set
-from mmmil.ledger.claims import Claim, Query
+from mmmil.ledger import rules
+from mmmil.ledger.claims import Claim
 from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results, shown_metric
+from mmmil.ledger.rules import NOT, REPRODUCED, UNDECIDED
+from mmmil.ledger.standing import moot, no_pixels
 
 
-def _setting(query: Query, results: Results) -> Answer:
-    p, name = results.p, query.setting
-    if name in schema.Tiles.model_fields:
-        _require_pixels(p)
-    if (name in schema.Genes.model_fields or name in schema.Attention.model_fields) and not p.has_genes:
-        raise NotTestable("this cohort has no genes")
-    return Answer(getattr(p, name))
+def _setting(claim: Claim, results: Results) -> Answer:
+    name = claim.query.setting
+    if why_not := moot(results.p, name):
+        raise NotTestable(why_not)
+    return Answer(getattr(results.p, name))
 
 
 def _require_pixels(p: params.Params) -> None:
-    if not p.has_slides:
-        raise NotTestable("this cohort has no slides")
-    if not p.has_pixels:
-        raise NotTestable("of this cohort's slides only features are here, no tiles")
+    if why_not := no_pixels(p):
+        raise NotTestable(why_not)
 
 
-def _metric(query: Query, results: Results) -> Answer:
-    asked = query.metric
+def _metric(claim: Claim, results: Results) -> Answer:
+    asked = claim.query.metric
     return Answer(*results.cell(asked.variant, asked.metric, asked.split)[:3])
 
 
-def _pairs(query: Query, results: Results) -> Answer:
-    asked = query.ordering or query.equal
-    return Answer(differences=[results.difference(a, b, m, asked.split) for a, b in asked.pairs for m in asked.metrics])
+def _pairs(claim: Claim, results: Results) -> Answer:
+    asked, level = claim.query.ordering or claim.query.equal, rules.confidence(claim)
+    pairs = [(a, b, metric) for a, b in asked.pairs for metric in asked.metrics]
+    return Answer(differences=[results.difference(*pair, asked.split, level) for pair in pairs])
 
 
-def _overlap(query: Query, results: Results) -> Answer:
-    asked, apart = query.overlap, []
-    for a, b in asked.pairs:
-        for metric in asked.metrics:
-            cell_a, cell_b = (results.cell(variant, metric, asked.split) for variant in (a, b))
-            if cell_a.low > cell_b.high or cell_b.low > cell_a.high:
-                apart.append(f"{a} and {b}, {shown_metric(metric)}")
-    n = len(asked.pairs) * len(asked.metrics)
-    return Answer(holds=not apart, shown=f"{n - len(apart)} of {n} overlap", note="; ".join(apart))
+def _contrast(claim: Claim, results: Results) -> Answer:
+    asked = claim.query.contrast
+    return Answer(differences=[results.contrast(asked.variant, asked.higher, asked.lower, rules.confidence(claim))])
 
 
-def _contrast(query: Query, results: Results) -> Answer:
-    asked = query.contrast
-    (by_fold,) = results.folds(asked.variant)
-    contrast = f"{asked.variant}, {shown_metric(asked.higher)} − {shown_metric(asked.lower)}"
-    return Answer(differences=[results.over_folds(by_fold[asked.higher], by_fold[asked.lower], contrast)])
-
-
-def _balance(query: Query, results: Results) -> Answer:
+def _balance(claim: Claim, results: Results) -> Answer:
     differences = []
-    for better, worse in query.balance.pairs:
+    for better, worse in claim.query.balance.pairs:
         gap_better, gap_worse = ((f["sensitivity"] - f["specificity"]).abs() for f in results.folds(better, worse))
-        differences.append(
-            results.over_folds(gap_worse, gap_better, f"|sensitivity − specificity|, {worse} − {better}")
-        )
+        contrast = f"|sensitivity − specificity|, {worse} − {better}"
+        differences.append(results.over_folds(gap_worse, gap_better, contrast, rules.confidence(claim)))
     return Answer(differences=differences)
 
 
-def _spread(query: Query, results: Results) -> Answer:
-    """log of the ratio of standard deviations, with the interval of the F-test, which knows nothing of the pairing."""
-    asked, differences = query.spread, []
+def _spread(claim: Claim, results: Results) -> Answer:
+    """log of the ratio of standard deviations over the folds of a repeat, mean over the repeats.
+
+    Its interval is that of the F-test for one repeat: it knows nothing of the pairing, and of repeats on the same
+    patients it claims nothing more.
+    """
+    asked, k, differences = claim.query.spread, results.p.n_folds, []
+    half = math.log(scipy.stats.f.ppf((1 + rules.confidence(claim)) / 2, k - 1, k - 1)) / 2
     for narrow, wide in asked.pairs:
-        narrow_folds, wide_folds = results.folds(narrow, wide)
+        deviations = [f.groupby(f.index // k).std(ddof=1) for f in results.folds(narrow, wide)]
         for metric in asked.metrics:
-            k, (s, t) = len(narrow_folds), (float(f[metric].std(ddof=1)) for f in (narrow_folds, wide_folds))
             contrast = f"log SD, {wide} − {narrow}, {shown_metric(metric)}"
-            if s == 0 or t == 0:
-                raise NotTestable(f"{shown_metric(metric)} of {narrow if s == 0 else wide} is the same in every fold")
-            half = math.log(scipy.stats.f.ppf((1 + CONFIDENCE) / 2, k - 1, k - 1)) / 2
-            ratio = math.log(t / s)
+            s, t = (deviation[metric] for deviation in deviations)
+            if not s.all() or not t.all():
+                same = narrow if not s.all() else wide
+                raise NotTestable(f"{shown_metric(metric)} of {same} is the same in every fold")
+            ratio = float(np.log(t / s).mean())
             differences.append(Difference(ratio, ratio - half, ratio + half, contrast))
     return Answer(differences=differences)
 
 
-def _p_value(query: Query, results: Results) -> Answer:
-    asked = query.p_value
-    return Answer(results.p_value(asked.a, asked.b, asked.metric, asked.method))
-
-
-def _significance(query: Query, results: Results) -> Answer:
-    asked = query.significance
-    ps = [results.p_value(a, b, m, asked.method) for a, b in asked.pairs for m in asked.metrics]
-    below = sum(p < asked.alpha for p in ps)
-    holds = below == len(ps) if asked.significant else below == 0
-    return Answer(holds=holds, shown=f"{below} of {len(ps)} below {asked.alpha:g}; smallest p {min(ps):.3f}")
-
-
-def _count(query: Query, results: Results) -> Answer:
-    asked = query.count
+def _count(claim: Claim, results: Results) -> Answer:
+    asked = claim.query.count
     if asked.what == "patients":
         label = results.table("cohort", ["patient_id", "label"])["label"].astype(str)
         return Answer(int((label == str(asked.label)).sum()))
@@ -129,48 +108,53 @@ def _genes(results: Results) -> Answer:
     return Answer(len(expression_files.read_star(path)), note=f"in {path.name}")
 
 
-def _attention(query: Query, results: Results) -> Answer:
-    asked = query.attention
+def _attention(claim: Claim, results: Results) -> Answer:
+    """Whether attention differs between the classes, by the tests of the record and by the size of the effect.
+
+    A set that is significant does; one whose rank-biserial effect lies within the claim's margin, interval and all,
+    does not. Anything else leaves it open, a set that is not among the chosen too.
+    """
+    asked = claim.query.attention
     results.require(f"dual_{asked.library}", split="test")  # the attention is that of the final model
-    if not asked.sets:
-        table = results.table("attention", ["library", "source", "n_sets", "n_significant"])
-        compared = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
-        if compared.empty:
-            raise NotTestable(f"no attention over {asked.library.upper()} sets was compared here")
-        n, n_sets = int(compared["n_significant"].iloc[0]), int(compared["n_sets"].iloc[0])
-        return Answer(n, shown=f"{n} of {n_sets}")
-    table = results.table("attention_sets", ["library", "source", "set", "significant"])
+    table = results.table("attention_sets", ["library", "source", "set", "significant", "effect"])
     compared = table[(table["library"] == asked.library) & (table["source"] == asked.source)]
-    differing, absent = [], []
+    if compared.empty:
+        raise NotTestable(f"no attention over {asked.library.upper()} sets was compared here")
+    differs, alike = compared["significant"].astype(bool), _alike(compared["effect"], claim, results)
+    if not asked.sets:
+        of_any = REPRODUCED if differs.any() else NOT if alike.all() else UNDECIDED
+        return Answer(parts=[of_any], shown=f"{int(differs.sum())} of {len(compared)}")
+    parts, absent = [], []
     for identifier, name in asked.sets.items():
-        same = compared[[is_set(chosen, identifier, name) for chosen in compared["set"]]]
-        if same.empty:
+        same = np.array([is_set(chosen, identifier, name) for chosen in compared["set"]])
+        if not same.any():
             absent.append(identifier)
-        elif same["significant"].any():
-            differing.append(identifier)
-    text = f"{len(differing)} of {len(asked.sets)} differ" + (
-        f"; not among the chosen: {', '.join(absent)}" if absent else ""
-    )
-    return Answer(holds=len(differing) == len(asked.sets), shown=text)
+        parts.append(REPRODUCED if differs[same].any() else NOT if same.any() and alike[same].all() else UNDECIDED)
+    text = f"{parts.count(REPRODUCED)} of {len(parts)} differ, {parts.count(NOT)} do not"
+    return Answer(parts=parts, shown=text + (f"; not among the chosen: {', '.join(absent)}" if absent else ""))
 
 
-ANSWERS: dict[str, Callable[[Query, Results], Answer]] = {
+def _alike(effect: pd.Series, claim: Claim, results: Results) -> pd.Series:
+    """Of each effect whether its interval, by the patients whom the final model was tested on, is within the margin."""
+    negatives, positives = results.test_patients()
+    auc = (1 + effect.abs()) / 2
+    half = scipy.stats.norm.ppf((1 + rules.confidence(claim)) / 2)
+    return effect.abs() + 2 * half * np.sqrt(power.hanley_mcneil(auc, positives, negatives)) < claim.tolerance
+
+
+ANSWERS: dict[str, Callable[[Claim, Results], Answer]] = {
     "setting": _setting,
     "count": _count,
     "metric": _metric,
     "ordering": _pairs,
     "equal": _pairs,
-    "overlap": _overlap,
     "contrast": _contrast,
     "balance": _balance,
     "spread": _spread,
-    "p_value": _p_value,
-    "significance": _significance,
     "attention": _attention,
 }
 
 
 def answer(claim: Claim, results: Results) -> Answer:
     """What the claim's query finds on a cohort. Raises NotTestable with the reason where it finds nothing."""
-    answered = ANSWERS[claim.query.name](claim.query, results)
-    return replace(answered, tolerance=claim.tolerance, alike=claim.query.name == "equal")
+    return ANSWERS[claim.query.name](claim, results)

@@ -1,6 +1,8 @@
-"""What a cohort is to the paper: its own, its patients with other features, another real one, or a synthetic one.
+"""What a run is to the paper: of its cohort at its settings, of its cohort at others, of its patients with other
+features, of another real cohort, or of a synthetic one.
 
-All of it follows from the parameters and from the names of the patients in the cohort's table.
+All of it follows from the parameters and from the names of the patients in the cohort's table. Which settings the paper
+states is said by its claims (`claims.stated`); a setting of what a cohort does not have is none.
 """
 
 from __future__ import annotations
@@ -8,16 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmmil import paper as paper_map
-from mmmil import params
+from mmmil import params, schema
+from mmmil.ledger import claims
 from mmmil.results import read_results
 from mmmil.sources import barcodes
 
-PAPER, OTHER, REAL, SYNTHETIC = (
+PAPER, SETTINGS, OTHER, REAL, SYNTHETIC = (
     "the paper's cohort",
+    "the paper's cohort, other settings",
     "the paper's patients, other features",
     "real, not the paper's",
     "synthetic",
 )
+OWN = {SETTINGS, OTHER}  # judged by the same rules, and none of their verdicts is one on the paper's
 BY_SITE = "folds by site, where the paper's are random"
 # Expression that is no counts: what it is called, and so what orders the genes in place of DESeq2.
 NO_COUNTS = {"zscore": "z-scores", "log2tpm": "log2(TPM + 1)"}
@@ -25,10 +30,13 @@ NO_COUNTS = {"zscore": "z-scores", "log2tpm": "log2(TPM + 1)"}
 
 @dataclass(frozen=True)
 class Standing:
-    """kind: one of the four above; why_not: why the cohort decides no claim of the paper, '' for the paper's own."""
+    """kind: one of the five above; why_not: why the run decides no claim of the paper, '' for the paper's own;
+    settings: those that are not what the paper states, in words, '' for none.
+    """
 
     kind: str
     why_not: str
+    settings: str = ""
 
 
 def stands_for(p: params.Params) -> str:
@@ -50,6 +58,29 @@ def other_inputs(p: params.Params) -> list[str]:
     return found
 
 
+def no_pixels(p: params.Params) -> str:
+    """Why a cohort has no tiles, or ''."""
+    if not p.has_slides:
+        return "this cohort has no slides"
+    return "" if p.has_pixels else "of this cohort's slides only features are here, no tiles"
+
+
+def moot(p: params.Params, name: str) -> str:
+    """Why a setting is about nothing that this cohort has, or ''."""
+    if name in schema.Tiles.model_fields and (why_not := no_pixels(p)):
+        return why_not
+    of_genes = name in schema.Genes.model_fields or name in schema.Attention.model_fields
+    return "this cohort has no genes" if of_genes and not p.has_genes else ""
+
+
+def other_settings(p: params.Params) -> str:
+    """The settings that are not what the paper states: 'attention exact (the paper: nystrom)'; '' for none."""
+    task = stands_for(p)
+    stated = claims.stated(task) if task else {}
+    differ = [name for name, value in stated.items() if getattr(p, name) != value and not moot(p, name)]
+    return ", ".join(f"{name} {getattr(p, name)} (the paper: {stated[name]})" for name in differ)
+
+
 def of(p: params.Params) -> Standing:
     """What a cohort is to the paper, by its parameters and its patients' names (`results/<task>/cohort.csv`)."""
     if p.synthetic:
@@ -68,7 +99,9 @@ def of(p: params.Params) -> Standing:
     else:
         why_not = overlay or BY_SITE * (p.fold_groups != "none")
     if not why_not:
-        return Standing(PAPER, "")
+        settings = other_settings(p)
+        return Standing(SETTINGS if settings else PAPER, f"with other settings: {settings}" * bool(settings), settings)
     of_tcga = cohort is not None and not foreign and not p.cohort_table
-    is_other = bool(inputs and of_tcga and stands_for(p) and not overlay)
-    return Standing(OTHER if is_other else REAL, why_not)
+    if inputs and of_tcga and stands_for(p) and not overlay:
+        return Standing(OTHER, why_not, other_settings(p))
+    return Standing(REAL, why_not)

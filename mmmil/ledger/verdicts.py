@@ -1,26 +1,17 @@
-"""Verdicts: each claim of the paper on each cohort that is here, by rules fixed beforehand.
+"""Verdicts: each claim of the paper on each cohort that is here, by the rules of `mmmil.ledger.rules`.
 
-Exact: equal, to the tolerance, is reproduced. A number: within the tolerance of the paper's is reproduced; else, the
-paper's value inside our 95 % interval is within interval. A difference (ordering): reproduced where the interval of
-every one lies above zero (above minus the tolerance, where as good is enough), within interval where all point the
-claimed way and some interval does not. Equality: reproduced where every interval lies within the tolerance, within
-interval where every difference does. Intervals that overlap, differences that are significant or not, and gene sets
-named by the paper are as it says or not. Anything else is not reproduced.
-
-Differences over folds have the interval of the corrected resampled t-test (Nadeau and Bengio 2003); on the test
-patients that of the paired bootstrap. Only the paper's own cohorts at its scale are judged: of any other cohort the
-value is shown, and the verdict is that it cannot be tested there. So it is of models whose gene sets were chosen on all
-patients. The paper's patients with other features (`mmmil.ledger.standing`) have verdicts of their own, by the same
-rules, which are counted apart and stand for none of the paper's: on what such inputs can test, and from folds drawn at
-random, as the paper's are. A setting is a fact of the parameters: it is judged on every cohort that has what it is
-about, but where it is not the paper's on another cohort, or by an overlay, that refutes nothing and cannot be tested
-there.
+Only runs of the paper's own cohorts, at its scale and with settings that state what it states, are judged as the
+paper's: of any other cohort the value is shown, and the verdict is that it cannot be tested there. So it is of models
+whose gene sets were chosen on all patients. Runs of the paper's cohorts with other settings, and the paper's patients
+with other features (`mmmil.ledger.standing`), have verdicts of their own, by the same rules, which are counted apart
+and stand for none of the paper's; of other features on what such inputs can test, and from folds drawn at random, as
+the paper's are. A setting is a fact of the parameters: it is judged on every cohort that has what it is about, but
+where it is not the paper's on another cohort, or by an overlay, that refutes nothing and cannot be tested there.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -29,28 +20,24 @@ import pandas as pd
 from mmmil import paper as paper_map
 from mmmil import params, variants
 from mmmil.ledger import claims as ledger_claims
-from mmmil.ledger import evidence, queries
+from mmmil.ledger import evidence, queries, rules
 from mmmil.ledger import facts as paper_facts
 from mmmil.ledger import standing as cohort_standing
 from mmmil.ledger.claims import Claim
-from mmmil.ledger.evidence import Answer, Difference, NotTestable, Results
-from mmmil.ledger.standing import BY_SITE, OTHER, SYNTHETIC
+from mmmil.ledger.evidence import Answer, NotTestable, Results
+from mmmil.ledger.rules import NOT, UNTESTABLE, VERDICTS
+from mmmil.ledger.standing import BY_SITE, OTHER, OWN, SETTINGS, SYNTHETIC
 
-REPRODUCED, WITHIN, NOT, UNTESTABLE = VERDICTS = (
-    "reproduced",
-    "within interval",
-    "not reproduced",
-    "not testable here",
-)
 NO_SECOND = "no second verdict"  # evidence beside the verdict of the same patients in random folds: never counted
-NONE, ALONE = "no cohort of this task is here", "no cohort of this task is here but its patients with other features"
+NONE, ALONE = "no cohort of this task is here", "this task is here with other settings or features alone"
 
 
 @dataclass(frozen=True)
 class Row:
     """One claim on one cohort. task: the cohort's, of: the paper's that it stands for, both '' where none is asked;
     value: what was found, as text; reason: why no other verdict was given, or what the value is; kind: of the cohort
-    (`mmmil.ledger.standing`), '' where none is asked. The verdict on a cohort of the kind OTHER is that cohort's own.
+    (`mmmil.ledger.standing`), '' where none is asked; settings: those that are not the paper's. The verdict on a cohort
+    of a kind of OWN is that run's own.
     """
 
     claim: Claim
@@ -60,6 +47,7 @@ class Row:
     verdict: str
     reason: str = ""
     kind: str = ""
+    settings: str = ""
 
     @property
     def synthetic(self) -> bool:
@@ -67,8 +55,8 @@ class Row:
 
     @property
     def own(self) -> bool:
-        """Whether its verdict is that of the paper's patients with other features, and none of the paper's."""
-        return self.kind == OTHER
+        """Whether its verdict is that of a run with other settings or features, and none of the paper's."""
+        return self.kind in OWN
 
 
 def _leaked(query: ledger_claims.Query, p: params.Params) -> str:
@@ -93,71 +81,18 @@ def _out_of_reach(query: ledger_claims.Query, p: params.Params) -> str:
     return ""
 
 
-def exact(value: float | int | str, paper: float | int | str, tolerance: float = 0.0) -> str:
-    """Equal, to the tolerance."""
-    if isinstance(value, str) or isinstance(paper, str):
-        return REPRODUCED if value == paper else NOT
-    return REPRODUCED if abs(value - paper) <= tolerance + 1e-12 else NOT
-
-
-def number(value: float, low: float, high: float, paper: float, tolerance: float) -> str:
-    """Within the tolerance; else the paper's value inside [low, high]; NaN bounds are no interval."""
-    if abs(value - paper) <= tolerance + 1e-12:
-        return REPRODUCED
-    return WITHIN if low <= paper <= high else NOT
-
-
-def at_least(value: float, low: float, limit: float) -> str:
-    """The interval, or where there is none (NaN) the value itself, reaches the limit."""
-    if (value if math.isnan(low) else low) >= limit:
-        return REPRODUCED
-    return WITHIN if value >= limit else NOT
-
-
-def ordering(differences: Iterable[Difference], tolerance: float = 0.0) -> str:
-    """Every difference above minus the tolerance, by its interval or by its estimate alone."""
-    differences = list(differences)
-    if any(not d.value > -tolerance for d in differences):
-        return NOT
-    return REPRODUCED if all(d.low > -tolerance for d in differences) else WITHIN
-
-
-def equal(differences: Iterable[Difference], tolerance: float) -> str:
-    """Every difference within the tolerance of zero, by its interval or by its estimate alone."""
-    differences = list(differences)
-    if any(abs(d.value) > tolerance for d in differences):
-        return NOT
-    return REPRODUCED if all(-tolerance <= d.low and d.high <= tolerance for d in differences) else WITHIN
-
-
-def rule(claim: Claim, task: str, answer: Answer) -> str:
-    """The verdict on an answer, were it found on the paper's cohort; task: the paper's."""
-    query = claim.query.name
-    if query in ("ordering", "contrast", "balance", "spread"):
-        return ordering(answer.differences, claim.tolerance)
-    if query == "equal":
-        return equal(answer.differences, claim.tolerance)
-    if query in ("overlap", "significance") or (query == "attention" and claim.query.attention.sets):
-        return REPRODUCED if answer.holds else NOT
-    if claim.at_least is not None or query == "attention":
-        return at_least(answer.value, answer.low, claim.at_least or 1)
-    paper = claim.paper_value(task)
-    if claim.kind == "exact":
-        return exact(answer.value, paper, claim.tolerance)
-    return number(answer.value, answer.low, answer.high, paper, claim.tolerance)
-
-
 def judge(claim: Claim, results: Results | None = None, paper_task: str = "") -> Row:
     """A claim on one cohort (results) that stands for `paper_task`; without both where no cohort is asked."""
-    query, p, kind, why_not = claim.query, None, "", ""
+    query, p, kind, why_not, settings = claim.query, None, "", "", ""
     if results:
-        p, kind, why_not = results.p, results.standing.kind, results.standing.why_not
+        p, standing = results.p, results.standing
+        kind, why_not, settings = standing.kind, standing.why_not, standing.settings
     by_site = p is not None and kind == OTHER and p.fold_groups != "none"
 
     def row(value: str, verdict: str, reason: str = "") -> Row:
         if by_site:
             verdict, reason = NO_SECOND, reason or BY_SITE
-        return Row(claim, p.task if p else "", paper_task, value, verdict, reason, kind)
+        return Row(claim, p.task if p else "", paper_task, value, verdict, reason, kind, settings)
 
     if query.none is not None:
         return row("–", UNTESTABLE, query.none)
@@ -171,15 +106,16 @@ def judge(claim: Claim, results: Results | None = None, paper_task: str = "") ->
             answer = queries.answer(claim, results)
     except NotTestable as reason:
         return row("–", UNTESTABLE, beyond or str(reason))
-    if answer.undecided:
-        return row(answer.text, UNTESTABLE, answer.undecided)
-    verdict = rule(claim, paper_task, answer)
+    shown = rules.shown(claim, answer)
+    if answer.withheld:
+        return row(shown, UNTESTABLE, answer.withheld)
+    verdict = rules.verdict(claim, paper_task, answer)
     if query.setting:  # a fact of the parameters; what an overlay or another cohort's file changed refutes nothing
-        if why_not and verdict == NOT:
-            return row(answer.text, UNTESTABLE, f"set to {answer.text} here; {why_not}")
-    elif p and (reasons := [*filter(None, (beyond if kind == OTHER else why_not, _leaked(query, p)))]):
-        return row(answer.text, UNTESTABLE, "; ".join(reasons))
-    return row(answer.text, verdict, answer.note)
+        if why_not and verdict == NOT and kind != SETTINGS:
+            return row(shown, UNTESTABLE, f"set to {shown} here; {why_not}")
+    elif p and (reasons := [*filter(None, (beyond if kind in OWN else why_not, _leaked(query, p)))]):
+        return row(shown, UNTESTABLE, "; ".join(reasons))
+    return row(shown, verdict, answer.note)
 
 
 @dataclass
@@ -200,8 +136,8 @@ class Ledger:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """In the claims' order; a task without any cohort has one row that says so, and so has one whose patients are
-        here with other features alone: their verdicts take no other's place.
+        """In the claims' order; a task without any cohort has one row that says so, and so has one that is here with
+        other settings or features alone: their verdicts take no other's place.
         """
         rows = []
         for claim in self.claims:
@@ -209,7 +145,7 @@ class Ledger:
                 rows.append(judge(claim))
             for task in claim.tasks:
                 cohorts = self.standing[task]
-                if all(results.standing.kind == OTHER for results in cohorts):
+                if all(results.standing.kind in OWN for results in cohorts):
                     rows.append(Row(claim, "", task, "–", UNTESTABLE, ALONE if cohorts else NONE))
                 rows += [judge(claim, results, task) for results in cohorts]
         return rows
