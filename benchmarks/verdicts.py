@@ -40,9 +40,9 @@ def text(table, command: str, minutes: float, workers: int) -> str:
         "Gaussian scores of the paper's patients, in five folds (val) and held out (test); the best model of a claim "
         f"has the ROC-AUC of the abstract ({', '.join(f'{t} {auc:g}' for t, auc in paper.ROC_AUC.items())}). "
         "pairs: models by letters, the first of each pair claimed to come out ahead, or both alike. value: every "
-        "difference in ROC-AUC that the claim names is so large, and the other metrics follow; of a metric its value; of a contrast "
-        "and a balance the gap of sensitivity and specificity; of a spread the log of the ratio of two deviations; of "
-        "attention the rank-biserial effect. n cohorts each: a share has a standard error of at most "
+        "difference in ROC-AUC that the claim names is so large, and the other metrics follow; of a metric its value; "
+        "of a contrast and a balance the gap of sensitivity and specificity; of a spread the log of the ratio of two "
+        "deviations; of attention the rank-biserial effect. n cohorts each: a share has a standard error of at most "
         "0.5 / sqrt(n).",
         "",
         "| rule | pairs | metrics | split | tolerance | task | truth | value | reproduced | undecided | not reproduced "

@@ -247,8 +247,8 @@ def test_one_patient_of_each_class_is_shown_as_predicted(trained):
         assert (folder / row.png).is_file()
         features = json.loads((folder / row.geojson).read_text())["features"]
         assert len(features) == 4 and set(features[0]["properties"]["measurements"]) == {
-            "attention: self-attention",
-            "rank: self-attention",
+            "attention: self-attention, rolled out",
+            "rank: self-attention, rolled out",
         }
     assert len(pd.read_csv(folder / "index.csv")) == 2
 
