@@ -1,15 +1,13 @@
 """What the comparisons say where the truth is known: a planted synthetic cohort, and cohorts without any signal.
 
-    python benchmarks/known_truth.py                planted, then 20 null cohorts, then attention, then the table
+    python benchmarks/known_truth.py                planted, then 20 null cohorts, then the table
     python benchmarks/known_truth.py --only planted
     python benchmarks/known_truth.py --only null --seeds 20
-    python benchmarks/known_truth.py --only attention
 
 Each cohort is simulated, tiled and trained as the book's are (the demo's parameters but for those of SIZE), the dual
 model beside the image alone and the genes alone, and compared by `comparisons.compare` on the validation folds. What is
 trained is kept under results/benchmarks and found again, so an interrupted run goes on. Writes
 benchmarks/results/known_truth.md when all that was asked for is done; the other parts stay as they were made last.
-Which attention finds what was planted is asked of bags of tokens that are drawn directly (`planted_attention`).
 
 The share of patients whose class shows in one modality was chosen by power. Such a patient lies between the classes in
 the other modality, which so ranks wrongly only among the share m of such patients in both classes, and its best
@@ -31,7 +29,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
-import planted_attention
 from scipy import stats
 
 from mmmil import params, record, study
@@ -161,14 +158,13 @@ def null(seeds: int, workers: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=["planted", "null", "attention"])
+    parser.add_argument("--only", choices=["planted", "null"])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     given = parser.parse_args()
     parts = {
         "planted": lambda: planted(given.workers),
         "null": lambda: null(given.seeds, given.workers),
-        "attention": planted_attention.page,
     }
     kept = Path(params.root() / "results/benchmarks/known_truth")
     for name, make in parts.items():
