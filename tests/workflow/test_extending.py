@@ -25,7 +25,7 @@ ROWS = """        Variant("self_genes", "single genes, self-attention", "reduced
         Variant("broken", "WSI, a fusion that is none", "reduced", "", "imago", ("3",)),
 """
 BREAKS = ('dual-attention", "reduced", "go", "dual"', 'dual-attention", "reduced", "go", "duel"')
-TRIES = "    try:\n        return _trained(study, Training(name, fold))\n"
+TRIES = "    try:\n        return _trained(study, Training(name, fold, seed))\n"
 DIES = '    if (name, fold) == ("dual_go", 0):\n        __import__("os").kill(__import__("os").getpid(), 9)\n'
 TASK = {
     "task": "fourth",
