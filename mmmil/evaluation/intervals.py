@@ -34,7 +34,9 @@ NEAR = 1e-9  # of 0 or 1: nearer than any metric of fewer than a billion patient
 def score_interval(
     value: float, variance: Callable[[float], float], confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """All v in [0, 1] with |value - v| <= z sqrt(variance(v)), as (low, high); variance is 0 at 0 and 1 alone."""
+    """All v in [0, 1] no further from the value than z standard deviations at v, (low, high); variance is 0 at 0 and 1
+    alone.
+    """
     z = scipy.stats.norm.ppf((1 + confidence) / 2)
 
     def outside(v: float) -> float:

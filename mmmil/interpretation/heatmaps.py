@@ -42,8 +42,8 @@ class Heatmap:
 def sources(study: Study) -> dict[str, tuple[str, str]]:
     """The maps of Figs 9-11 that a task can have: title -> (variant, source of attention); none without slides.
 
-    Of an encoder's class token it is the rollout, which ranks planted tiles better than layer 2 does and loses them
-    less often than layer 1 (benchmarks/results/planted_attention.md). Models that the batch could not train have none.
+    Of an encoder's class token it is the rollout: it finds planted tiles as layer 1 does, where layer 2 alone loses
+    them (benchmarks/results/planted_attention.md). Models that the batch could not train have none.
     """
     readers = [name for name in variants.all_proposed(study.p) if variants.variant(name).uses_slides]
     standing = runs.standing(study, readers, [-1])

@@ -23,7 +23,7 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def measure(self, tokens: Tensor) -> None:
-        """Take the statistics of training tokens (instances or patients, *shape); in float64, whatever their type."""
+        """Take the statistics of training tokens (n, ...), instances or patients; in float64, whatever their type."""
         values = tokens.double()
         deviation = values.std(0, correction=0)
         floor = (FLOOR * deviation.square().mean().sqrt()).clamp_min(1e-12)
