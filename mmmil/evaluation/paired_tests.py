@@ -143,12 +143,9 @@ def _repeated_covariance(
     share = np.zeros((len(probs), len(names)))  # of each patient in the error of each model's mean
     for k in numbers:
         here = np.flatnonzero(folds == k)
-        for c, placed in zip((1, 0), _placements(label[here], probs[:, here]), strict=True):
-            n = placed.shape[1]
-            off = placed - placed.mean(1, keepdims=True)
-            share[:, of_row[here[label[here] == c]]] += off / np.sqrt(n * (n - 1)) if n > 1 else np.nan
-        aucs.append(placed.mean(1))
-    share /= len(numbers)
+        of_models = [auc_influence(label[here], prob[here]) for prob in probs]
+        aucs.append([auc for auc, _ in of_models])
+        share[:, of_row[here]] += np.stack([influence for _, influence in of_models]) / len(numbers)
     return np.mean(aucs, 0), share @ share.T
 
 
