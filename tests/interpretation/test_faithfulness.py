@@ -306,4 +306,4 @@ def test_even_attention_adds_nothing(trained):
     table = set_scores.predictions(trained, "go")
     table["self_genes"] = table[set_scores.PLAIN]
     row = set_scores.compare(table).loc["self_genes"]
-    assert row[["over_plain", "over_low", "over_high"]].tolist() == [0, 0, 0]
+    assert row["over_plain"] == 0 and row["over_low"] < 0 < row["over_high"]  # no scatter is no certainty

@@ -90,7 +90,7 @@ def test_training_reads_no_further_layer_and_prediction_does(monkeypatch):
     torch.manual_seed(0)
     inputs = fit.Inputs(torch.randn(8, 7, 5), torch.randn(8, 6, 3))
     fabric, labels = device.make_fabric(p), torch.arange(8) % 2
-    model, _ = fit.fit(fabric, BagModel(small_dual("exact")), inputs, labels, list(range(6)), p, held=[6, 7])
+    model, _ = fit.fit(fabric, BagModel(small_dual("exact")), inputs, labels, list(range(6)), p)
     assert not asked
     prob, att = fit.predict(fabric, model, inputs, range(8), 4)
     assert len(asked) == 4 and att["rollout_image"].shape == (8, 7) and att["layer1_genes"].shape == (8, 6)
