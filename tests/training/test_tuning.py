@@ -54,7 +54,7 @@ def test_the_lowest_log_loss_is_chosen_by_hand(monkeypatch):
     fits = iter(np.repeat([0, 1, 2], tuning.INNER_FOLDS))
     monkeypatch.setattr(fit, "fit", lambda *given, **more: (sure[int(next(fits))], None))
     monkeypatch.setattr(
-        fit, "predict", lambda fabric, of, inputs, held, batch: (np.where(LABELS[held] == 1, of, 1 - of), 0)
+        fit, "predict", lambda fabric, of, inputs, held, batch, layers: (np.where(LABELS[held] == 1, of, 1 - of), 0)
     )
     best, table = chosen(p)
     assert best == tuning.candidates(p)[1] and table["chosen"].tolist() == [False, True, False]
