@@ -237,19 +237,20 @@ def test_no_list_of_modules_is_kept_by_hand():
 
 
 # -- code of a notebook ------------------------------------------------------------------------------------------
-def cell(tmp_path, text):
-    """Digest of the class Mine in a cell of a notebook: a module whose source only `linecache` knows."""
+def cells(tmp_path, *texts):
+    """Digest of the class Mine of each cell, run in turn as by a kernel: their source is in `linecache`."""
     script = f"""
 import linecache
 from mmmil import source_code
-text = {text!r}
-linecache.cache["<cell>"] = (len(text), None, text.splitlines(True), "<cell>")
-exec(compile(text, "<cell>", "exec"))
-print(source_code.own_digest(Mine))
+for number, text in enumerate({texts!r}):
+    name = f"<cell {{number}}>"
+    linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    exec(compile(text, name, "exec"))
+    print(source_code.own_digest(Mine))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.split()
 
 
 MINE = """
@@ -264,12 +265,11 @@ class Mine(torch.nn.Module):
 
 
 def test_the_code_of_a_cell_is_its_class_and_all_that_it_names(tmp_path):
-    plain = cell(tmp_path, MINE)
-    assert cell(tmp_path, MINE.replace("    def forward", '    """Say."""\n    def forward')) == plain
-    assert cell(tmp_path, MINE + "\nother = 3\n") == plain
+    same = [MINE, MINE.replace("    def forward", '    """Say."""\n    def forward'), MINE + "\nother = 3\n"]
     changed = [MINE.replace("half(tiles)", "half(genes)"), MINE.replace("SHARE = 2", "SHARE = 3")]
     changed += [MINE.replace("x / SHARE", "x * SHARE"), MINE.replace("torch.nn.Module", "torch.nn.Identity")]
-    assert len({plain, *(cell(tmp_path, text) for text in changed)}) == 5
+    digests = cells(tmp_path, *same, *changed)
+    assert len(digests) == 7 and len(set(digests[:3])) == 1 and len(set(digests)) == 5
 
 
 def test_a_file_of_the_readers_own_that_a_cell_imports_is_part_of_its_code(tmp_path):
@@ -279,7 +279,7 @@ def test_a_file_of_the_readers_own_that_a_cell_imports_is_part_of_its_code(tmp_p
         text = f"{imported}\nclass Mine:\n    def forward(self, tiles, genes, mask):\n        return {used}(tiles)\n"
         for body in ("x / 2", "x / 2  # a comment", "x / 3"):
             beside.write_text(f"def half(x):\n    return {body}\n")
-            digests.append(cell(tmp_path, text))
+            digests += cells(tmp_path, text)
     assert digests[0] == digests[1] != digests[2] and digests[3] == digests[4] != digests[5]
 
 
