@@ -244,8 +244,8 @@ class Steps:
 def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
     """The steps of every task.
 
-    Raises ParameterError for wrong parameters, a page that its task cannot have, results that lie elsewhere, and
-    synthetic cohorts outside the project or two in one folder.
+    Raises ParameterError for wrong parameters, a page that its task cannot have or that the book has no place for,
+    results that lie elsewhere, and synthetic cohorts outside the project or two in one folder.
     """
     steps = {task: Steps(params.load(task, overlay)) for task in tasks}
     for task, task_steps in steps.items():
@@ -257,7 +257,16 @@ def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
                 "another folder is for notebooks run by hand"
             )
     _require_own_folders([task.p for task in steps.values() if task.p.synthetic])
+    _require_named([page for task_steps in steps.values() for page in task_steps.pages])
     return steps
+
+
+def _require_named(executed: Iterable[str]) -> None:
+    """The book could not show a page that its table of contents lacks: told now rather than after all the training."""
+    named = {entry["file"] for entry in pages.entries_of(pages.read_toc())}
+    if lacking := sorted({page.removesuffix(".ipynb") for page in executed} - named):
+        lines = "".join(f"\n- file: {page}" for page in lacking)
+        raise ParameterError(f"_toc.yml has no place for these pages; add a line for each to one of its parts:{lines}")
 
 
 def _require_own_folders(synthetic_tasks: list[Params]) -> None:
