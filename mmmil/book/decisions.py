@@ -48,6 +48,15 @@ DECISIONS = (
     ),
     Decision(
         "model",
+        "The scale of the tokens: features of an encoder and latents come in units of their own",
+        "every model takes the mean of the training tokens from each value and divides by their deviation, tiles by "
+        "channel and gene sets each by themselves, with numbers that it keeps; of a trained backbone those of its "
+        "first weights. CLAM, TransMIL and the rest read the same tokens",
+        "a constant added to all tokens must not change a prediction, and without it one did",
+        "models.standardise.Standardise",
+    ),
+    Decision(
+        "model",
         "The keys of cross-attention: the paper says that the summaries which self-attention makes are the queries, "
         "and that they refer to the other modality's features; not whether these are raw or have been encoded",
         "the other modality's tokens as its encoder leaves them, normalised, as keys and values. The raw tokens of the "
@@ -59,8 +68,10 @@ DECISIONS = (
     Decision(
         "model",
         "The form of the classifier: the paper concatenates the vectors and feeds them into a classification module",
-        "layer norm, dropout and one linear layer to two logits on the concatenated vectors",
-        "the least that can be called a classifier, so that a difference between models lies in what is joined before",
+        "layer norm, dropout and one linear layer to two logits on the concatenated vectors; with `linear_skip` the "
+        "logits of a regression on the tokens themselves are added",
+        "the least that can be called a classifier, so that a difference between models lies in what is joined before; "
+        "the skip, since a few hundred patients are told apart less well without it",
         "models.fusion.MultimodalMIL",
     ),
     Decision(
@@ -93,10 +104,11 @@ DECISIONS = (
         'Which attention is "the" attention: of which layer, head and stage it is, before the softmax or after it, and '
         "of which model",
         "that of the final model on the test patients, after the softmax, averaged over heads: of self-attention the "
-        "class token's row in the encoder's last layer, without the token itself; of cross-attention its one layer. "
-        "Single heads, scores before the softmax and the rollout over both layers can be asked for",
-        "it is what the model adds up for its answer; but the last layer's tokens are already mixed by the first, so "
-        "that the rollout stands beside it",
+        "class token's row in either layer and the rollout over both, without the token itself; of cross-attention its "
+        "one layer. Heatmaps and drawn gene sets show the rollout, the ledger judges the last layer. Single heads and "
+        "scores before the softmax can be asked for",
+        "the last layer's row is what the model adds up for its answer, but its tokens are already mixed by the first; "
+        "the rollout counts both, and finds planted tiles where the last layer alone loses them",
         "interpretation.extract.extract",
     ),
 )
