@@ -20,7 +20,6 @@ from mmmil import paper, params
 from mmmil.evaluation import power
 from mmmil.evaluation import summary as summaries
 from mmmil.evaluation.repeated import Repeated
-from mmmil.interpretation import gene_sets
 from mmmil.ledger import evidence
 from mmmil.ledger.claims import Claim
 
@@ -97,6 +96,8 @@ class Simulated(evidence.Results):
 
     def table(self, name: str, columns: list[str]) -> pd.DataFrame:
         """Attention over the sets. The permutation p is left out: it is never the larger one by more than its step."""
+        from mmmil.interpretation import gene_sets  # loads torch, which the page does without
+
         label, rng = self.repeated["test"].label, np.random.default_rng([self.seed, 2, len(self.named)])
         names = [*self.named, *(f"set {i}" for i in range(SETS - len(self.named)))]
         distance = np.where(np.arange(SETS) < len(self.named), _distance((1 + self.effect) / 2), 0)
