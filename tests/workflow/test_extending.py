@@ -118,7 +118,9 @@ def test_a_page_whose_model_failed_says_so_and_shows_the_rest(built):
 
 
 def recomputed(predictions, variant, metric, split):
-    """A metric's mean over folds and its Student interval, or its one value on the test set: scikit-learn alone."""
+    """A metric's mean over folds and its Student interval; or its one value on the test set and, of shares, Wilson's
+    interval: scikit-learn and SciPy alone.
+    """
     compute = {
         "accuracy": lambda y, q: metrics.accuracy_score(y, q >= 0.5),
         "f1": lambda y, q: metrics.f1_score(y, q >= 0.5, zero_division=0),
@@ -130,7 +132,11 @@ def recomputed(predictions, variant, metric, split):
     own = predictions[(predictions["variant"] == variant) & (predictions["split"] == split)]
     values = np.array([compute(fold["label"], fold["prob"]) for _, fold in own.groupby("fold")])
     if split == "test":
-        return values.mean(), None
+        of = {"accuracy": own, "sensitivity": own[own["label"] == 1], "specificity": own[own["label"] == 0]}.get(metric)
+        if of is None:
+            return values.mean(), None
+        right = ((of["prob"] >= 0.5) == (of["label"] == 1)).sum()
+        return values.mean(), tuple(stats.binomtest(int(right), len(of)).proportion_ci(0.95, "wilson"))
     half = stats.t.ppf((1 + 0.95) / 2, len(values) - 1) * stats.sem(values)
     low, high = values.mean() - half, values.mean() + half
     return values.mean(), (max(low, 0), min(high, 1))
@@ -156,10 +162,11 @@ def test_twenty_random_cells_of_the_book_are_recomputed_from_the_predictions(bui
         mean, *interval = map(float, re.findall(r"\d\.\d+", text))
         value, expected = recomputed(predictions, variant, metric, split)
         assert abs(mean - value) <= 0.0005 + 1e-9, cells[at]
-        if expected:
+        assert interval[0] <= mean <= interval[1] and interval[1] - interval[0] > 0.01, cells[at]
+        if expected and split == "test":
             assert np.allclose(interval, expected, atol=0.0005 + 1e-9), cells[at]
-        else:
-            assert interval[0] <= mean <= interval[1], cells[at]
+        elif expected:  # of folds the wider of Student's and the score interval, end by end
+            assert interval[0] <= expected[0] + 0.0005 + 1e-9 and interval[1] >= expected[1] - 0.0005 - 1e-9, cells[at]
 
 
 PLANNED = """
