@@ -135,6 +135,7 @@ def train(
     p = params.load(task, overlay)
     for name in training:
         variants.require(receipts.parse(name)[0], p)
+        receipts.require(p, name)
     s = study.load(p)
     if killed:
         training = receipts.give_up(s, training, killed)

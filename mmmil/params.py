@@ -124,6 +124,10 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 raise ValueError(
                     f"{name} ({getattr(self, name)}) cannot give a p below attention_fdr ({self.attention_fdr})"
                 )
+        if self.seed + self.model_seeds > 2**32:
+            raise ValueError(
+                f"model_seeds ({self.model_seeds}) goes on from seed ({self.seed}) beyond 2**32: lower seed"
+            )
         if self.features_dir and self.coords_dir:
             raise ValueError(
                 "features_dir is read in place of slides, so there is nothing to cut at coords_dir's places"

@@ -329,6 +329,7 @@ class Training(Stage):
         "levels, so its loss is flattered; the fold that is reported is not touched. 0: the settings as they stand",
         "training",
         ge=0,
+        le=100,
     )
     model_seeds: int = setting(
         1,
@@ -356,6 +357,12 @@ class Training(Stage):
     precision: Literal["auto", "32-true", "bf16-mixed"] = setting(
         "auto", "bf16 on devices that have it, which is faster and takes less memory, else 32-bit", "training"
     )
+
+    @model_validator(mode="after")
+    def _a_choice(self) -> Self:
+        if self.tuning == 1:
+            raise ValueError("tuning: 1 is the settings themselves, and no choice: write 0, or at least 2")
+        return self
 
 
 class Evaluation(Stage):

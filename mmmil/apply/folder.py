@@ -19,7 +19,7 @@ import numpy as np
 from mmmil import record
 from mmmil.variants import Variant
 
-FORMAT = 2
+FORMAT = 3
 ABOUT, MANIFEST, CARD, EXPRESSION = "model.json", "manifest.json", "README.md", "expression.json"
 GENE_TABLE, DISTANCE, WEIGHTS, STAIN = "gene_table.csv", "distance.safetensors", "model.safetensors", "stain.json"
 FINAL = "final"

@@ -59,6 +59,18 @@ def parse(training: str) -> tuple[str, int, int | None]:
     return variants.variant(name).name, -1 if fold == FINAL else int(fold), int(seed) if seed else None
 
 
+def require(p: Params, training: str) -> None:
+    """Raise ParameterError for a training of a variant that is none of the task's folds and seeds (`trainings`)."""
+    _, fold, seed = parse(training)
+    folds, further = p.repeats * p.n_folds, range(p.seed + 1, p.seed + p.model_seeds)
+    if fold >= folds or not (seed is None or seed in further):
+        seeds = f", and {SEED}{further[0]} to {SEED}{further[-1]} after them" if further else ""
+        raise ParameterError(
+            f"training: {training} is none of task {p.task}, which has folds 0 to {folds - 1} and {FINAL}{seeds} "
+            "(n_folds, repeats, seed, model_seeds)"
+        )
+
+
 def receipt(p: Params, training: str) -> Path:
     return p.results / "trainings" / f"{training}.json"
 
