@@ -43,12 +43,24 @@ def late_fusion(
     deviation over the training patients, `train`, on whom all is fitted, and added up; the probability is the logistic
     function of the sum.
     """
-    total = np.zeros(len(which))
+    weights, bias = joined([(x[train], strength) for x, strength in inputs], y_train)
+    return 1 / (1 + np.exp(-(np.concatenate([x[which] for x, _ in inputs], axis=1) @ weights + bias)))
+
+
+def joined(inputs: Sequence[tuple[np.ndarray, float]], y_train: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weight of every column, all inputs' one after the other, and bias of the logit that `late_fusion` describes.
+
+    inputs: (x (training patients, features), C) of each.
+    """
+    weights, bias = [], 0.0
     for x, strength in inputs:
-        model = _fitted(x[train], y_train, strength)
-        of_training = model.decision_function(x[train])
-        total += (model.decision_function(x[which]) - of_training.mean()) / of_training.std()
-    return 1 / (1 + np.exp(-total))
+        scaler, model = _fitted(x, y_train, strength)
+        weight = model.coef_[0] / scaler.scale_
+        logits = x @ weight
+        spread = logits.std() or 1.0  # of an input that is the same for all there is nothing to weigh
+        weights.append(weight / spread)
+        bias -= logits.mean() / spread
+    return np.concatenate(weights), bias
 
 
 def colour(bags: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -158,9 +158,9 @@ class Encoder(nn.Module):
 class LinearSkip(nn.Module):
     """A logistic regression beside the encoders, on what they read: the mean tile and every number of the gene tokens.
 
-    Its two logits are added to the classifier's. It starts at nothing, so that a small cohort is first told apart as by
-    the linear baselines, and what attention adds is learnt on top. Not in the paper; worth what
-    benchmarks/results/model_parts.md says.
+    Its two logits are added to the classifier's. It starts as the regression fitted to the training patients (`start`)
+    and the classifier at nothing, so that an untrained model tells patients apart as the linear baseline does, and what
+    attention adds is learnt on top. Not in the paper; worth what benchmarks/results/model_parts.md says.
     """
 
     def __init__(self, image_dim: int, gene_length: int, dropout: float = 0.5):
@@ -170,15 +170,30 @@ class LinearSkip(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, tiles: Tensor | None, genes: Tensor | None, mask: Tensor | None) -> Tensor:
-        """tiles (B, N, image_dim), genes (B, S, gene_dim), mask (B, N) of real tiles -> logits (B, 2)."""
+    @torch.no_grad()
+    def start(self, weights: Tensor, bias: float) -> None:
+        """Become the regression whose logit of class 1 is weights (image_dim + gene_length,) times what is read."""
+        self.linear.weight.copy_(torch.stack([-weights, weights]) / 2)
+        self.linear.bias.copy_(torch.tensor([-bias, bias]) / 2)
+
+    def read(self, tiles: Tensor | None, genes: Tensor | None, mask: Tensor | None) -> list[Tensor]:
+        """The mean tile (B, image_dim) and the numbers of the gene tokens (B, S * gene_dim), as far as they are given.
+
+        tiles (B, N, image_dim), genes (B, S, gene_dim), mask (B, N) of real tiles.
+        """
         parts = []
         if tiles is not None:
             real = tiles.new_ones(tiles.shape[:2]) if mask is None else mask.to(tiles.dtype)
-            mean = (tiles * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp_min(1)
-            parts.append(self.dropout(mean))
-        if genes is not None:  # values are dropped before (`gene_dropout`)
+            parts.append((tiles * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp_min(1))
+        if genes is not None:
             parts.append(genes.flatten(1))
+        return parts
+
+    def forward(self, tiles: Tensor | None, genes: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Logits (B, 2) of what `read` reads."""
+        parts = self.read(tiles, genes, mask)
+        if tiles is not None:  # values of gene tokens are dropped before (`gene_dropout`)
+            parts[0] = self.dropout(parts[0])
         return self.linear(torch.cat(parts, -1))
 
 
@@ -239,6 +254,9 @@ class MultimodalMIL(nn.Module):
         )
         lengths = (0 if fusion == "genes" else image_dim, 0 if fusion == "image" else n_sets * gene_dim)
         self.linear_skip = LinearSkip(*lengths) if linear_skip else None
+        if linear_skip:
+            nn.init.zeros_(self.classifier[-1].weight)
+            nn.init.zeros_(self.classifier[-1].bias)
 
     def forward(
         self,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmmil.models import backbone, registry
+from mmmil.models import backbone, baselines, registry
 from mmmil.models.bag_model import BagModel
 from mmmil.models.standardise import Standardise
 from mmmil.params import Params
@@ -96,6 +96,37 @@ def measure_scale(model: BagModel, p: Params, inputs: Inputs, train: list[int]) 
         )
     else:
         model.image_scale.measure(inputs.tiles[train].cpu().flatten(0, 1))
+
+
+@torch.no_grad()
+def start_skip(model: BagModel, inputs: Inputs, labels: Tensor, train: list[int]) -> None:
+    """Let a model that has not taken a step start from logistic regressions on its own tokens (`fusion.LinearSkip`).
+
+    One is fitted to the training patients' mean tile and one to their gene tokens; their logits are joined as in the
+    late fusion of the baselines. labels: (P,) of all patients. To be called when the tokens' scale is measured; of a
+    trained backbone the tokens are those of its first weights. A model without a skip is left as it is.
+    """
+    skip = getattr(model.aggregator, "linear_skip", None)
+    if skip is None:
+        return
+    model.eval()
+    read: list[list[Tensor]] = []
+    for i in train:
+        given, tiles, genes = inputs.take(torch.tensor([i])), None, None
+        mask = given.get("mask")
+        if model.image_scale is not None:
+            encoder = model.tile_encoder
+            device = torch.device("cpu") if encoder is None else next(encoder.parameters()).device
+            where = None if mask is None else mask.to(device)
+            tiles = model.image_scale(model.unscaled_image_tokens(given["tiles"].to(device), where).cpu())
+        if model.gene_scale is not None:
+            genes = model.gene_tokens(given["genes"].cpu())
+        read.append(skip.read(tiles, genes, None if mask is None else mask.cpu()))
+    strengths = [baselines.FEATURES] * (model.image_scale is not None)
+    strengths += [baselines.GENES] * (model.gene_scale is not None)
+    x = [torch.cat(parts).double().numpy() for parts in zip(*read, strict=True)]
+    weights, bias = baselines.joined(list(zip(x, strengths, strict=True)), labels[train].numpy())
+    skip.start(torch.from_numpy(weights).float(), bias)
 
 
 def sampled(tiles: Tensor | np.ndarray | BagFiles, masks: np.ndarray, train: list[int], p: Params) -> np.ndarray:

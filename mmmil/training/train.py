@@ -15,7 +15,7 @@ from mmmil.models import backbone, baselines
 from mmmil.models.bag_model import BagModel
 from mmmil.params import Params
 from mmmil.training import device, fit, tuning
-from mmmil.training.build import build, measure_scale, start_seed, tile_encoder
+from mmmil.training.build import build, measure_scale, start_seed, start_skip, tile_encoder
 from mmmil.training.device import make_fabric
 from mmmil.training.fit import predict
 from mmmil.training.inputs import inputs_of
@@ -66,6 +66,7 @@ def train(
                 facts["backbone_parameters"] = backbone.parameters(encoder)
             model = build(p, v, genes, encoder, inputs.image_dim, inputs.positions)
             measure_scale(model, p, inputs, train)
+            start_skip(model, inputs, targets, train)
             return model
 
         augment = p.augment and v.is_trained_end_to_end(p)

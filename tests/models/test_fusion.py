@@ -227,19 +227,23 @@ def test_chunks_and_statistics_of_a_batch_exclude_each_other():
         BagModel(MultimodalMIL("image", 24, width=24, heads=4), tile_chunk=4, fixed_norm=False)
 
 
-def test_the_linear_skip_starts_at_nothing_and_reads_real_tiles_and_every_gene_value():
+def test_the_model_starts_as_its_linear_skip_which_reads_real_tiles_and_every_gene_value():
     torch.manual_seed(0)
     plain = MultimodalMIL("dual", 6, 5, 4, width=16, heads=2, dropout=0.0).eval()
     torch.manual_seed(0)
     beside = MultimodalMIL("dual", 6, 5, 4, width=16, heads=2, dropout=0.0, linear_skip=True).eval()
     tiles, genes = torch.randn(3, 7, 6), torch.randn(3, 4, 5)
     mask = torch.arange(7) < torch.tensor([[7], [4], [2]])
-    assert torch.equal(plain(tiles, genes, mask)[0], beside(tiles, genes, mask)[0])
     with torch.no_grad():
-        beside.linear_skip.linear.weight.normal_()
-        own = beside(tiles, genes, mask)[0] - plain(tiles, genes, mask)[0]
+        assert beside(tiles, genes, mask)[0].abs().max() == 0
+        weights = torch.randn(26)
+        beside.linear_skip.start(weights, 0.3)
         mean = torch.stack([bag[real].mean(0) for bag, real in zip(tiles, mask, strict=True)])
-        by_hand = torch.cat([mean, genes.flatten(1)], 1) @ beside.linear_skip.linear.weight.T
-        assert torch.allclose(own, by_hand, atol=1e-5)
+        by_hand = torch.cat([mean, genes.flatten(1)], 1) @ weights + 0.3
+        assert torch.allclose(beside(tiles, genes, mask)[0].diff(dim=1)[:, 0], by_hand, atol=1e-5)
+        for ours, theirs in zip(beside.classifier[-1].parameters(), plain.classifier[-1].parameters(), strict=True):
+            ours.copy_(theirs)
+        beside.linear_skip.start(0 * weights, 0.0)
+        assert torch.equal(plain(tiles, genes, mask)[0], beside(tiles, genes, mask)[0])
         padded = torch.where(mask[..., None], tiles, 99.0)
         assert torch.allclose(beside(padded, genes, mask)[0], beside(tiles, genes, mask)[0], atol=1e-5)
