@@ -1,6 +1,7 @@
 """What each part of the model is worth on real patients, by inner folds of the training patients.
 
-    MMMIL_REAL_DATA=... python benchmarks/model_parts.py                      glioma, about an hour on one core
+    MMMIL_REAL_DATA=... python benchmarks/model_parts.py                      glioma, about an hour of one core
+    MMMIL_REAL_DATA=... python benchmarks/model_parts.py --jobs 16            the same on sixteen
     MMMIL_REAL_DATA=... python benchmarks/model_parts.py --folds 0 --quick    a look
 
 Every figure is from patients who train the outer fold's model: they are split in three once more, and neither the outer
@@ -17,6 +18,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
+import itertools
+import multiprocessing
 import os
 import platform
 import time
@@ -31,6 +35,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
+from tqdm import tqdm
 
 from mmmil import params, record, study, variants
 from mmmil.models import baselines
@@ -96,19 +101,33 @@ def unscaled(model: nn.Module) -> None:
             scale.mean.zero_(), scale.deviation.fill_(1)
 
 
+def from_nothing(model: nn.Module) -> None:
+    """The skip starts without the regressions, the classifier as PyTorch makes it."""
+    model.aggregator.linear_skip.start(torch.zeros(model.aggregator.linear_skip.linear.in_features), 0.0)
+    model.aggregator.classifier[-1].reset_parameters()
+
+
+def not_trained(model: nn.Module) -> None:
+    """The regressions stay as they were fitted; the encoders learn beside them."""
+    model.aggregator.linear_skip.requires_grad_(False)
+
+
 # What is tried: settings that differ from the task's own, a change of the model, seeds of which the mean is taken.
 TRIED: dict[str, tuple[dict[str, Any], Change | None, int]] = {
     "**ours, as the parameter file says**": ({}, None, 1),
     "ours, another seed": ({"seed": 1}, None, 1),
     "mean of three seeds": ({}, None, 3),
     "without the linear skip": ({"linear_skip": False}, None, 1),
+    "without the linear skip, learning rate 5e-4": ({"lr": 5e-4, "linear_skip": False}, None, 1),
+    "the skip starts from nothing": ({}, from_nothing, 1),
+    "the skip starts from nothing, learning rate 5e-4": ({"lr": 5e-4}, from_nothing, 1),
+    "the skip is not trained": ({}, not_trained, 1),
     "image features not standardised": ({}, unscaled, 1),
+    "learning rate 3e-4": ({"lr": 3e-4}, None, 1),
     "learning rate 1e-3": ({"lr": 1e-3}, None, 1),
-    "learning rate 1e-4": ({"lr": 1e-4}, None, 1),
-    "learning rate 1e-4, without the skip": ({"lr": 1e-4, "linear_skip": False}, None, 1),
     "twice the epochs": ({"epochs": 30}, None, 1),
     "weight decay 0.3": ({"weight_decay": 0.3}, None, 1),
-    "dropout 0.3 in the encoders": ({"dropout": 0.3}, None, 1),
+    "dropout 0.1 in the encoders": ({"dropout": 0.1}, None, 1),
     "no value of gene tokens dropped": ({"gene_dropout": 0.0}, None, 1),
     "0.3 of the values of gene tokens dropped": ({"gene_dropout": 0.3}, None, 1),
     "width 48": ({"width": 48}, None, 1),
@@ -139,6 +158,9 @@ def model_aucs(s: study.Study, name: str, folds: list[int], tried: tuple[dict[st
                 torch.manual_seed(build.start_seed(p, fold) + 1000 * seed)
                 model = build.build(p, v, genes, None, inputs.image_dim, inputs.positions)
                 build.measure_scale(model, p, inputs, train)
+                if change is unscaled:  # the regressions are of the tokens as they come
+                    change(model)
+                build.start_skip(model, inputs, labels, train)
                 if change is not None:
                     change(model)
                 model, _ = fit.fit(fabric, model, inputs, labels, train, p)
@@ -162,6 +184,18 @@ def linear_aucs(s: study.Study, name: str, folds: list[int]) -> list:
     return aucs
 
 
+@functools.lru_cache(maxsize=1)
+def loaded(task: str) -> study.Study:
+    return study.load(params.load(task))
+
+
+def one(task: str, quick: bool, asked: tuple[str, str, int]) -> list:
+    """ROC-AUC of the inner folds of one row, model and outer fold."""
+    said, name, fold = asked
+    settings, change, seeds = TRIED[said]
+    return model_aucs(loaded(task), name, [fold], (settings | ({"epochs": 1} if quick else {}), change, seeds))
+
+
 def cell(values: list, reference: list | None) -> str:
     mean = f"{np.mean(values):.3f}"
     if reference is None:
@@ -174,21 +208,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="real_lgg")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--jobs", type=int, default=1, help="processes, a row and fold each")
     parser.add_argument("--quick", action="store_true", help="two rows, one epoch")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     s, start = study.load(params.load(given.task)), time.monotonic()
+    for name, fold in itertools.product(MODELS, given.folds):
+        inputs_of(s, variants.variant(name), fold)  # made once, before the processes ask for it
     rows = dict(list(TRIED.items())[:2]) if given.quick else TRIED
     lines = ["| | images | genes | both |", "| --- | --- | --- | --- |"]
     linear = {name: linear_aucs(s, name, given.folds) for name in MODELS}
     lines.append("| logistic regression | " + " | ".join(cell(linear[name], None) for name in MODELS) + " |")
-    reference: dict[str, list] = {}
-    for said, (settings, change, seeds) in rows.items():
-        quick = {"epochs": 1} if given.quick else {}
-        found = {name: model_aucs(s, name, given.folds, (settings | quick, change, seeds)) for name in MODELS}
-        lines.append(f"| {said} | " + " | ".join(cell(found[n], reference.get(n)) for n in MODELS) + " |")
-        reference = reference or found
-        print(lines[-1], flush=True)
+    every = [(said, name, fold) for said in rows for name in MODELS for fold in given.folds]
+    with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
+        told = pool.imap(functools.partial(one, given.task, given.quick), every)
+        aucs = dict(zip(every, tqdm(told, desc="rows", total=len(every)), strict=True))
+    found = {
+        said: {name: [auc for fold in given.folds for auc in aucs[said, name, fold]] for name in MODELS}
+        for said in rows
+    }
+    reference = found[next(iter(rows))]
+    for said in rows:
+        compared = reference if found[said] is not reference else {}
+        lines.append(f"| {said} | " + " | ".join(cell(found[said][n], compared.get(n)) for n in MODELS) + " |")
+    print("\n".join(lines))
     versions = record.versions("torch", "gseapy", "scikit-learn", "numpy")
     head = [
         "# What each part of the model is worth",

@@ -1,10 +1,10 @@
 """Synthetic H&E slides with planted morphology, as tiled Aperio pyramids.
 
 A slide is one irregular piece of tissue on glass: fibrous eosin stroma, haematoxylin nuclei, lumens,
-dense spots of small inflammatory nuclei. On a level-0 grid of 128-px blocks some are planted: their nuclei are larger
-and denser, but paler, so that the mean colour alone says little. Light passes through both stains as in
-Beer-Lambert's law; slide and site vary the stains. Every block has its own random numbers and the slide is made in
-strips of one row of tiles, so memory grows with its width and its 4x smaller second level only.
+dense spots of small inflammatory nuclei. On a level-0 grid of 128-px blocks some are planted: their nuclei are larger,
+denser and darker. Slides differ in stain, so that the mean colour says less than the blocks do. Light passes through
+both stains as in Beer-Lambert's law; slide and site vary the stains. Every block has its own random numbers and the
+slide is made in strips of one row of tiles, so memory grows with its width and its 4x smaller second level only.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PENS = {"blue": (1.5, 0.9, 0.15), "green": (1.6, 0.35, 1.0), "black": (1.6, 1.6,
 
 # Nuclei at 0.5 µm per px: grid cells along a block's side, share of them filled, mean radius (px) and its spread,
 # stain at the centre and at the rim, half the side of the patch a nucleus is drawn in. Large nuclei are
-# vesicular: pale within, with a dark rim.
+# paler within than at their rim.
 NUCLEI = {
     "normal": (8, 0.66, 4.0, 0.14, 1.05, 1.00, 8),
-    "planted": (8, 0.95, 6.6, 0.16, 0.62, 0.95, 13),
+    "planted": (8, 0.95, 7.6, 0.16, 0.95, 1.15, 15),
     "inflamed": (12, 0.80, 2.9, 0.08, 1.10, 1.10, 6),
 }
 CYTOPLASM = {"normal": 0.20, "planted": 0.06}  # haematoxylin outside nuclei
@@ -193,7 +193,7 @@ def strips(slide: Slide) -> Iterator[np.ndarray]:
     eosin = np.float32(EOSIN * np.exp(tint[1]) * (1 + tint[3] * np.array([-1, 0, 1])))
     shift = random.integers(0, 1024, (4, 2))
     # Per block: how much haematoxylin the cytoplasm takes and how thick the section is. Planted blocks have paler
-    # cytoplasm and denser stroma, which about makes up for the stain in their nuclei.
+    # cytoplasm and denser stroma, which makes up for some of the stain in their nuclei.
     basophilic = np.where(planted, CYTOPLASM["planted"], CYTOPLASM["normal"]) + random.normal(0, 0.06, (n, n))
     thick = ndimage.gaussian_filter(random.normal(0, 0.5, (n, n)), 1, mode="wrap") + 0.12 * planted
     maps = [np.pad(m, 2, mode="edge").astype(np.float32) for m in (basophilic.clip(0), thick)]
