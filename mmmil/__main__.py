@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from mmmil import params, record, variants
+from mmmil import params, record, results, variants
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 Task = Annotated[str, typer.Option(help="a file of params/")]
 Overlay = Annotated[str, typer.Option(help="a second file of params/ laid over it; none: the paper's scale")]
+RUNS = "runs that the book shows their tasks by, as demo/lgg, or lgg without an overlay"
 Workers = Annotated[int, typer.Option(help="processes")]
 
 
@@ -60,7 +61,7 @@ def quality(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     p = params.load(task, overlay)
     s = study.load(p)
     table = slide_quality.table(s.slides, s.tiles, p, workers)
-    record.write_atomically(p.results / "quality.csv", lambda t: table.to_csv(t, index=False))
+    results.write(p, "quality", table)
 
 
 @app.command()
@@ -78,7 +79,7 @@ def genes(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
         study.write(s)
     tables = [gene_tokens.all_folds(p, s.expression, s.labels, f, libraries, workers) for f in s.repeated_folds()]
     table = pd.concat(tables).drop_duplicates(["library", "fold"]).sort_values(["library", "fold"])  # one final model
-    record.write_atomically(p.results / "genes.csv", lambda t: table.to_csv(t, index=False))
+    results.write(p, "genes", table)
 
 
 @app.command()
@@ -93,7 +94,7 @@ def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     test = "DESeq2" if s.expression.kind == "counts" else "Welch's test"
     print(f"{task}: null audit, {runs} x {test}, GSEA and autoencoder on up to {len(s.cohort)} patients", flush=True)
     table = evaluation_leakage.audit(p, s.expression, s.labels, s.folds, workers=workers)
-    record.write_atomically(p.results / "leakage.csv", lambda t: table.to_csv(t, index=False))
+    results.write(p, "leakage", table)
 
 
 @app.command()
@@ -145,11 +146,12 @@ def train(
 
 @app.command(name="record")
 def collect(task: Task, overlay: Overlay = "") -> None:
-    """Gather the trainings' predictions (predictions.parquet); compute metrics.csv and comparisons.csv from them.
+    """Gather the trainings' predictions (predictions.parquet); compute metrics.csv and comparisons.csv from them,
+    and note beside them what else tells the classes apart (confounded.csv).
 
     A training of other settings, code or files than today's ends it.
     """
-    from mmmil import study
+    from mmmil import check, study
     from mmmil.evaluation import comparisons
     from mmmil.evaluation import summary as summaries
     from mmmil.training import receipts
@@ -160,11 +162,12 @@ def collect(task: Task, overlay: Overlay = "") -> None:
         study.write(s)
     with record.only_found():  # it gathers what is there, and a training of other patients is not
         table, failures = receipts.read(s)
-    record.write_atomically(p.results / "predictions.parquet", lambda t: table.to_parquet(t, index=False))
+    results.write(p, results.PREDICTIONS, table)
     summary = summaries.summarise(table, p, variants.variants(p))
-    tables = {"metrics": summary, "comparisons": comparisons.compare(table, p)}
+    tables = {"confounded": check.confounded(s.cohort.patients, p)}
+    tables |= {"metrics": summary, "comparisons": comparisons.compare(table, p)}
     for name, content in (tables | {"failures": failures}).items():
-        record.write_atomically(p.results / f"{name}.csv", lambda t, c=content: c.to_csv(t, index=False))
+        results.write(p, name, content)
 
 
 @app.command()
@@ -185,7 +188,7 @@ def attention(task: Task, overlay: Overlay = "") -> None:
         "attention": gene_sets.counts(s),  # last: the workflow takes it as the sign that all are there
     }
     for name, table in tables.items():
-        record.write_atomically(p.results / f"{name}.csv", lambda t, table=table: table.to_csv(t, index=False))
+        results.write(p, name, table)
 
 
 @app.command()
@@ -240,19 +243,19 @@ def publish(draft: Annotated[Path, typer.Argument()], page: Annotated[Path, type
 
 
 @app.command()
-def sections() -> None:
+def sections(runs: Annotated[list[str] | None, typer.Argument(help=RUNS)] = None) -> None:
     """Write what the section pages include, from the results that are there: book/generated/."""
     from mmmil.book import sections as book_sections
 
-    book_sections.write()
+    book_sections.write(runs or [])
 
 
 @app.command()
-def toc(tasks: Annotated[list[str], typer.Argument(help="tasks whose pages must all be there")]) -> None:
+def toc(runs: Annotated[list[str], typer.Argument(help=f"{RUNS}; all their pages must be there")]) -> None:
     """Write _build/toc.yml: _toc.yml without the pages that no run has made."""
     from mmmil.book import pages
 
-    pages.write_toc(tasks)
+    pages.write_toc(runs)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from mmmil.sources import findings
 from mmmil.sources.findings import Finding
 
 EXCLUDED = ["step", "reason", "n"]
+CONFOUNDED = ["check", "text", "remedy"]
 
 
 @dataclass(repr=False)
@@ -85,6 +86,7 @@ def look(p: Params, workers: int = 1) -> Look:
     cohort = None if seen.errors else seen.attempt(lambda: cohorts.build(p))
     if cohort is None:
         return _relative(seen, p)
+    seen.counts["cohort"] = p.cohort
     _count_patients(seen, cohort, p)
     files = seen.attempt(lambda: inventory.look(cohort, p))
     if files is not None:
@@ -111,6 +113,16 @@ def look(p: Params, workers: int = 1) -> Look:
             seen.counts |= {what: n for what, n in zip(told["what"], told["value"], strict=True) if what != "patients"}
             seen.findings += gene_findings.findings_of(genes)
     return _relative(seen, p)
+
+
+def confounded(patients: pd.DataFrame, p: Params) -> pd.DataFrame:
+    """What tells a cohort's classes apart and is none of their disease; one row each, columns CONFOUNDED.
+
+    It belongs beside every score of a model of this cohort. patients: as `Cohort.patients`.
+    """
+    found = cohort_findings.class_of_file(patients, p)
+    found += gene_findings.by_class(patients, p) if p.has_genes else []
+    return findings.table(found)[CONFOUNDED]
 
 
 def _relative(seen: Look, p: Params) -> Look:

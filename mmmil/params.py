@@ -62,7 +62,9 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     @classmethod
     def _path(cls, value: str | list[str]) -> str | list[str]:
         for text in [value] if isinstance(value, str) else value:
-            paths.filled(text, task="", real="")  # raises ValueError; what is hashed is the text as it was given
+            paths.filled(
+                text, task="", run="", real=""
+            )  # raises ValueError; what is hashed is the text as it was given
         if isinstance(value, list) and ("" in value or len(set(value)) < len(value)):
             raise ValueError("names each file once, and none that is empty; [] for none")
         return value
@@ -83,7 +85,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 raise ValueError(
                     f"{name}: {source!r} is no timm model, hf-hub:owner/name, random:<timm model> or features:<folder>"
                 )
-            paths.filled(rest if kind == "features" else "", task="", real="")
+            paths.filled(rest if kind == "features" else "", task="", run="", real="")
         return value
 
     @field_validator("class_names")
@@ -97,7 +99,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     @classmethod
     def _folder(cls, value: str) -> str:
         if not value.strip("./"):
-            raise ValueError("results need a folder of their own, as results/{task}")
+            raise ValueError("results need a folder of their own, as results/{run}")
         return value
 
     @model_validator(mode="after")
@@ -147,6 +149,16 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
 
     # -- where things are ------------------------------------------------------------------------------------
     @property
+    def run(self) -> str:
+        """`<overlay>/<task>`, or `<task>`: what tells this run from others of the task, and where it lies."""
+        return paths.run_of(self.task, self.overlay)
+
+    @property
+    def cohort(self) -> str:
+        """The cohort as every table of results names it: the run, and that it is synthetic where it is."""
+        return f"{'synthetic cohort ' if self.synthetic else ''}{self.run}"
+
+    @property
     def data(self) -> Path:
         return _placed(self._filled(self.data_dir))
 
@@ -165,7 +177,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         return (root() if name.startswith("params/") else self.data) / name
 
     def _filled(self, text: str) -> str:
-        return paths.filled(text, task=self.task, real=str(real_data()))
+        return paths.filled(text, task=self.task, run=self.run, real=str(real_data()))
 
     @property
     def has_slides(self) -> bool:

@@ -71,7 +71,11 @@ class Cohort(Stage):
         "where the cohort's files lie, which are no part of the project; {task}, {real}, ~ and $VARIABLES are "
         "filled in, as in every path",
     )
-    results_dir: str = setting("results/{task}", "where results are written; another place keeps a trial apart")
+    results_dir: str = setting(
+        "results/{run}",
+        "where results are written; {run} is <overlay>/<task>, or <task> without an overlay; another place keeps a "
+        "trial apart",
+    )
     inputs: Literal["both", "slides", "genes"] = setting(
         "both", "modalities this cohort has; models that read another one are left out"
     )

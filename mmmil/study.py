@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mmmil import record
+from mmmil import record, results
 from mmmil.cohort import build as cohorts
 from mmmil.cohort import flow, inventory
 from mmmil.genes import expression
@@ -232,14 +232,14 @@ def write(study: Study) -> None:
     p, cohort = study.p, study.cohort
     further = {f"fold_of_repeat_{r}": folds for r, folds in enumerate(study.repeated_folds()) if r}
     tables = {
-        "cohort.csv": cohort.patients.assign(fold=study.folds, **further).reset_index(),
-        "excluded.csv": cohort.excluded,
-        "flow.csv": cohort.flow,
+        "cohort": cohort.patients.assign(fold=study.folds, **further).reset_index(),
+        "excluded": cohort.excluded,
+        "flow": cohort.flow,
     }
     if study.tiles is not None:
-        tables["tiles.csv"] = study.tiles
+        tables["tiles"] = study.tiles
     for name, table in tables.items():
-        record.write_atomically(p.results / name, lambda t, table=table: table.to_csv(t, index=False))
+        results.write(p, name, table)
     if study.has_coords:
         slides = cohort.patients["slide_id"]
         coordinates.publish({slides[patient]: bag for patient, bag in study.bag_paths.items()}, p.results / "patches")

@@ -41,6 +41,7 @@ CODE = {
     "model": ["mmmil.models"],
     "training": ["mmmil.training"],
     "evaluation": ["mmmil.evaluation", "mmmil.training.receipts"],
+    "confounded": ["mmmil.cohort.findings", "mmmil.genes.findings"],
     "leakage": ["mmmil.evaluation.leakage"],
     "attention": ["mmmil.interpretation"],
 }
@@ -51,7 +52,7 @@ STEPS = {
     "genes": (["cohort", "genes"], ["cohort", "tiles", "genes"]),
     "leakage": (["cohort", "genes"], ["cohort", "tiles", "genes", "leakage"]),
     "features": (["cohort", "tiles"], ["cohort", "tiles", "model", "training"]),
-    "record": (["evaluation"], ["evaluation"]),
+    "record": (["evaluation"], ["evaluation", "confounded"]),
     "attention": (["attention", "evaluation"], ["attention"]),
 }
 # Packages that compute results: each is in the keys of what it computes, and an upgrade has the steps look there.
@@ -101,7 +102,7 @@ class Steps:
 
     # -- inputs --------------------------------------------------------------------------------------------------
     def result(self, name: str) -> str:
-        return f"results/{self.p.task}/{name}"
+        return f"results/{self.p.run}/{name}"
 
     @property
     def certificate(self) -> list[str]:
@@ -140,13 +141,17 @@ class Steps:
 
     @property
     def pages(self) -> list[str]:
-        return [f"book/executed/{self.p.task}/{section.notebook}.ipynb" for section in self.sections]
+        return [pages.page_of(self.p.run, section.notebook) for section in self.sections]
 
     @property
     def summaries(self) -> list[str]:
         """Tables of results that the generated parts of the book read."""
         files = self.prepared(*self.reads)
-        files += [self.result("metrics.csv"), self.result("comparisons.csv")] if self.trained else []
+        files += (
+            [self.result("metrics.csv"), self.result("comparisons.csv"), self.result("confounded.csv")]
+            if self.trained
+            else []
+        )
         return files + ([self.result("attention.csv")] if self.attended else [])
 
     # -- trainings -----------------------------------------------------------------------------------------------
@@ -237,7 +242,7 @@ class Steps:
 
     def _digest(self, stages: list[str], code: list[str], *beside) -> str:
         modules = [module for stage in code for module in CODE[stage]]
-        code = [source_code.digest(*modules), _study(), record.versions(*PACKAGES)]
+        code = [source_code.digest(*modules), _study(), record.versions(*PACKAGES), self.p.cohort]
         return record.digest([self.p.stage(*stages), *code, *beside])
 
 
@@ -251,9 +256,9 @@ def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
     for task, task_steps in steps.items():
         for section in task_steps.sections:
             _require_possible(section, task_steps.p)
-        if task_steps.p.results != params.root() / "results" / task:
+        if task_steps.p.results != params.root() / "results" / task_steps.p.run:
             raise ParameterError(
-                f"results_dir of {task}: the batch engine writes to results/<task>; "
+                f"results_dir of {task}: the batch engine writes to results/{task_steps.p.run}; leave the setting out, "
                 "another folder is for notebooks run by hand"
             )
     _require_own_folders([task.p for task in steps.values() if task.p.synthetic])
@@ -328,13 +333,18 @@ def tiles(steps: Mapping[str, Steps]) -> dict[str, str]:
 def all_pages(steps: Mapping[str, Steps]) -> list[str]:
     """This run's pages, and those of other tasks that earlier runs left (real input joins the book this way)."""
     planned = [page for task in steps.values() for page in task.pages]
-    return sorted({*planned, *(str(page) for page in pages.executed_pages())})
+    return sorted({*planned, *(str(page) for page in pages.executed_pages(pages.shown(runs(steps))))})
 
 
 def summaries(steps: Mapping[str, Steps]) -> list[str]:
     """Tables of results that the generated parts read: this run's, and those that earlier runs left."""
     planned = [table for task in steps.values() for table in task.summaries]
-    return sorted({*planned, *(str(table) for table in pages.summary_tables())})
+    return sorted({*planned, *(str(table) for table in pages.summary_tables(pages.shown(runs(steps))))})
+
+
+def runs(steps: Mapping[str, Steps]) -> list[str]:
+    """The runs that the book is made for: it shows these tasks as this run makes them."""
+    return [task.p.run for task in steps.values()]
 
 
 def synthetic_folders(steps: Mapping[str, Steps]) -> dict[str, str]:

@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]  # this copy of the package, 
 
 import plan  # noqa: E402
 
-from mmmil import paper, record  # noqa: E402
+from mmmil import paper, record, results  # noqa: E402
 from mmmil.training import receipts  # noqa: E402
 
 # Options with which Snakemake tells or tidies and makes nothing; -n may stand among other letters.
@@ -163,6 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         steps = plan.load(given.tasks, given.overlay)
         tasks = [task.p for task in steps.values()]
         for p in tasks:
+            results.require_own(p)
             if not p.synthetic:
                 p.require_files()
         lock = take_lock(ROOT / ".snakemake" / "run.lock")

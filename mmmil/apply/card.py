@@ -74,6 +74,7 @@ def text(about: dict[str, Any], transforms: Sequence[Transform]) -> str:
         "Licence of the inputs: " + about["licence"] + ".",
         "## Internal metrics",
         _metrics(about["metrics"]),
+        *(f"**Confounded**: {warning}." for warning in about["confounded"]),
         "Cross-validation: mean over folds, with the wider of Student's t interval and the score interval of so many "
         "patients; test: the final model on the held-out patients, with the score interval. Another hospital's "
         "patients are another matter.",

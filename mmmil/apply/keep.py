@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mmmil import __version__, record, source_code
+from mmmil import __version__, check, record, source_code
 from mmmil import variants as variant_table
 from mmmil.apply import card, distance, folder, models, repeated
 from mmmil.apply.folder import ModelError
@@ -107,6 +107,8 @@ def _fill(made: Path, study: Study, v: Variant, folders: list[Path], licence: st
         "task": p.task,
         "title": p.title or p.task,
         "synthetic": p.synthetic,
+        "cohort": p.cohort,
+        "confounded": list(check.confounded(study.cohort.patients, p)["text"]),
         "leaks": p.leaks and v.uses_genes,
         "variant": asdict(v),
         "parameters": _parameters(p),

@@ -22,13 +22,13 @@ BY_RANK = ", so the best by rank"
 def dataset(tasks: Mapping[str, params.Params]) -> str:
     """Patients per class, with sites and held-out share, and how files and patients were counted down."""
     rows, steps = [], []
-    for task, p in tasks.items():
-        cohort = read_results(task, "cohort", ["patient_id", "label", "site"])
+    for p in tasks.values():
+        cohort = read_results(p, "cohort", ["patient_id", "label", "site"])
         for label, group in [] if cohort is None else cohort.groupby("label"):
             name = p.class_names[int(label)] if str(label) in ("0", "1") else label
             test = f"{(group['fold'] == -1).sum()}" if "fold" in group else "–"
             rows.append([title(p), name, len(group), group["site"].nunique(), test])
-        flow = read_results(task, "flow", ["step", "unit", "entered", "excluded", "left"])
+        flow = read_results(p, "flow", ["step", "unit", "entered", "excluded", "left"])
         for row in [] if flow is None else flow.itertuples():
             if row.entered:
                 steps.append([title(p), STEPS.get(row.step, row.step), row.unit, row.entered, row.excluded, row.left])
@@ -44,21 +44,21 @@ def dataset(tasks: Mapping[str, params.Params]) -> str:
 def preprocessing(tasks: Mapping[str, params.Params]) -> str:
     """Tiles per slide, what was found on the slides, and gene sets per library."""
     rows, found_on, sets = [], [], []
-    for task, p in tasks.items():
+    for p in tasks.values():
         columns = ["slide_id", "mpp", "candidates", "valid", "used", "bag"]
-        tiles = read_results(task, "tiles", columns) if p.has_pixels else None
+        tiles = read_results(p, "tiles", columns) if p.has_pixels else None
         if tiles is not None:
             valid, enough = tiles["valid"].fillna(0), int(tiles["bag"].notna().sum())
             used = f"{tiles['used'].max():.0f}" if enough else "–"
             spread = f"{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
             mpp = "–".join(dict.fromkeys(f"{v:.3g}" for v in (tiles["mpp"].min(), tiles["mpp"].max())))
             rows.append([title(p), len(tiles), mpp, f"{tiles['candidates'].sum():.0f}", spread, used, enough])
-        quality = read_results(task, "quality", ["slide_id", "check", "flagged"]) if p.has_pixels else None
+        quality = read_results(p, "quality", ["slide_id", "check", "flagged"]) if p.has_pixels else None
         if quality is not None:
             counts = quality[quality["flagged"]].groupby("check")["slide_id"].nunique()
             listed = ", ".join(f"{check}: {n}" for check, n in counts.items()) or "nothing"
             found_on.append([title(p), quality["slide_id"].nunique(), listed])
-        genes = read_results(task, "genes", ["library", "fold", "tested", "significant"]) if p.has_genes else None
+        genes = read_results(p, "genes", ["library", "fold", "tested", "significant"]) if p.has_genes else None
         if genes is not None:  # the single-gene vector tests no sets
             genes = genes.dropna(subset=["tested"])
         for library, group in [] if genes is None else genes.groupby("library", sort=False):
@@ -103,8 +103,8 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
     from mmmil.evaluation import leakage
 
     nulls, truths = [], []
-    for task, p in tasks.items():
-        audit = read_results(task, "leakage", leakage.COLUMNS)
+    for p in tasks.values():
+        audit = read_results(p, "leakage", leakage.COLUMNS)
         if audit is not None:
             means = leakage.summary(audit).set_index(["library", "selection"])
             for library in means.index.unique("library"):
@@ -112,7 +112,7 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
                 cells = [estimate(row["mean"], row["ci_low"], row["ci_high"]) for row in both]
                 name = "single genes" if library == "genes" else f"{str(library).upper()} sets"
                 nulls.append([title(p), name, *cells, f"{both[0]['n']:.0f}"])
-        truths += [[title(p), *row] for row in _planted(task, p)] if p.synthetic else []
+        truths += [[title(p), *row] for row in _planted(p)] if p.synthetic else []
     head = ["cohort", "tokens", "chosen within the folds", "chosen on all patients", "values"]
     caption = "Labels shuffled: ROC-AUC of a logistic regression on the gene tokens; 0.5 is nothing found"
     text = markdown_table(caption, head, nulls) if nulls else nothing("null audit (results/<task>/leakage.csv)")
@@ -122,12 +122,12 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
     return f"{text}\n"
 
 
-def _planted(task: str, p: params.Params) -> list[list]:
+def _planted(p: params.Params) -> list[list]:
     """Rows library, planted, found, false of the final model's enrichment, where it and the truth are still there."""
     from mmmil.genes import choice, enrichment
     from mmmil.simulate import truth
 
-    genes = read_results(task, "genes", ["library", "fold"])
+    genes = read_results(p, "genes", ["library", "fold"])
     rows: list[list] = []
     if genes is None or "folder" not in genes or not truth.sets_file(p).is_file():
         return rows

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mmmil import paper, params, record
-from mmmil.book.pages import executed_pages
-from mmmil.book.text import markdown_table, title, wide_table
+from mmmil.book import captions
+from mmmil.book.pages import executed_pages, shown_of
+from mmmil.book.text import beside_scores, confounded, markdown_table, title, wide_table
 from mmmil.ledger import chances
 from mmmil.ledger.claims import Claim
 from mmmil.ledger.evidence import Results
@@ -53,12 +54,12 @@ def _behind(row: Row, p: params.Params | None) -> str:
         file = COUNTED[query.count.what]
     elif query.attention:
         file = "attention_sets.csv"
-    return f"{files}, seed {p.seed}, `results/{p.task}/{file}`"
+    return f"{files}, seed {p.seed}, `results/{p.run}/{file}`"
 
 
-def _linked(text: str, row: Row, pages: set[str]) -> str:
+def _linked(text: str, row: Row, run: str, pages: set[str]) -> str:
     """The cohort's name, linked to the executed notebook that shows the claim, where that was made."""
-    page = f"executed/{row.task}/{row.claim.page}"
+    page = f"executed/{run}/{row.claim.page}"
     return f"[{text}]({page}.ipynb)" if page in pages else text
 
 
@@ -67,6 +68,7 @@ def _rows(section: str, ledger: Ledger, pages: set[str], known: chances.Known) -
     other settings or features say stand in columns of their own; the chances once per claim and task.
     """
     rows, before, told = [], None, set()
+    confounding = {task for task, p in ledger.tasks.items() if confounded(p)}
     for row in ledger.rows:
         claim = row.claim
         if claim.section != section:
@@ -76,7 +78,8 @@ def _rows(section: str, ledger: Ledger, pages: set[str], known: chances.Known) -
         if p is None:
             cohort = row.of.upper() if row.of else f"[section {claim.page[:2]}]({claim.page}.md)"
         else:
-            cohort = f"{_linked(_named(ledger, row.task), row, pages)} ({row.kind})"
+            confounds = f", {captions.CONFOUNDED.lower()}: see above" * (row.task in confounding)
+            cohort = f"{_linked(_named(ledger, row.task), row, p.run, pages)} ({row.kind}{confounds})"
         verdict = f"**{row.verdict}**" if row.verdict not in (UNTESTABLE, NO_SECOND) else row.verdict
         verdict += f": {row.reason}" if row.reason else ""
         cells = ["–", "–", verdict, "–"]
@@ -124,9 +127,10 @@ def counts(ledger: Ledger) -> str:
 
 def page(ledger: Ledger) -> str:
     """The whole ledger: counts, then a table per section of the paper."""
-    pages = {path.with_suffix("").as_posix().removeprefix("book/") for path in executed_pages()}
+    pages = {path.with_suffix("").as_posix().removeprefix("book/") for path in executed_pages(shown_of(ledger.tasks))}
     known = chances.read()
     text = f"{len(ledger.claims)} claims. Code: commit {record.commit()}.\n\n{counts(ledger)}\n"
+    text += beside_scores(ledger.tasks)
     for section in paper.HEADINGS:
         rows = _rows(section, ledger, pages, known)
         # A column that is empty in the whole table is left out.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmmil import params, record
-from mmmil.book.text import LEAKS, nothing, title
+from mmmil.book.text import LEAKS, beside_scores, nothing, title
 from mmmil.evaluation import summary as summaries
 
 
@@ -16,11 +16,12 @@ def overview(tasks: Mapping[str, params.Params], folder: Path) -> str:
     """A figure per kind of cohort, drawn into `folder`, and how to make its numbers; synthetic and real apart."""
     text = ""
     for kind, synthetic in (("synthetic", True), ("real", False)):
-        read = {t: summaries.read(t) for t, p in tasks.items() if p.synthetic is synthetic}
+        read = {t: summaries.read(p) for t, p in tasks.items() if p.synthetic is synthetic}
         metrics = {t: table for t, table in read.items() if table is not None and table["mean"].notna().any()}
         if metrics:
             text += _figure({title(tasks[t]): table for t, table in metrics.items()}, kind, folder)
             text += "".join(f"{title(tasks[t])}: {LEAKS}.\n\n" for t in metrics if tasks[t].leaks)
+            text += beside_scores({t: tasks[t] for t in metrics})
             text += _commands(tasks, list(metrics))
     return text or nothing("figure of all models")
 

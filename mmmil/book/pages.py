@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,11 @@ import yaml
 from mmmil import paper, params, record
 from mmmil.book import api
 from mmmil.settings import yaml_files
+
+EXECUTED = "book/executed"
+SYNTHETIC = " (synthetic)"  # after the title of a page of a synthetic cohort
+FAILED_LINK = "../../status.html#failed-trainings"  # of `summary.FAILED`, from a page of a task
+DEEPER = re.compile(rf"(.*/)?{EXECUTED}/[^/]+/[^/]+/[^/]+")
 
 
 class PageError(ValueError):
@@ -58,24 +63,70 @@ def publish(draft: Path | str, page: Path | str) -> Path:
         if "parameters" in tags or "injected-parameters" in tags:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
+    if DEEPER.fullmatch(Path(page).as_posix()):  # a run with an overlay lies one folder deeper
+        text = text.replace(FAILED_LINK, f"../{FAILED_LINK}")
     record.write_atomically(Path(page), lambda path: path.write_text(text + "\n"))
     Path(draft).unlink()
     return Path(page)
 
 
-def executed_pages() -> list[Path]:
-    """Executed notebooks that `_toc.yml` names and that exist: relative to the project's folder, in its order."""
-    named = [Path(f"{entry['file']}.ipynb") for entry in entries_of(read_toc()) if task_of(entry["file"])]
-    return [path for path in named if (params.root() / path).is_file()]
+# -- which run of a task the book shows --------------------------------------------------------------------
+def page_of(run: str, notebook: str) -> str:
+    """Where a run's executed notebook lies, relative to the project's folder."""
+    return f"{EXECUTED}/{run}/{notebook}.ipynb"
 
 
-def summary_tables() -> list[Path]:
+def runs_of(task: str) -> list[str]:
+    """The runs of a task that have executed pages: without an overlay first, then by the overlay's name."""
+    folder = params.root() / EXECUTED
+    runs = [task, *sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"*/{task}"))]
+    return [run for run in runs if any((folder / run).glob("*.ipynb"))]
+
+
+def shown(runs: Iterable[str] = ()) -> dict[str, str]:
+    """Task of `_toc.yml` -> its one run that the book shows, in the book's order; tasks without pages are left out.
+
+    runs: those that the book is made for, which come first. A task of which none is among them is shown as it was run
+    without an overlay, and only where it was not, as it was run with one.
+    """
+    wanted = {run.rpartition("/")[2]: run for run in runs}
+    named = dict.fromkeys(task_of(entry["file"]) for entry in entries_of(read_toc()))
+    there = {task: runs_of(task) for task in named if task}
+    return {task: wanted.get(task, made[0] if made else "") for task, made in there.items() if made or task in wanted}
+
+
+def shown_of(tasks: Mapping[str, params.Params]) -> dict[str, str]:
+    """The same of tasks with their parameters."""
+    return {task: p.run for task, p in tasks.items()}
+
+
+def not_shown(tasks: Mapping[str, params.Params]) -> list[str]:
+    """Runs of these tasks that have executed pages, too, and no place in this book."""
+    return [run for task, p in tasks.items() for run in runs_of(task) if run != p.run]
+
+
+def _place(file: str, runs: Mapping[str, str]) -> str:
+    """Where the page of an entry of `_toc.yml` lies, without its suffix: '' of a task that is not shown."""
+    run = runs.get(task_of(file), "")
+    return page_of(run, Path(file).name).removesuffix(".ipynb") if run else ""
+
+
+def executed_pages(runs: Mapping[str, str]) -> list[Path]:
+    """Executed notebooks that `_toc.yml` has a place for: relative to the project's folder, in its order.
+
+    runs: task -> the run that is shown, as `shown` tells it.
+    """
+    places = [_place(entry["file"], runs) for entry in entries_of(read_toc())]
+    return [Path(f"{place}.ipynb") for place in places if place and (params.root() / f"{place}.ipynb").is_file()]
+
+
+def summary_tables(runs: Mapping[str, str]) -> list[Path]:
     """Tables of results that exist for tasks with executed pages, relative to the project's folder."""
-    tasks = {task_of(page.with_suffix("").as_posix()) for page in executed_pages()}
+    have = {page.parent.relative_to(EXECUTED).as_posix() for page in executed_pages(runs)}
     names = [
-        Path("results") / task / f"{name}.csv"
-        for task in sorted(tasks)
-        for name in ("tiles", "quality", "genes", "leakage", "metrics", "comparisons", "attention")
+        Path("results") / run / f"{name}.csv"
+        for run in sorted(have)
+        for name in ("tiles", "quality", "genes", "leakage", "metrics", "comparisons", "confounded", "attention")
     ]
     return [path for path in names if (params.root() / path).is_file()]
 
@@ -94,29 +145,41 @@ def sections_of(p: params.Params) -> list[paper.Section]:
     return [s for s in sections if (s.notebook in p.notebooks if p.notebooks else p.inputs in s.needs)]
 
 
-def executed_tasks() -> dict[str, params.Params]:
-    """Tasks with executed pages, in the book's order, with the parameters these pages were made with."""
+def executed_tasks(runs: Iterable[str] = ()) -> dict[str, params.Params]:
+    """Tasks with executed pages, in the book's order, with the parameters these pages were made with.
+
+    runs: see `shown`. Raises PageError for a page of another run than that of its folder: it was made before runs lay apart.
+    """
     tasks: dict[str, params.Params] = {}
-    for page in executed_pages():
-        task = task_of(page.with_suffix("").as_posix())
+    for page in executed_pages(shown(runs)):
+        run = page.parent.relative_to(EXECUTED).as_posix()
+        task = run.rpartition("/")[2]
         if task not in tasks:
             metadata = check_executed(params.root() / page)["metadata"]["papermill"]
-            tasks[task] = params.check(metadata["parameters"])
+            p = params.check(metadata["parameters"])
+            if p.run != run:
+                raise PageError(
+                    f"{page} was made by the run {p.run}, whose pages lie in {EXECUTED}/{p.run} now: remove "
+                    f"{page.parent}, and make them again"
+                )
+            tasks[task] = p
     return tasks
 
 
 # -- the table of contents -----------------------------------------------------------------------------------
-def write_toc(tasks: Iterable[str]) -> Path:
-    """Write `_build/toc.yml`: `_toc.yml` without the pages that other tasks than these have not made.
+def write_toc(runs: Iterable[str]) -> Path:
+    """Write `_build/toc.yml`: `_toc.yml` with the pages of the runs that are shown (`shown`), less those not made.
 
     The pages of the API reference are written beside it.
 
-    Raises PageError naming every page of these tasks that is missing, and every notebook that failed.
+    Raises PageError naming every page of these runs that is missing, and every notebook that failed.
     """
-    tasks, book = list(tasks), read_toc()
-    have = {page.with_suffix("").as_posix() for page in executed_pages()}
-    named = {entry["file"] for entry in entries_of(book)}
-    wanted = {f"book/executed/{task}/{name}" for task in tasks for name in _notebooks(task)}
+    runs, book = list(runs), read_toc()
+    tasks, places = executed_tasks(runs), shown(runs)
+    have = {page.with_suffix("").as_posix() for page in executed_pages(places)}
+    named = {_place(entry["file"], places) for entry in entries_of(book)} - {""}
+    of_runs = [(run, tasks.get(run.rpartition("/")[2])) for run in runs]
+    wanted = {page_of(run, name).removesuffix(".ipynb") for run, p in of_runs for name in _notebooks(run, p)}
     faults = [f"  {page}: in no part of _toc.yml" for page in sorted(wanted - named)]
     faults += [f"  {page}.ipynb: not there" for page in sorted(wanted & named - have)]
     if faults:
@@ -125,8 +188,11 @@ def write_toc(tasks: Iterable[str]) -> Path:
         check_executed(params.root() / f"{page}.ipynb")
 
     def keep(entries: list[dict]) -> list[dict]:
-        kept = [entry for entry in entries if not task_of(entry["file"]) or entry["file"] in have]
+        kept = [entry for entry in entries if not task_of(entry["file"]) or _place(entry["file"], places) in have]
         for entry in kept:
+            if task := task_of(entry["file"]):
+                entry["file"] = _place(entry["file"], places)
+                entry["title"] = entry.get("title", task) + SYNTHETIC * tasks[task].synthetic
             if "sections" in entry:
                 entry["sections"] = keep(entry["sections"])
                 if not entry["sections"]:
@@ -142,9 +208,9 @@ def write_toc(tasks: Iterable[str]) -> Path:
     return record.write_atomically(params.root() / "_build" / "toc.yml", lambda path: path.write_text(text))
 
 
-def _notebooks(task: str) -> list[str]:
-    p = executed_tasks().get(task)
-    return [section.notebook for section in sections_of(p or params.check({**params.read_yaml(task), "task": task}))]
+def _notebooks(run: str, p: params.Params | None) -> list[str]:
+    overlay, _, task = run.rpartition("/")
+    return [section.notebook for section in sections_of(p or params.load(task, overlay))]
 
 
 def read_toc() -> dict[str, Any]:
@@ -163,5 +229,6 @@ def entries_of(node: Any) -> Iterable[dict]:
 
 
 def task_of(file: str) -> str:
-    match = re.fullmatch(r"book/executed/([^/]+)/[^/]+", file)
+    """The task of an entry of `_toc.yml`, '' where it is no executed notebook."""
+    match = re.fullmatch(rf"{EXECUTED}/([^/]+)/[^/]+", file)
     return match.group(1) if match else ""

@@ -14,7 +14,17 @@ import pandas as pd
 
 from mmmil import params, variants
 from mmmil.book.pages import entries_of, read_toc, task_of
-from mmmil.book.text import FAILED, METRICS, SPLITS, made_on, shown_variant, title, wide_table
+from mmmil.book.text import (
+    FAILED,
+    METRICS,
+    SPLITS,
+    beside_scores,
+    made_on,
+    of_cohorts,
+    shown_variant,
+    title,
+    wide_table,
+)
 from mmmil.evaluation import summary as summaries
 from mmmil.results import read_results
 
@@ -44,25 +54,27 @@ def folds(executed: Mapping[str, params.Params]) -> str:
     """The tables of every pair of real twins, or the command that makes them; executed: the tasks that have pages."""
     text, reading = "", READING + "\n"
     for pair in twins(_real(executed)):
-        read = {task: summaries.read(task) if task in executed else None for task in pair}
+        read = {task: summaries.read(executed[task]) if task in executed else None for task in pair}
         random, by_site = read.values()
         if random is None or by_site is None:
             missing = " and ".join(f"`{task}`" for task, table in read.items() if table is None)
             command = f'`make real REAL_TASKS="{" ".join(pair)}"`'
             text += f"There are no results of {missing} yet: {command} makes the table of `{pair[0]}`.\n\n"
             continue
-        if said := _other_patients(pair):
+        if said := _other_patients([executed[task] for task in pair]):
             text += f"{said}\n\n"
             continue
-        tables = "\n".join(_table(random, by_site, split) for split in SPLITS)
-        text += f"{reading}### {title(executed[pair[0]])}\n\n{made_on({t: executed[t] for t in pair})}\n{tables}\n"
+        pages = {task: executed[task] for task in pair}
+        with of_cohorts("Real cohorts"):
+            tables = "\n".join(_table(random, by_site, split) + beside_scores(pages) for split in SPLITS)
+        text += f"{reading}### {title(executed[pair[0]])}\n\n{made_on(pages)}\n{tables}\n"
         reading = ""
     return text or "No two tasks of this book differ in their folds alone.\n"
 
 
-def _other_patients(pair: tuple[str, str]) -> str:
+def _other_patients(twins: list[params.Params]) -> str:
     """Why the results of twins are not of the same patients, '' where they are: one is of before their data changed."""
-    cohorts = [read_results(task, "cohort", ["patient_id", "label"]) for task in pair]
+    cohorts, pair = [read_results(p, "cohort", ["patient_id", "label"]) for p in twins], [p.task for p in twins]
     there = [set() if c is None else set(zip(c["patient_id"], c["label"].astype(str), strict=True)) for c in cohorts]
     if there[0] == there[1]:
         return ""

@@ -5,7 +5,7 @@ Every part says on which cohort it was made. Synthetic cohorts and real ones nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,20 @@ from mmmil.book import kept as book_kept
 from mmmil.book import ledger as book_ledger
 from mmmil.book import overview, status, unsaid
 from mmmil.book import real as book_real
-from mmmil.book.pages import entries_of, executed_pages, executed_tasks, read_toc, sections_of
-from mmmil.book.text import FAILED, METRICS, SPLITS, made_on, markdown_table, nothing, shown_variant, title, wide_table
+from mmmil.book.pages import entries_of, executed_pages, executed_tasks, read_toc, sections_of, shown_of, task_of
+from mmmil.book.text import (
+    FAILED,
+    METRICS,
+    SPLITS,
+    beside_scores,
+    made_on,
+    markdown_table,
+    nothing,
+    of_cohorts,
+    shown_variant,
+    title,
+    wide_table,
+)
 from mmmil.evaluation import summary as summaries
 from mmmil.ledger import verdicts
 from mmmil.results import read_results
@@ -64,7 +76,7 @@ def results_of(section: paper.Section) -> Part:
                 chosen = {t: f[[_belongs(value, table) for value in f["table"]]] for t, f in metrics.items()}
                 trained = {row.variant for f in chosen.values() for row in f.itertuples() if not _baseline(row.table)}
                 if len(trained) > 1:
-                    text += metrics_table(chosen, names, split, table.caption) + "\n"
+                    text += metrics_table(chosen, names, split, table.caption) + beside_scores(tasks) + "\n"
                 elif trained and split == "val":
                     text += (
                         f"{table.caption}: not shown, no model beside {shown_variant(*trained)} was trained here.\n\n"
@@ -79,13 +91,14 @@ def every_model(tasks: Mapping[str, params.Params]) -> str:
     metrics, names = _metrics(tasks)
     chosen = {task: frame[frame["metric"] == "roc_auc"] for task, frame in metrics.items()}
     caption = "ROC-AUC of every variant, mean and interval"
-    text = "".join(metrics_table(chosen, names, split, caption) + "\n" for split in SPLITS)
+    tables = [metrics_table(chosen, names, split, caption) for split in SPLITS]
+    text = "".join(table + beside_scores(tasks) + "\n" for table in tables if table)
     return text if text.strip() else nothing("result for the tables of this section")
 
 
 def _metrics(tasks: Mapping[str, params.Params]) -> tuple[dict[str, Any], dict[str, str]]:
     """metrics.csv of the tasks that have it, and these tasks' titles."""
-    read = {task: summaries.read(task) for task in tasks}
+    read = {task: summaries.read(p) for task, p in tasks.items()}
     metrics = {task: frame for task, frame in read.items() if frame is not None}
     return metrics, {task: title(tasks[task]) for task in metrics}
 
@@ -101,8 +114,8 @@ def _belongs(value: Any, table: paper.Table) -> bool:
 def attention(tasks: Mapping[str, params.Params]) -> str:
     """Gene sets whose attention differs between the classes."""
     rows = []
-    for task, p in tasks.items():
-        table = read_results(task, "attention", ["source", "library", "n_sets", "n_significant"])
+    for p in tasks.values():
+        table = read_results(p, "attention", ["source", "library", "n_sets", "n_significant"])
         for row in [] if table is None else table.itertuples():
             rows.append(
                 [title(p), row.source.removesuffix("_genes"), str(row.library).upper(), row.n_sets, row.n_significant]
@@ -118,8 +131,8 @@ def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
     """Which of these findings survive which null, and which null is too small to tell."""
     rows: list[list] = []
     undecided: dict = {}
-    for task, p in tasks.items():
-        table = read_results(task, "attention_nulls", ["source", "library", "null", "differ", "survive", "least_p"])
+    for p in tasks.values():
+        table = read_results(p, "attention_nulls", ["source", "library", "null", "differ", "survive", "least_p"])
         for (library, source), nulls in [] if table is None else table.groupby(["library", "source"], sort=False):
             left = nulls.set_index("null")["survive"]
             cells = ["cannot decide" if isnan(n) else int(n) for n in left]
@@ -144,8 +157,8 @@ def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
 def _attention_terms(tasks: Mapping[str, params.Params]) -> str:
     """How many of the terms that the paper reports were found here."""
     rows, states = [], ["significant", "not significant", "not tested", "not selected", "absent"]
-    for task, p in tasks.items():
-        table = read_results(task, "attention_terms", ["library", "source", "state"])
+    for p in tasks.values():
+        table = read_results(p, "attention_terms", ["library", "source", "state"])
         for (library, source), terms in [] if table is None else table.groupby(["library", "source"], sort=False):
             rows.append(
                 [
@@ -188,30 +201,34 @@ def section(number: str, tasks: Mapping[str, params.Params]) -> str:
             if p.synthetic is synthetic and any(section.number == number for section in sections_of(p))
         }
         if group:
-            text += f"### {head}\n\n{made_on(group)}\n{PARTS[number](group)}\n"
+            with of_cohorts(head):
+                text += f"### {head}\n\n{made_on(group)}\n{PARTS[number](group)}\n"
     if not text:
         return nothing("result for this section")
     pages = "Each page below is the same notebook, executed for one task."
-    return f"{text}## The notebooks of this section\n\n{pages}\n\n{CHILDREN}" if _has_children(number) else text
+    return f"{text}## The notebooks of this section\n\n{pages}\n\n{CHILDREN}" if _has_children(number, tasks) else text
 
 
-def real() -> str:
+def real(tasks: Mapping[str, params.Params]) -> str:
     """The list of pages made on real input, or how to make them."""
-    return CHILDREN if _has_children("real") else "No page has been made on real input here. `make real` does it.\n"
+    return (
+        CHILDREN if _has_children("real", tasks) else "No page has been made on real input here. `make real` does it.\n"
+    )
 
 
-def _has_children(name: str) -> bool:
-    have = {page.with_suffix("").as_posix() for page in executed_pages()}
+def _has_children(name: str, tasks: Mapping[str, params.Params]) -> bool:
+    have = {(page.parent.name, page.stem) for page in executed_pages(shown_of(tasks))}
     pages = [e for e in entries_of(read_toc()) if Path(e["file"]).name.startswith(name) and "sections" in e]
-    return any(child["file"] in have for page in pages for child in entries_of(page["sections"]))
+    children = [child["file"] for page in pages for child in entries_of(page["sections"])]
+    return any((task_of(file), Path(file).name) in have for file in children)
 
 
-def write() -> list[Path]:
-    """Write every generated part of the book from the results of the tasks that have executed pages."""
-    tasks, folder = executed_tasks(), params.root() / "book" / "generated"
+def write(runs: Iterable[str] = ()) -> list[Path]:
+    """Write every generated part of the book from the results of the runs that it shows; runs: see `pages.shown`."""
+    tasks, folder = executed_tasks(runs), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
     parts |= {"03_costs": book_costs.table_2(), "03_benchmarks": book_costs.benchmarks(folder)}
-    parts |= {"unsaid": unsaid.unsaid(), "real": real(), "real_folds": book_real.folds(tasks)}
+    parts |= {"unsaid": unsaid.unsaid(), "real": real(tasks), "real_folds": book_real.folds(tasks)}
     parts["overview"] = overview.overview(tasks, folder)
     judged = verdicts.Ledger(tasks)
     parts |= {"ledger": book_ledger.page(judged), "glance": book_ledger.glance(judged)}

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 
 from mmmil import params, record
-from mmmil.book.pages import check_executed, executed_pages
+from mmmil.book.pages import EXECUTED, SYNTHETIC, check_executed, executed_pages, not_shown, shown_of
 from mmmil.book.text import markdown_table, nothing, title, wide_table
 from mmmil.results import read_results
 
@@ -22,12 +22,10 @@ def status(tasks: Mapping[str, params.Params]) -> str:
     Results of earlier parameters count too, as long as they lie there; a dash where a step notes no device.
     """
     rows = []
-    for task, p in tasks.items():
+    for p in tasks.values():
         runs: dict[str, list[dict]] = {}
-        for path in sorted((params.root() / "results" / task).rglob(record.RUN)):
-            runs.setdefault(path.relative_to(params.root() / "results" / task).parts[0], []).append(
-                json.loads(path.read_text())
-            )
+        for path in sorted(p.results.rglob(record.RUN)):
+            runs.setdefault(path.relative_to(p.results).parts[0], []).append(json.loads(path.read_text()))
         for step, step_runs in runs.items():
             devices = sorted({run["facts"]["device"] for run in step_runs if "device" in run.get("facts", {})})
             commits = sorted({str(run.get("commit", "unknown")) for run in step_runs})
@@ -38,7 +36,7 @@ def status(tasks: Mapping[str, params.Params]) -> str:
             last = max(run.get("finished", "") for run in step_runs)[:16].replace("T", " ")
             rows.append(
                 [
-                    title(p),
+                    title(p) + SYNTHETIC * p.synthetic,
                     step,
                     len(step_runs),
                     f"{seconds:.0f}",
@@ -61,11 +59,15 @@ def status(tasks: Mapping[str, params.Params]) -> str:
     caption = "Results that lie here, and what they cost"
     text = wide_table(caption, head, rows, "status") if rows else nothing("result")
     times = []
-    for page in executed_pages():
+    for page in executed_pages(shown_of(tasks)):
         about = check_executed(params.root() / page)["metadata"]["papermill"]
-        times.append([f"`{page.parts[2]}/{page.stem}`", f"{about.get('duration') or 0:.0f}"])
+        times.append(
+            [f"`{page.parent.relative_to(EXECUTED).as_posix()}/{page.stem}`", f"{about.get('duration') or 0:.0f}"]
+        )
     if times:
         text += "\n" + markdown_table("Notebooks", ["page", "seconds"], times)
+    if others := not_shown(tasks):
+        text += f"\nNot in this copy, which shows one run of a task: {', '.join(f'`{run}`' for run in others)}.\n"
     versions = [
         ["Python", platform.python_version()],
         ["system", f"{platform.system()} {platform.machine()}"],
@@ -78,7 +80,7 @@ def failures(tasks: Mapping[str, params.Params]) -> str:
     """Trainings that failed, with the end of their logs: where every cell that says "failed" leads to."""
     text = "(failed-trainings)=\n## Failed trainings\n\n"
     columns = ["variant", "fold", "error", "log"]
-    read = {task: read_results(task, "failures", columns) for task in tasks}
+    read = {task: read_results(p, "failures", columns) for task, p in tasks.items()}
     tables = {task: table for task, table in read.items() if table is not None and len(table)}
     if not tables:
         return text + "None.\n"

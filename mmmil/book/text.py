@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmmil import params, record, variants
+from mmmil import check, params, record, variants
+from mmmil.book import captions
 from mmmil.ledger import standing
 from mmmil.results import read_results
 from mmmil.study import Study
@@ -15,8 +18,22 @@ SPLITS = {"val": "cross-validation", "test": "held-out test patients"}
 FAILED = "{ref}`failed <failed-trainings>`"
 
 
+_kind: contextvars.ContextVar[str] = contextvars.ContextVar("kind", default="")
+
+
+@contextlib.contextmanager
+def of_cohorts(kind: str) -> Iterator[None]:
+    """Every table that is made within says in its caption of which cohorts it is: 'Synthetic cohorts'."""
+    before = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(before)
+
+
 def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
-    """A MyST table with a caption."""
+    """A MyST table with a caption, which says of which cohorts it is (`of_cohorts`)."""
+    caption = ". ".join(filter(None, (caption, _kind.get())))
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [head, *rows]]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     lines.insert(1, "|" + " --- |" * len(head))
@@ -56,11 +73,25 @@ LEAKS = (
 )
 
 
+def confounded(p: params.Params) -> list[str]:
+    """What else tells the classes of a cohort apart, as its record has it; nothing where there is no record yet."""
+    table = read_results(p, "confounded", check.CONFOUNDED)
+    return [] if table is None else list(table["text"])
+
+
+def beside_scores(tasks: Mapping[str, params.Params]) -> str:
+    """What stands where a cohort's scores stand: a line for each whose classes are told apart by something else."""
+    lines = [
+        f"{captions.CONFOUNDED}, {title(p)}: {'; '.join(found)}.\n" for p in tasks.values() if (found := confounded(p))
+    ]
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
+
+
 def made_on(tasks: Mapping[str, params.Params]) -> str:
     """The note that opens every generated part: cohorts, number of patients, parameter files and commit."""
     lines = []
     for task, p in tasks.items():
-        cohort = read_results(task, "cohort", ["patient_id"])
+        cohort = read_results(p, "cohort", ["patient_id"])
         number = "" if cohort is None else f", {len(cohort)} patients"
         null = " **without any signal (null mode)**" if p.sim_null else ""
         kind = f"synthetic cohort{null}" if p.synthetic else "real cohort"
@@ -83,8 +114,12 @@ def nothing(missing: str) -> str:
 
 
 def provenance(study: Study) -> str:
-    """The paragraph at the head of a page: cohort, patients, parameters, commit, and what is not as in the paper."""
-    p = study.p
+    """The paragraph at the head of a page: cohort, patients, parameters, commit, and what is not as in the paper.
+
+    From here on the tables of this notebook carry their cohort, and those of scores what else tells its classes apart.
+    """
+    p, warnings = study.p, list(check.confounded(study.cohort.patients, study.p)["text"])
+    captions.carry(title(p), p.synthetic, warnings)
     if p.synthetic:
         kind = (
             f"**Synthetic cohort**{' without any signal (null mode)' if p.sim_null else ' with planted truth'}: "
@@ -100,4 +135,5 @@ def provenance(study: Study) -> str:
     notes = "".join(f" {note}." for note in (sites, other_features(p), LEAKS * p.leaks) if note)
     return (
         f"{kind} {len(study.cohort)} patients used ({classes}); parameters {files}; commit `{record.commit()}`.{notes}"
+        + "".join(f" {captions.CONFOUNDED}: {warning}." for warning in warnings)
     )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from mmmil.cohort import files as cohort_files
 from mmmil.cohort import own_table
 from mmmil.cohort.build import Cohort
 from mmmil.params import FEATURES, Params
 from mmmil.sources import barcodes, sample_sheets
 from mmmil.sources.findings import Finding
+from mmmil.sources.tables import absolute
+
+CLASS_OF_FILE = "class is a file"
 
 
 def find(cohort: Cohort, p: Params) -> list[Finding]:
@@ -20,10 +25,32 @@ def find(cohort: Cohort, p: Params) -> list[Finding]:
     or, in an own table, no diagnostic slides; manifest rows that are not used, files without a stated size, and files
     that no table names.
     """
-    found = [*cohort.notes, *_later_slides(cohort, p)]
+    found = [*cohort.notes, *class_of_file(cohort.patients, p), *_later_slides(cohort, p)]
     return (
         found + cohort_files.manifest_findings(cohort.patients, p) + cohort_files.stray_findings(p, _named(cohort, p))
     )
+
+
+def class_of_file(patients: pd.DataFrame, p: Params) -> list[Finding]:
+    """Whether each expression matrix holds patients of one class alone, so that class and file cannot be told apart.
+
+    With `label_rule: matrix` it is so by definition. patients: as `Cohort.patients`.
+    """
+    if not p.has_genes or not p.expression_matrix or set(patients["label"]) != {0, 1}:
+        return []
+    names = {str(absolute(p.path(name))): Path(name).name for name in p.expression_matrix}
+    of_file = patients.groupby("expression_path")["label"].agg(set)
+    if any(len(labels) > 1 for labels in of_file):
+        return []
+    files = [
+        " and ".join(names.get(str(path), str(path)) for path, labels in of_file.items() if labels == {label})
+        for label in (0, 1)
+    ]
+    zero, one = p.class_names
+    text = f"all patients of {zero} are in {files[0]} and all of {one} in {files[1]}: whatever was done to one file "
+    text += "alone (batch, scaling, rounding) tells the classes apart, and a model of genes may have learnt no more"
+    remedy = "read both classes from one table, or from tables that were made alike"
+    return [Finding(CLASS_OF_FILE, text, remedy, ", ".join(p.expression_matrix))]
 
 
 def _later_slides(cohort: Cohort, p: Params) -> list[Finding]:

@@ -64,9 +64,9 @@ def cell(summary: pd.DataFrame, variant: str, metric: str, split: str = "val") -
     return Cell(row["mean"], row["ci_low"], row["ci_high"], int(row["n_folds"]), bool(math.isnan(row["mean"])))
 
 
-def read(task: str) -> pd.DataFrame | None:
-    """The summary that a task's record holds (metrics.csv), or None. Raises ResultsError if a column is missing."""
-    return read_results(task, "metrics", SUMMARY)
+def read(p: Params) -> pd.DataFrame | None:
+    """The summary that a run's record holds (metrics.csv), or None. Raises ResultsError as `results.read_results`."""
+    return read_results(p, "metrics", SUMMARY)
 
 
 def summarise(predictions: pd.DataFrame, p: Params, names: Iterable[str]) -> pd.DataFrame:

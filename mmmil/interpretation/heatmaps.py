@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mmmil import record, variants
+from mmmil import record, results, variants
 from mmmil.interpretation import extract
 from mmmil.models.reading import SHOWN
 from mmmil.params import Params
@@ -183,7 +183,7 @@ def write_all(study: Study) -> pd.DataFrame:
         files = [path.name for path in write(study, heatmap.patient, heatmap.maps)]
         rows += [(heatmap.patient, heatmap.label, name, prob, *files) for name, prob in heatmap.prob.items()]
     table = pd.DataFrame(rows, columns=FILES)
-    record.write_atomically(folder / "index.csv", lambda t: table.to_csv(t, index=False))
+    results.write(study.p, "heatmaps/index", table)
     for kind in ("png", "geojson"):
         for file in folder.glob(f"*.{kind}"):
             if file.name not in set(table[kind]):

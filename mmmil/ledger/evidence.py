@@ -1,6 +1,6 @@
 """What the results of one cohort hold for the claim ledger: cells of the tables, differences with intervals.
 
-Everything is read from `results/<task>/`: cells from metrics.csv, differences from predictions.parquet, over all its
+Everything is read from a run's results: cells from metrics.csv, differences from predictions.parquet, over all its
 seeds and repeats (`mmmil.evaluation.repeated`).
 """
 
@@ -83,16 +83,16 @@ class Results:
         return standing.of(self.p)
 
     def table(self, name: str, columns: list[str]) -> pd.DataFrame:
-        return self._there(results.read_results(self.p.task, name, columns), name)
+        return self._there(results.read_results(self.p, name, columns), name)
 
     def _there(self, table: pd.DataFrame | None, name: str) -> pd.DataFrame:
         if table is None:
-            raise NotTestable(f"no results/{self.p.task}/{name}.csv: that step has not run here")
+            raise NotTestable(f"no results/{self.p.run}/{name}.csv: that step has not run here")
         return table
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        return self._there(summaries.read(self.p.task), "metrics")
+        return self._there(summaries.read(self.p), "metrics")
 
     def cell(self, variant: str, metric: str, split: str) -> summaries.Cell:
         """A cell of the paper's tables, the one that notebooks and section pages show; never of a failed training."""
@@ -104,9 +104,9 @@ class Results:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        table = results.read_predictions(results.folder(self.p.task), runs.PREDICTIONS)
+        table = results.read_predictions(self.p, runs.PREDICTIONS)
         if table is None:
-            raise NotTestable(f"no results/{self.p.task}/predictions.parquet: nothing was trained here")
+            raise NotTestable(f"no results/{self.p.run}/predictions.parquet: nothing was trained here")
         return table
 
     @cached_property

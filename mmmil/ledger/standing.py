@@ -82,10 +82,10 @@ def other_settings(p: params.Params) -> str:
 
 
 def of(p: params.Params) -> Standing:
-    """What a cohort is to the paper, by its parameters and its patients' names (`results/<task>/cohort.csv`)."""
+    """What a cohort is to the paper, by its parameters and its patients' names (cohort.csv of its results)."""
     if p.synthetic:
         return Standing(SYNTHETIC, "synthetic cohort")
-    cohort = read_results(p.task, "cohort", ["patient_id"])
+    cohort = read_results(p, "cohort", ["patient_id"])
     foreign = 0 if cohort is None else sum(not barcodes.site_of(patient) for patient in cohort["patient_id"])
     inputs, overlay = other_inputs(p), f"not at the paper's scale (overlay {p.overlay})" if p.overlay else ""
     if p.task not in paper_map.TASKS:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmmil import results
 from mmmil.models import backbone, ctranspath
 
 # Number of parameters of the paper's three configurations.
@@ -81,10 +82,10 @@ def table(costs: pd.DataFrame) -> pd.DataFrame:
             "token, values": costs["token"],
         }
     )
-    return printed.rename(index=SHOWN_AS)
+    return results.of_no_cohort(printed.rename(index=SHOWN_AS))
 
 
 def beside_paper(costs: pd.DataFrame) -> pd.DataFrame:
     """The paper's parameter counts beside those of `backbones`: columns paper, here, equal."""
     counts = pd.DataFrame({"paper": RECEIPTS, "here": costs["parameters"].loc[list(RECEIPTS)]})
-    return counts.assign(equal=counts["paper"] == counts["here"]).rename(index=SHOWN_AS)
+    return results.of_no_cohort(counts.assign(equal=counts["paper"] == counts["here"]).rename(index=SHOWN_AS))

@@ -9,6 +9,14 @@ from string import Formatter, Template
 NO_PATH = ("none", "null")
 
 
+def run_of(task: str, overlay: str = "") -> str:
+    """What tells a run from others of its task, and where it lies in results/, logs/ and book/executed/.
+
+    `<overlay>/<task>`, or `<task>` where no overlay lies over it. A task may be given as a pattern ('{task}').
+    """
+    return f"{overlay}/{task}" if overlay else task
+
+
 def filled(text: str, **placeholders: str) -> str:
     """A path with its `{placeholders}`, `~` and environment variables filled in; '' stays ''.
 

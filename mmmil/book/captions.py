@@ -1,0 +1,38 @@
+"""The tables of a notebook carry their cohort in the caption, and those of scores what else tells its classes apart."""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mmmil.results import COHORT
+
+CONFOUNDED = "**Confounded**"
+SCORES = re.compile(r"\b(roc|pr)[_-]auc\b|\bAUC\b", re.IGNORECASE)  # what tells a table of scores by its words
+TABLES = (("pandas", "DataFrame"), ("pandas.io.formats.style", "Styler"))
+
+
+def carry(title: str, synthetic: bool, warnings: Sequence[str] = ()) -> None:
+    """From here on this kernel shows every table with a caption; nothing is done outside a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return
+    formatter = shell.display_formatter.formatters["text/html"]
+    name = f"{title}, synthetic cohort" if synthetic else title
+    for module, kind in TABLES:
+        formatter.for_type_by_name(module, kind, lambda table: captioned(table, name, warnings))
+
+
+def captioned(table: Any, name: str, warnings: Sequence[str] = ()) -> str:
+    """A DataFrame or Styler in HTML with its cohort's name as caption; warnings: put beside it in a table of scores."""
+    text = table._repr_html_()
+    if getattr(table, "data", table).attrs.get(COHORT) == "":  # of modules or settings, as `results.of_no_cohort`
+        return text
+    caption = html.escape(name)
+    if SCORES.search(text):
+        head = CONFOUNDED.strip("*")
+        caption += "".join(f"<br><strong>{head}</strong>: {html.escape(warning)}." for warning in warnings)
+    return re.sub(r"(<table[^>]*>)", lambda match: f"{match[1]}\n<caption>{caption}</caption>", text, count=1)
