@@ -164,7 +164,7 @@ def collect(task: Task, overlay: Overlay = "") -> None:
         table, failures = receipts.read(s)
     results.write(p, results.PREDICTIONS, table)
     summary = summaries.summarise(table, p, variants.variants(p))
-    tables = {"confounded": check.confounded(s.cohort.patients, p)}
+    tables = {"confounded": check.confounded(s.cohort.patients, p, s.tiles)}
     tables |= {"metrics": summary, "comparisons": comparisons.compare(table, p)}
     for name, content in (tables | {"failures": failures}).items():
         results.write(p, name, content)

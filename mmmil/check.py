@@ -12,14 +12,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mmmil.cohort import build as cohorts
 from mmmil.cohort import findings as cohort_findings
 from mmmil.cohort import flow, inventory
+from mmmil.genes import by_class, profiles
 from mmmil.genes import findings as gene_findings
 from mmmil.params import Params, root
-from mmmil.slides import feature_findings
+from mmmil.slides import colours, feature_findings
 from mmmil.slides import features as slide_features
 from mmmil.slides import findings as slide_findings
 from mmmil.sources import findings
@@ -27,6 +29,7 @@ from mmmil.sources.findings import Finding
 
 EXCLUDED = ["step", "reason", "n"]
 CONFOUNDED = ["check", "text", "remedy"]
+COLOUR = "colour by class"
 
 
 @dataclass(repr=False)
@@ -115,14 +118,31 @@ def look(p: Params, workers: int = 1) -> Look:
     return _relative(seen, p)
 
 
-def confounded(patients: pd.DataFrame, p: Params) -> pd.DataFrame:
-    """What tells a cohort's classes apart and is none of their disease; one row each, columns CONFOUNDED.
+def confounded(patients: pd.DataFrame, p: Params, tiles: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What tells a cohort's classes apart and need not be their disease; one row each, columns CONFOUNDED.
 
-    It belongs beside every score of a model of this cohort. patients: as `Cohort.patients`.
+    It belongs beside every score of a model of this cohort. patients: as `Cohort.patients`; tiles: as
+    `Study.tiles`, None where slides are not read as pixels.
     """
     found = cohort_findings.class_of_file(patients, p)
-    found += gene_findings.by_class(patients, p) if p.has_genes else []
+    found += by_class.find(patients, p) if p.has_genes else []
+    if tiles is not None and set(patients["label"]) == {0, 1}:
+        bags = tiles.set_index("patient_id")["bag"].loc[patients.index]
+        found += _colour(patients["label"], colours.means(p, list(bags)), p)
     return findings.table(found)[CONFOUNDED]
+
+
+def _colour(labels: pd.Series, means: np.ndarray, p: Params) -> list[Finding]:
+    """Whether the mean colour of the tiles (patients, 3) tells the classes apart, by its most telling channel."""
+    of_channel = dict(zip(colours.CHANNELS, means.T, strict=True))
+    gaps = [(*profiles.class_gap(values, labels.tolist())[1:], name) for name, values in of_channel.items()]
+    auc, chance, name = max(gaps, key=lambda gap: abs(gap[0] - 0.5))
+    if not by_class.tells_apart(auc, len(gaps) * chance):  # of three channels the best: Bonferroni
+        return []
+    zero, one = p.class_names
+    text = f"the mean {name} of the tiles alone tells {one} from {zero} with AUC {auc:.2f}, as "
+    text += "another stain or scanner does"
+    return [Finding(COLOUR, text, "compare slides that were stained and scanned alike, or normalise them (`stain`)")]
 
 
 def _relative(seen: Look, p: Params) -> Look:

@@ -41,7 +41,7 @@ CODE = {
     "model": ["mmmil.models"],
     "training": ["mmmil.training"],
     "evaluation": ["mmmil.evaluation", "mmmil.training.receipts"],
-    "confounded": ["mmmil.cohort.findings", "mmmil.genes.findings"],
+    "confounded": ["mmmil.check"],
     "leakage": ["mmmil.evaluation.leakage"],
     "attention": ["mmmil.interpretation"],
 }

@@ -108,7 +108,7 @@ def _fill(made: Path, study: Study, v: Variant, folders: list[Path], licence: st
         "title": p.title or p.task,
         "synthetic": p.synthetic,
         "cohort": p.cohort,
-        "confounded": list(check.confounded(study.cohort.patients, p)["text"]),
+        "confounded": list(check.confounded(study.cohort.patients, p, study.tiles)["text"]),
         "leaks": p.leaks and v.uses_genes,
         "variant": asdict(v),
         "parameters": _parameters(p),

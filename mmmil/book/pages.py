@@ -148,7 +148,7 @@ def sections_of(p: params.Params) -> list[paper.Section]:
 def executed_tasks(runs: Iterable[str] = ()) -> dict[str, params.Params]:
     """Tasks with executed pages, in the book's order, with the parameters these pages were made with.
 
-    runs: see `shown`. Raises PageError for a page of another run than that of its folder: it was made before runs lay apart.
+    runs: see `shown`. Raises PageError for a page of another run than that of its folder, made before runs lay apart.
     """
     tasks: dict[str, params.Params] = {}
     for page in executed_pages(shown(runs)):

@@ -118,7 +118,8 @@ def provenance(study: Study) -> str:
 
     From here on the tables of this notebook carry their cohort, and those of scores what else tells its classes apart.
     """
-    p, warnings = study.p, list(check.confounded(study.cohort.patients, study.p)["text"])
+    p = study.p
+    warnings = list(check.confounded(study.cohort.patients, p, study.tiles)["text"])
     captions.carry(title(p), p.synthetic, warnings)
     if p.synthetic:
         kind = (

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mmmil import record
-from mmmil.genes import choice, coverage, expression, profiles
+from mmmil.genes import by_class, choice, coverage, expression, profiles
 from mmmil.genes.coverage import Coverage
 from mmmil.genes.expression import DATES, NO_TABLE, Expression
 from mmmil.params import Params
@@ -20,16 +20,8 @@ from mmmil.sources.expression_values import MANY_GENES, MANY_PATIENTS, MILLION, 
 from mmmil.sources.findings import Finding
 from mmmil.sources.gene_names import examples
 
-# Depth tells the classes apart where one class has twice the reads, or where a patient of one is nearly always deeper
-# than one of the other: 0.8 of all pairs, by more than chance. DESeq2 and levels per million allow for depth, but not
-# for the genes that only deep libraries detect; and classes that were sequenced apart differ in more than depth.
-CLASS_RATIO, CLASS_AUC, CLASS_P = 2.0, 0.8, 0.01
 # Deviation over mean of the library sizes: by tens of per cent where libraries are sequenced one by one.
 EQUAL_LIBRARIES = 0.02
-DEPTH_BY_CLASS, LOWEST_BY_CLASS = "depth by class", "lowest values by class"
-# A gene's lowest value that so many patients of a class share is that of genes that were not detected: one number in
-# values that were scaled together, two where each class was scaled by itself.
-SHARED_LOWEST, MANY_LOWEST = 0.1, 0.01  # share of a class's patients, and of all genes
 FEW_READS = 1e6  # libraries for counting genes have tens of millions of reads, a tenth of that is usable
 FEW_DETECTED = 0.5  # of the cohort's median
 COPY = 0.9999  # Spearman: repeated sequencing of one sample gives 0.99, other patients of one tissue 0.7 to 0.98
@@ -79,14 +71,8 @@ def find(patients: pd.DataFrame, p: Params) -> list[Finding]:
 
 def findings_of(seen: Look) -> list[Finding]:
     """Findings, in the order in which one reads: patients, values, names, gene sets."""
-    parts = (_depth, _depth_by_class, _lowest_by_class, _likeness, _values, _matrices, _names, _coverage)
+    parts = (_depth, _by_class, _likeness, _values, _matrices, _names, _coverage)
     return [finding for part in parts for finding in part(seen)]
-
-
-def by_class(patients: pd.DataFrame, p: Params) -> list[Finding]:
-    """Those of the findings by which values tell the classes apart that are none of the tumours."""
-    seen = Look(expression.load(patients, p), patients["label"], patients["expression_path"], p, {})
-    return [*_depth_by_class(seen), *_lowest_by_class(seen)]
 
 
 def summary(seen: Look) -> pd.DataFrame:
@@ -138,39 +124,8 @@ def _depth(seen: Look) -> Iterator[Finding]:
         )
 
 
-def _depth_by_class(seen: Look) -> Iterator[Finding]:
-    if "reads" not in seen.data.libraries or set(seen.labels) != {0, 1}:
-        return
-    reads = seen.data.libraries["reads"].to_numpy()
-    ratio, auc, p = profiles.class_gap(reads, seen.labels.loc[seen.data.patients].tolist())
-    if max(ratio, 1 / max(ratio, 1e-9)) >= CLASS_RATIO or (max(auc, 1 - auc) >= CLASS_AUC and p < CLASS_P):
-        zero, one = seen.p.class_names
-        medians = [np.median(reads[(seen.labels.loc[seen.data.patients] == c).to_numpy()]) for c in (0, 1)]
-        yield Finding(
-            DEPTH_BY_CLASS,
-            f"{one} has {ratio:.2g} times the reads of {zero} (medians {medians[1]:,.0f} and {medians[0]:,.0f}); depth "
-            f"alone tells the classes apart with AUC {auc:.2f}",
-            "compare classes that were sequenced and counted alike, or say so beside every result",
-        )
-
-
-def _lowest_by_class(seen: Look) -> Iterator[Finding]:
-    labels = seen.labels.loc[seen.data.patients].to_numpy()
-    if set(labels) != {0, 1} or min((labels == 0).sum(), (labels == 1).sum()) < MANY_PATIENTS:
-        return
-    of_class = [seen.data.level[labels == label] for label in (0, 1)]
-    lowest = [level.min(axis=0) for level in of_class]
-    shared = [(level == low).mean(axis=0) >= SHARED_LOWEST for level, low in zip(of_class, lowest, strict=True)]
-    differ = shared[0] & shared[1] & ~np.isclose(lowest[0], lowest[1], rtol=1e-4, atol=1e-6)
-    if (n := int(differ.sum())) > MANY_LOWEST * len(differ):
-        zero, one = seen.p.class_names
-        yield Finding(
-            LOWEST_BY_CLASS,
-            f"of {n:,} of {len(differ):,} genes the lowest value is shared by at least {SHARED_LOWEST:.0%} of either "
-            f"class, and is one number in {zero} and another in {one}, as of values that were scaled class by class: "
-            "these numbers alone tell the classes apart",
-            "scale all patients together, or say so beside every result",
-        )
+def _by_class(seen: Look) -> Iterator[Finding]:
+    return by_class.of(seen.data, seen.labels, seen.p.class_names)
 
 
 def _likeness(seen: Look) -> Iterator[Finding]:
