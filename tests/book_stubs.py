@@ -1,13 +1,16 @@
 """A small copy of the project with stub results and stub executed notebooks, for the tests of pages and book."""
 
 import base64
+import functools
 import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 
-from mmmil import paper, params
+from mmmil import check, paper, params, results
+from mmmil.book import pages
+from mmmil.settings import paths
 
 ROOT = Path(__file__).resolve().parents[1]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAIAAAACUFjqAAAAEklEQVR4nGP4z8CAB+GTG8HSALfKY52fTcuYAAAAAElFTkSuQmCC"
@@ -45,33 +48,28 @@ def executed_notebook(task: str, name: str, overlay: str = "demo", fails: bool =
     }
 
 
-def write_page(folder: Path, task: str, name: str, **options) -> Path:
-    path = folder / "book" / "executed" / task / f"{name}.ipynb"
+def write_page(folder: Path, task: str, name: str, overlay: str = "demo", **options) -> Path:
+    path = folder / pages.page_of(paths.run_of(task, overlay), name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(executed_notebook(task, name, **options)))
+    path.write_text(json.dumps(executed_notebook(task, name, overlay, **options)))
     return path
 
 
-def write_results(folder: Path, task: str, variants=("wsi", "dual_go"), inputs: str = "both") -> None:
-    """Results of one task with 12 patients, in the columns that the stages write."""
-    results = folder / "results" / task
-    results.mkdir(parents=True, exist_ok=True)
+def write_results(
+    folder: Path, task: str, variants=("wsi", "dual_go"), inputs: str = "both", overlay: str = "demo"
+) -> None:
+    """Results of one run with 12 patients, in the columns that the stages write."""
+    p = params.load(task, overlay, results_dir=str(folder / "results" / paths.run_of(task, overlay)))
+    write = functools.partial(results.write, p)
     patients = [f"TCGA-AA-{i:04d}" for i in range(12)]
-    pd.DataFrame(
-        {
-            "patient_id": patients,
-            "label": [0, 1] * 6,
-            "site": ["AA", "BB", "CC"] * 4,
-            "fold": [-1, -1, *range(5), *range(5)],
-        }
-    ).to_csv(results / "cohort.csv", index=False)
+    cohort = {"patient_id": patients, "label": [0, 1] * 6, "site": ["AA", "BB", "CC"] * 4}
+    write("cohort", pd.DataFrame(cohort | {"fold": [-1, -1, *range(5), *range(5)]}))
     if inputs != "genes":
         tiles = {"patient_id": patients, "slide_id": patients, "mpp": 0.5, "candidates": 64, "valid": range(12, 24)}
-        pd.DataFrame({**tiles, "used": 9, "bag": "bag.h5"}).to_csv(results / "tiles.csv", index=False)
-    pd.DataFrame(
-        [("genes", -1, None, None)] + [(lib, fold, 60, fold + 1) for lib in ("go", "kegg") for fold in range(-1, 5)],
-        columns=["library", "fold", "tested", "significant"],
-    ).to_csv(results / "genes.csv", index=False)
+        write("tiles", pd.DataFrame({**tiles, "used": 9, "bag": "bag.h5"}))
+    genes = [("genes", -1, None, None)]
+    genes += [(lib, fold, 60, fold + 1) for lib in ("go", "kegg") for fold in range(-1, 5)]
+    write("genes", pd.DataFrame(genes, columns=["library", "fold", "tested", "significant"]))
     rows = [
         (table, variant, metric, split, 0.75, 0.6, 0.9, 5)
         for variant in variants
@@ -80,17 +78,18 @@ def write_results(folder: Path, task: str, variants=("wsi", "dual_go"), inputs: 
     ]
     rows += [("baseline", "baseline_genes", "roc_auc", "val", 0.7, float("nan"), float("nan"), 5)]
     columns = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
-    pd.DataFrame(rows, columns=columns).to_csv(results / "metrics.csv", index=False)
+    write("metrics", pd.DataFrame(rows, columns=columns))
+    write("confounded", pd.DataFrame(columns=check.CONFOUNDED))
 
 
-def project(folder: Path, tasks=("lgg", "nsclc"), names=None) -> Path:
+def project(folder: Path, tasks=("lgg", "nsclc"), names=None, overlay: str = "demo") -> Path:
     """The book's sources, parameters, stub results and stub pages of `tasks` in `folder`."""
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "params", folder / "params")
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("executed", "generated", "api"))
     for task in tasks:
-        write_results(folder, task)
+        write_results(folder, task, overlay=overlay)
         for name in names or paper.SECTIONS:
-            write_page(folder, task, name)
+            write_page(folder, task, name, overlay=overlay)
     return folder

@@ -269,7 +269,7 @@ def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
 def _require_named(executed: Iterable[str]) -> None:
     """The book could not show a page that its table of contents lacks: told now rather than after all the training."""
     named = {entry["file"] for entry in pages.entries_of(pages.read_toc())}
-    if lacking := sorted({page.removesuffix(".ipynb") for page in executed} - named):
+    if lacking := sorted({pages.entry_of(page) for page in executed} - named):
         lines = "".join(f"\n- file: {page}" for page in lacking)
         raise ParameterError(f"_toc.yml has no place for these pages; add a line for each to one of its parts:{lines}")
 

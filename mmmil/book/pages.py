@@ -105,6 +105,12 @@ def not_shown(tasks: Mapping[str, params.Params]) -> list[str]:
     return [run for task, p in tasks.items() for run in runs_of(task) if run != p.run]
 
 
+def entry_of(page: str) -> str:
+    """The entry of `_toc.yml` that stands for an executed notebook, whichever run of its task made it."""
+    path = Path(page)
+    return f"{EXECUTED}/{path.parent.name}/{path.stem}"
+
+
 def _place(file: str, runs: Mapping[str, str]) -> str:
     """Where the page of an entry of `_toc.yml` lies, without its suffix: '' of a task that is not shown."""
     run = runs.get(task_of(file), "")

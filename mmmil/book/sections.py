@@ -17,7 +17,7 @@ from mmmil.book import kept as book_kept
 from mmmil.book import ledger as book_ledger
 from mmmil.book import overview, status, unsaid
 from mmmil.book import real as book_real
-from mmmil.book.pages import entries_of, executed_pages, executed_tasks, read_toc, sections_of, shown_of, task_of
+from mmmil.book.pages import entries_of, entry_of, executed_pages, executed_tasks, read_toc, sections_of, shown_of
 from mmmil.book.text import (
     FAILED,
     METRICS,
@@ -217,10 +217,9 @@ def real(tasks: Mapping[str, params.Params]) -> str:
 
 
 def _has_children(name: str, tasks: Mapping[str, params.Params]) -> bool:
-    have = {(page.parent.name, page.stem) for page in executed_pages(shown_of(tasks))}
+    have = {entry_of(str(page)) for page in executed_pages(shown_of(tasks))}
     pages = [e for e in entries_of(read_toc()) if Path(e["file"]).name.startswith(name) and "sections" in e]
-    children = [child["file"] for page in pages for child in entries_of(page["sections"])]
-    return any((task_of(file), Path(file).name) in have for file in children)
+    return any(child["file"] in have for page in pages for child in entries_of(page["sections"]))
 
 
 def write(runs: Iterable[str] = ()) -> list[Path]:

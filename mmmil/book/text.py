@@ -9,8 +9,9 @@ from typing import Any
 
 from mmmil import check, params, record, variants
 from mmmil.book import captions
+from mmmil.evaluation import summary as summaries
 from mmmil.ledger import standing
-from mmmil.results import read_results
+from mmmil.results import ResultsError, read_results
 from mmmil.study import Study
 
 METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}  # all six stand in the executed notebooks
@@ -74,8 +75,13 @@ LEAKS = (
 
 
 def confounded(p: params.Params) -> list[str]:
-    """What else tells the classes of a cohort apart, as its record has it; nothing where there is no record yet."""
+    """What else tells the classes of a cohort apart, as its record has it; nothing where there is no record yet.
+
+    Raises ResultsError where scores are on record, and nobody has looked.
+    """
     table = read_results(p, "confounded", check.CONFOUNDED)
+    if table is None and summaries.read(p) is not None:
+        raise ResultsError(f"{p.results}: has metrics.csv and no confounded.csv; run the record of {p.run} again")
     return [] if table is None else list(table["text"])
 
 

@@ -38,12 +38,12 @@ def html(tmp_path_factory):
 
 
 def test_pages_are_there_with_their_formula_and_figure(html):
-    page = (html / "book/executed/lgg/01_dataset.html").read_text()
+    page = (html / "book/executed/demo/lgg/01_dataset.html").read_text()
     assert "a^2 + b^2" in page and re.search(r"<img[^>]+_images/\w+\.png", page)
     section = (html / "book/04_multimodal_ablations.html").read_text()
     assert "0.750 [0.600, 0.900]" in section and "not a reproduction" in section
-    assert "executed/nsclc/04_multimodal_ablations.html" in section
-    assert not (html / "book/executed/brca").exists()
+    assert "executed/demo/nsclc/04_multimodal_ablations.html" in section
+    assert not (html / "book/executed/demo/brca").exists()
 
 
 def test_opened_from_disk_it_asks_nothing_of_the_network(html):

@@ -40,8 +40,8 @@ def p(tmp_path, monkeypatch):
 def record(p, predictions: pd.DataFrame) -> pd.DataFrame:
     """Writes the record as `python -m mmmil record` does; returns the summary as it was computed."""
     summary = summaries.summarise(predictions, p, variants.variants(p))
-    predictions.to_parquet(p.results / "predictions.parquet", index=False)
-    summary.to_csv(p.results / "metrics.csv", index=False)
+    results.write(p, results.PREDICTIONS, predictions)
+    results.write(p, "metrics", summary)
     return summary
 
 
@@ -50,7 +50,7 @@ def of_notebook(summary, name: str, metric: str, split: str) -> str:
 
 
 def of_page(p, name: str, metric: str, split: str) -> str:
-    text = sections.metrics_table({p.task: summaries.read(p.task)}, {p.task: "LGG"}, split, "a table")
+    text = sections.metrics_table({p.task: summaries.read(p)}, {p.task: "LGG"}, split, "a table")
     head = f"| {variants.variant(name).shown_as} | {sections.METRICS[metric]} | "
     (line,) = [line for line in text.splitlines() if line.startswith(head)]
     return line.removeprefix(head).removesuffix(" |")
@@ -91,19 +91,19 @@ def test_a_variant_without_any_prediction_failed_and_one_not_asked_for_did_not(p
 
 def test_a_record_written_by_hand_without_a_mean_decides_no_claim(p):
     record(p, predict(p))
-    table = summaries.read("lgg")
+    table = summaries.read(p)
     table.loc[table["variant"] == "go", "mean"] = np.nan
-    table.to_csv(p.results / "metrics.csv", index=False)
+    results.write(p, "metrics", table)
     with pytest.raises(NotTestable, match="failed: no ROC-AUC of go"):
         Results(p).cell("go", "roc_auc", "val")
 
 
 def test_a_mean_without_an_interval_stands_alone_everywhere(p):
     record(p, predict(p))
-    summaries.read("lgg").assign(ci_low=np.nan, ci_high=np.nan).to_csv(p.results / "metrics.csv", index=False)
+    results.write(p, "metrics", summaries.read(p).assign(ci_low=np.nan, ci_high=np.nan))
     cell = Results(p).cell("wsi", "roc_auc", "val")
     assert cell.text() == f"{cell.value:.3f}" == of_page(p, "wsi", "roc_auc", "val")
-    assert cell.text() == of_notebook(summaries.read("lgg"), "wsi", "roc_auc", "val")
+    assert cell.text() == of_notebook(summaries.read(p), "wsi", "roc_auc", "val")
 
 
 def test_the_balance_is_printed_as_every_estimate(p):
@@ -133,9 +133,9 @@ def test_tables_of_results_are_read_in_one_module():
 
 
 def test_predictions_without_their_columns_are_named(p):
-    assert results.read_predictions(p.results, runs.PREDICTIONS) is None
+    assert results.read_predictions(p, runs.PREDICTIONS) is None
     predict(p).drop(columns="prob").to_parquet(p.results / "predictions.parquet")
     with pytest.raises(results.ResultsError, match=r"predictions\.parquet lacks the columns prob"):
-        results.read_predictions(p.results, runs.PREDICTIONS)
+        results.read_predictions(p, runs.PREDICTIONS)
     with pytest.raises(results.ResultsError):
         _ = Results(p).predictions

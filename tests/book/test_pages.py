@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mmmil import params, results, study
+from mmmil import check, params, results, study
 from mmmil.book import overview, pages, sections
 from mmmil.book import text as page_text
 from mmmil.cohort import build as cohorts
@@ -45,15 +45,16 @@ def test_real_and_synthetic_never_share_a_table(project):
     text = (project / "params" / "demo.yaml").read_text().replace("synthetic: true", "synthetic: false")
     text = text.replace("overlay: demo", "overlay: atscale")
     (project / "params" / "atscale.yaml").write_text(text.replace("weights: random", "weights: imagenet"))
-    for page in (project / "book" / "executed" / "nsclc").glob("*.ipynb"):
+    book_stubs.write_results(project, "nsclc", overlay="atscale")
+    for page in (project / "book" / "executed" / "demo" / "nsclc").glob("*.ipynb"):
         book_stubs.write_page(project, "nsclc", page.stem, overlay="atscale")
-    part = sections.section("04", pages.executed_tasks())
+    part = sections.section("04", pages.executed_tasks(["atscale/nsclc"]))
     synthetic, real = part.split("### Real cohorts")
     assert "NSCLC" not in synthetic and "LGG" not in real.split("## The notebooks")[0]
     assert "not a reproduction" not in real
 
 
-def test_a_selection_that_leaks_is_told_of_its_cohort_alone(project):
+def test_a_selection_that_leaks_is_told_of_its_cohort_alone(project, monkeypatch):
     tasks = {"lgg": params.load("lgg", "demo", selection="all_patients"), "nsclc": params.load("nsclc", "demo")}
     for text in (sections.section("04", tasks), sections.section("09", tasks)):
         told = [line for line in text.split("\n") if "The selection leaks" in line]
@@ -62,22 +63,23 @@ def test_a_selection_that_leaks_is_told_of_its_cohort_alone(project):
     assert [line[:3] for line in told if "The selection leaks" in line] == ["LGG"]
     assert "leaks" not in page_text.made_on({"nsclc": tasks["nsclc"]})
     patients = cohorts.Cohort(pd.DataFrame({"label": [0, 1]}), pd.DataFrame(), [])
+    monkeypatch.setattr(page_text.check, "confounded", lambda *_: pd.DataFrame(columns=check.CONFOUNDED))
     heads = {task: page_text.provenance(study.Study(p, patients, pd.Series(), None)) for task, p in tasks.items()}
     assert "The selection leaks" in heads["lgg"] and "leaks" not in heads["nsclc"]
 
 
 def test_toc_leaves_out_what_others_have_not_made(project):
-    toc = yaml.safe_load(pages.write_toc(["lgg", "nsclc"]).read_text())
+    toc = yaml.safe_load(pages.write_toc(["demo/lgg", "demo/nsclc"]).read_text())
     files = [entry["file"] for entry in pages.entries_of(toc)]
-    assert "book/executed/lgg/09_summary" in files and "book/real" in files
+    assert "book/executed/demo/lgg/09_summary" in files and "book/real" in files
     assert not [file for file in files if "brca" in file or "real_" in file]
 
 
 def test_toc_stops_on_a_missing_page_of_this_run(project):
-    (project / "book/executed/nsclc/07_attention_analysis.ipynb").unlink()
+    (project / "book/executed/demo/nsclc/07_attention_analysis.ipynb").unlink()
     with pytest.raises(pages.PageError, match=r"nsclc/07_attention_analysis\.ipynb: not there"):
-        pages.write_toc(["lgg", "nsclc"])
-    assert pages.write_toc(["lgg"]).is_file()
+        pages.write_toc(["demo/lgg", "demo/nsclc"])
+    assert pages.write_toc(["demo/lgg"]).is_file()
 
 
 def test_a_failed_notebook_never_becomes_a_page(project):
@@ -88,7 +90,7 @@ def test_a_failed_notebook_never_becomes_a_page(project):
     notebook["metadata"]["papermill"]["exception"] = None
     path.write_text(json.dumps(notebook))
     with pytest.raises(pages.PageError, match="failed in cell 2: ValueError: bad"):
-        pages.write_toc(["lgg"])
+        pages.write_toc(["demo/lgg"])
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"cells": [], "metadata": {}}'])
@@ -99,7 +101,7 @@ def test_what_papermill_did_not_make_is_no_page(tmp_path, text):
 
 
 def test_a_table_without_its_columns_is_named(project):
-    (project / "results/lgg/metrics.csv").write_text("variant,mean\nwsi,1\n")
+    (project / "results/demo/lgg/metrics.csv").write_text("variant,mean\nwsi,1\n")
     with pytest.raises(results.ResultsError, match="lacks the columns table, metric"):
         sections.write()
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmmil import paper, params, study
+from mmmil import paper, params, results, study
 from mmmil.cohort import build as cohorts
 from mmmil.cohort.build import CohortError
 from mmmil.simulate import cohort as synthetic
@@ -865,7 +865,7 @@ def test_flow_of_a_synthetic_study(tmp_path):
     counted(s.cohort, {**files, "label": (27, 26), "incomplete": (26, 24), "tiles": (24, len(s.cohort))})
     assert cohorts.beside_paper(s.cohort, p) is None and tuple(p.class_names) in paper.PATIENTS
     study.write(s)
-    written = pd.read_csv(tmp_path / "results/flow.csv")
+    written = results.read_results(p, "flow", [])
     assert written.to_dict("list") == s.cohort.flow.to_dict("list")
     assert len(pd.read_csv(tmp_path / "results/excluded.csv")) == written["excluded"].sum()
 

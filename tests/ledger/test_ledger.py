@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mmmil import paper, params, variants
+from mmmil import check, paper, params, results, variants
 from mmmil.book import ledger as book_ledger
 from mmmil.evaluation import summary
 from mmmil.ledger import claims, evidence, queries, standing, verdicts
@@ -39,10 +39,10 @@ def predict(p, effects: dict[str, float], without=(), patients: int = 240, seed:
 
 
 def write(folder, p, table: pd.DataFrame) -> None:
-    results = folder / "results" / p.task
-    results.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(results / "predictions.parquet")
-    summary.summarise(table, p, variants.variants(p)).to_csv(results / "metrics.csv", index=False)
+    assert p.results.is_relative_to(folder)
+    results.write(p, results.PREDICTIONS, table)
+    results.write(p, "metrics", summary.summarise(table, p, variants.variants(p)))
+    results.write(p, "confounded", pd.DataFrame(columns=check.CONFOUNDED))
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,7 @@ def folder(tmp_path_factory):
         book_stubs.project(folder, tasks=("lgg", "nsclc", "brca"), names=["09_summary"])
         with (folder / "params" / "nsclc.yaml").open("a") as file:  # what the paper states, and no default
             file.write("attention: nystrom\n")
+        book_stubs.write_results(folder, "nsclc", overlay="")
         book_stubs.write_page(folder, "nsclc", "09_summary", overlay="")
         os.chdir(folder)
         effects = {"dual_go": 3.0, "dual_kegg": 3.0, "go": 0.5, "kegg": 0.5, "wsi": 0.5, "wsi_original": 0.2}
@@ -380,12 +381,12 @@ def with_others(folder):
     try:
         for task in OTHERS:
             p = other(task)
-            book_stubs.write_results(folder, task)
+            book_stubs.write_results(folder, task, overlay="")
             effects = {"dual_go": 3.0, "dual_kegg": 3.0, "go": 0.5, "kegg": 0.5, "wsi": 0.5}
             write(folder, p, predict(p, effects, without={*PAPER} - {*p.variants}))
-            (folder / "results" / task / "attention_sets.csv").write_text(
-                "library,source,set,significant,effect\ngo,self_genes,a,True,0.6\ngo,self_genes,b,False,0.1\n"
-            )
+            sets = [("go", "self_genes", "a", True, 0.6), ("go", "self_genes", "b", False, 0.1)]
+            columns = ["library", "source", "set", "significant", "effect"]
+            results.write(p, "attention_sets", pd.DataFrame(sets, columns=columns))
         made = verdicts.Ledger({"nsclc": params.load("nsclc")} | {task: other(task) for task in OTHERS}, asked())
         assert made.rows
     finally:
@@ -540,7 +541,7 @@ def test_named_gene_sets_are_found_by_identifier_or_name(project):
     (own,) = [c for c in claims.load() if c.id == "C117"]
 
     def judged(table) -> verdicts.Row:
-        table.to_csv(project / "results/brca/attention_sets.csv", index=False)
+        results.write(p, "attention_sets", table)
         return verdicts.judge(own, evidence.Results(p), "brca")
 
     row = judged(table)
@@ -600,7 +601,7 @@ def test_the_page_has_every_claim_and_keeps_synthetic_values_apart(project, book
     cells = [cell.strip() for cell in line.strip("|").split(" | ")]
     assert cells[2] == "LGG grade II / III (synthetic)" and cells[3] == "–" and cells[4].startswith("+")
     assert cells[5] == "not testable here: synthetic cohort"
-    assert "`lgg.yaml` + `demo.yaml`, seed 0, `results/lgg/predictions.parquet`" in cells[7]
+    assert "`lgg.yaml` + `demo.yaml`, seed 0, `results/demo/lgg/predictions.parquet`" in cells[7]
     assert "[NSCLC LUAD / LUSC](executed/nsclc/09_summary.ipynb) (the paper's cohort)" in text
 
 

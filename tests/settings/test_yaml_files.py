@@ -81,7 +81,10 @@ def test_case_9_another_encoding_is_named_with_its_line_and_windows_files_are_fi
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ('data_dir: "data/{cohort}"', "data_dir: Value error, nothing is known as {cohort}; there are {task}, {real}"),
+        (
+            'data_dir: "data/{cohort}"',
+            "data_dir: Value error, nothing is known as {cohort}; there are {task}, {run}, {real}",
+        ),
         ('results_dir: "results/{task"', "results_dir: Value error, 'results/{task' has a brace that stands alone"),
         ('results_dir: "results/{task!r}"', "nothing is known as {task}"),
         ('mpp_table: "{0}.csv"', "mpp_table: Value error, nothing is known as {0}"),

@@ -32,17 +32,19 @@ def steps(plan):
 
 def test_what_each_page_reads(steps):
     lgg = steps()
-    assert lgg.page_inputs("01_dataset") == ["data/demo/lgg/truth/cohort.json", "results/lgg/tiles.csv"]
-    assert set(lgg.page_inputs("02_preprocessing")) == {f"results/lgg/{n}.csv" for n in ("tiles", "quality", "genes")}
-    assert {file.split("/")[3] for file in lgg.page_inputs("05_end_to_end_vs_frozen")} == {
+    assert lgg.page_inputs("01_dataset") == ["data/demo/lgg/truth/cohort.json", "results/demo/lgg/tiles.csv"]
+    assert set(lgg.page_inputs("02_preprocessing")) == {
+        f"results/demo/lgg/{n}.csv" for n in ("tiles", "quality", "genes")
+    }
+    assert {file.split("/")[4] for file in lgg.page_inputs("05_end_to_end_vs_frozen")} == {
         *("dual_go", "resnet50d_go", "ctranspath_go", "dual_kegg", "resnet50d_kegg", "ctranspath_kegg"),
         *variants.BASELINES,
     }
-    assert {"results/lgg/leakage.csv", "results/lgg/trainings/dual_genes/final.json"} <= set(
+    assert {"results/demo/lgg/leakage.csv", "results/demo/lgg/trainings/dual_genes/final.json"} <= set(
         lgg.page_inputs("06_gene_representation")
     )
-    assert "results/lgg/attention.csv" in lgg.page_inputs("07_attention_analysis")
-    assert lgg.page_inputs("09_summary") == ["results/lgg/metrics.csv"]
+    assert "results/demo/lgg/attention.csv" in lgg.page_inputs("07_attention_analysis")
+    assert lgg.page_inputs("09_summary") == ["results/demo/lgg/metrics.csv"]
 
 
 def test_a_task_of_genes_alone_reads_no_slides(steps):
@@ -50,7 +52,7 @@ def test_a_task_of_genes_alone_reads_no_slides(steps):
     assert not [file for name in paper.SECTIONS for file in genes.page_inputs(name) if "tiles" in file]
     assert genes.patients == ["data/demo/lgg/truth/cohort.json"] and genes.attended == ["go", "kegg"]
     assert {
-        file.split("/")[3] for file in genes.receipts(genes.models_of(paper.SECTIONS["06_gene_representation"]))
+        file.split("/")[4] for file in genes.receipts(genes.models_of(paper.SECTIONS["06_gene_representation"]))
     } == {*("go", "kegg", "baseline_genes")}
 
 
@@ -59,10 +61,10 @@ def test_a_task_of_features_tiles_nothing_and_computes_none(steps, tmp_path):
     features = steps(**values)
     assert features.patients == ["data/demo/lgg/truth/cohort.json"] and features.prepared("tiles", "quality") == []
     assert features.variant_inputs("clam") == [] == features.variant_inputs("wsi_uni")
-    assert features.variant_inputs("uni_go") == ["results/lgg/genes.csv"] == features.variant_inputs("dual_go")
+    assert features.variant_inputs("uni_go") == ["results/demo/lgg/genes.csv"] == features.variant_inputs("dual_go")
     beside = steps(encoders={"uni": "features:uni", "vit": "hf-hub:owner/vit"})
-    assert beside.variant_inputs("clam_uni") == ["results/lgg/tiles.csv"]
-    assert beside.variant_inputs("clam_vit") == ["results/lgg/tiles.csv", "results/lgg/features_vit.done"]
+    assert beside.variant_inputs("clam_uni") == ["results/demo/lgg/tiles.csv"]
+    assert beside.variant_inputs("clam_vit") == ["results/demo/lgg/tiles.csv", "results/demo/lgg/features_vit.done"]
 
 
 def test_a_replaced_file_of_features_reruns_what_reads_it_and_another_patient_all(steps, plan, tmp_path):
@@ -99,8 +101,8 @@ def test_every_training_is_in_one_job_with_others_of_the_same_inputs(steps, plan
         assert all(f"--training {training}" in lgg.train_call(job) for training in job)
         assert lgg.job_inputs(job) == lgg.variant_inputs(job[0].split("/")[0])
     assert max(map(len, lgg.training_jobs(1))) == 1
-    assert lgg.variant_inputs("clam") == ["results/lgg/tiles.csv", "results/lgg/features_resnet50d.done"]
-    assert lgg.variant_inputs("go") == ["results/lgg/genes.csv"]
+    assert lgg.variant_inputs("clam") == ["results/demo/lgg/tiles.csv", "results/demo/lgg/features_resnet50d.done"]
+    assert lgg.variant_inputs("go") == ["results/demo/lgg/genes.csv"]
 
 
 def state(task):
@@ -224,7 +226,7 @@ def test_the_code_behind_a_page_is_read_from_its_notebook(plan, tmp_path):
         ({"inputs": "genes", "variants": ["kegg"]}, r"07_attention_analysis \(task lgg\) needs the variant go"),
         ({"inputs": "genes", "notebooks": ["03_backbone_pruning"]}, "cannot be made with inputs: genes"),
         ({"notebooks": ["08_none"]}, "no such notebook: 08_none"),
-        ({"results_dir": "elsewhere/{task}"}, "the batch engine writes to results/<task>"),
+        ({"results_dir": "elsewhere/{task}"}, "the batch engine writes to results/demo/lgg;"),
     ],
 )
 def test_a_page_that_cannot_be_made_is_told_before_any_work(plan, monkeypatch, changes, told):
@@ -256,9 +258,9 @@ def test_the_book_waits_for_the_pages_of_this_run_and_takes_those_of_earlier_one
     book_stubs_root = book_stubs.project(tmp_path, tasks=["nsclc"], names=["01_dataset"])
     monkeypatch.chdir(book_stubs_root)
     tasks = plan.load(["lgg"], "demo")
-    assert "book/executed/nsclc/01_dataset.ipynb" in plan.all_pages(tasks)
+    assert "book/executed/demo/nsclc/01_dataset.ipynb" in plan.all_pages(tasks)
     assert set(tasks["lgg"].pages) < set(plan.all_pages(tasks)) and len(tasks["lgg"].pages) == len(paper.SECTIONS)
-    assert {"results/nsclc/metrics.csv", "results/lgg/leakage.csv"} <= set(plan.summaries(tasks))
+    assert {"results/demo/nsclc/metrics.csv", "results/demo/lgg/leakage.csv"} <= set(plan.summaries(tasks))
     assert plan.synthetic_folders(tasks) == {"data/demo/lgg": "lgg"}
     assert plan.book_tables()[0] == "book/claims.yml" and "book/intro.md" in plan.book_sources()
     before = plan.book_depends()
