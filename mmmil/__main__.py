@@ -196,7 +196,7 @@ def keep(
     task: Task,
     variant: Annotated[str, typer.Option(help="a row of the variant table, trained before")],
     overlay: Overlay = "",
-    to: Annotated[Path | None, typer.Option(help="folder; results/<task>/kept/<variant> if not given")] = None,
+    to: Annotated[Path | None, typer.Option(help="folder; results/<run>/kept/<variant> if not given")] = None,
     licence: Annotated[str, typer.Option(help="of the data it was trained on, for the model card")] = "",
 ) -> None:
     """Gather a trained variant, with all that was fitted for it, in one folder that can be copied and given away."""

@@ -140,7 +140,8 @@ def _colour(labels: pd.Series, means: np.ndarray, p: Params) -> list[Finding]:
     if not by_class.tells_apart(auc, len(gaps) * chance):  # of three channels the best: Bonferroni
         return []
     zero, one = p.class_names
-    text = f"the mean {name} of the tiles alone tells {one} from {zero} with AUC {auc:.2f}, as "
+    where = f"higher in {one if auc > 0.5 else zero}"
+    text = f"the mean {name} of the tiles alone tells the classes apart with AUC {max(auc, 1 - auc):.2f} ({where}), as "
     text += "another stain or scanner does"
     return [Finding(COLOUR, text, "compare slides that were stained and scanned alike, or normalise them (`stain`)")]
 

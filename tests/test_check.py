@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -232,8 +233,8 @@ def test_no_real_file_is_without_an_expectation(real_data):
 @pytest.mark.parametrize(
     ("task", "n", "checks"),
     [
-        ("real_nsclc", 60, {"FFPE perhaps": 1, "depth by class": 1, "kind of values": 2}),
-        ("real_nsclc_zscores", 903, {"gene sets": 2}),
+        ("real_nsclc", 60, {"class is a file": 1, "FFPE perhaps": 1, "depth by class": 1, "kind of values": 2}),
+        ("real_nsclc_zscores", 903, {"class is a file": 1, "gene sets": 2, "lowest values by class": 1}),
         ("real_lgg", 478, {"gene sets": 2, "clinical rows without a patient": 1}),
         ("real_slide", 1, {"files that no table names": 1}),
     ],
@@ -243,3 +244,43 @@ def test_what_is_found_on_the_real_cohorts(real_data, tmp_path, task, n, checks)
     seen = check.look(params.load(task, results_dir=str(tmp_path), **inputs))
     assert seen.errors == [] and seen.counts["patients"] == n
     assert Counter(finding.check for finding in seen.findings) == checks
+
+
+# -- what tells the classes apart --------------------------------------------------------------------------------
+def of_matrices(labels, **more):
+    """Patients of two matrices, half of them in each, and the parameters that name these."""
+    base = {"task": "t", "class_names": ["low", "high"], "data_dir": "/d", "inputs": "genes"}
+    base |= {"expression_matrix": ["a.tsv", "x/b.tsv"], "expression_kind": "log2tpm"}
+    paths = ["/d/a.tsv"] * (len(labels) // 2) + ["/d/x/b.tsv"] * (len(labels) // 2)
+    return pd.DataFrame({"label": labels, "expression_path": paths}), params.check(base | more)
+
+
+MATRIX = {"label_rule": "matrix", "class_values": [["a.tsv"], ["x/b.tsv"]]}
+
+
+@pytest.mark.parametrize("rule", [MATRIX, {}])
+def test_a_class_that_is_a_file_is_confounded_with_it_whatever_the_label_rule(monkeypatch, rule):
+    monkeypatch.setattr(check.by_class, "find", lambda *_: [])
+    found = check.confounded(*of_matrices([0, 0, 1, 1], **rule))
+    assert list(found["check"]) == ["class is a file"] and list(found) == check.CONFOUNDED
+    assert "all patients of low are in a.tsv and all of high in b.tsv" in found["text"].item()
+    for other in ([0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0], [-1, -1, -1, -1]):
+        assert check.confounded(*of_matrices(other)).empty
+    assert check.confounded(*of_matrices([0, 0, 1, 1], inputs="slides", cohort_table="x.csv", **NO_MATRIX)).empty
+
+
+NO_MATRIX = {"expression_matrix": [], "expression_kind": "star"}
+
+
+def test_the_colour_of_the_tiles_is_told_where_it_tells_the_classes_apart(monkeypatch):
+    draw, labels = np.random.default_rng(0), [0, 1] * 20
+    p = params.load("lgg", "demo", inputs="slides", class_names=["low", "high"])
+    patients = pd.DataFrame({"label": labels, "expression_path": ""}, index=[f"P{i}" for i in range(40)])
+    tiles = pd.DataFrame({"patient_id": [*patients.index, "left out"], "bag": "bag"})
+    means = draw.normal(150, 5, (40, 3))
+    monkeypatch.setattr(check.colours, "means", lambda _, bags: means[: len(bags)])
+    assert check.confounded(patients, p, tiles).empty and check.confounded(patients, p).empty
+    means[:, 1] -= 20 * np.array(labels)
+    found = check.confounded(patients, p, tiles)
+    assert list(found["check"]) == [check.COLOUR]
+    assert "mean green of the tiles alone tells the classes apart with AUC 1.00 (higher in low)" in found["text"].item()

@@ -12,7 +12,6 @@ from mmmil.results import COHORT
 
 CONFOUNDED = "**Confounded**"
 SCORES = re.compile(r"\b(roc|pr)[_-]auc\b|\bAUC\b", re.IGNORECASE)  # what tells a table of scores by its words
-TABLES = (("pandas", "DataFrame"), ("pandas.io.formats.style", "Styler"))
 
 
 def carry(title: str, synthetic: bool, warnings: Sequence[str] = ()) -> None:
@@ -20,10 +19,13 @@ def carry(title: str, synthetic: bool, warnings: Sequence[str] = ()) -> None:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None:
         return
+    import pandas as pd
+    from pandas.io.formats.style import Styler  # loads matplotlib
+
     formatter = shell.display_formatter.formatters["text/html"]
     name = f"{title}, synthetic cohort" if synthetic else title
-    for module, kind in TABLES:
-        formatter.for_type_by_name(module, kind, lambda table: captioned(table, name, warnings))
+    for kind in (pd.DataFrame, Styler):
+        formatter.for_type(kind, lambda table: captioned(table, name, warnings))
 
 
 def captioned(table: Any, name: str, warnings: Sequence[str] = ()) -> str:

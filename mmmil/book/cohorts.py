@@ -33,7 +33,7 @@ def dataset(tasks: Mapping[str, params.Params]) -> str:
             if row.entered:
                 steps.append([title(p), STEPS.get(row.step, row.step), row.unit, row.entered, row.excluded, row.left])
     if not rows:
-        return nothing("cohort table (results/<task>/cohort.csv)")
+        return nothing("cohort table (results/<run>/cohort.csv)")
     head = ["cohort", "class", "patients", "sites", "held out for the test"]
     text = markdown_table("Patients per class", head, rows)
     head = ["cohort", "step", "counted in", "came in", "left out", "stayed"]
@@ -115,7 +115,7 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
         truths += [[title(p), *row] for row in _planted(p)] if p.synthetic else []
     head = ["cohort", "tokens", "chosen within the folds", "chosen on all patients", "values"]
     caption = "Labels shuffled: ROC-AUC of a logistic regression on the gene tokens; 0.5 is nothing found"
-    text = markdown_table(caption, head, nulls) if nulls else nothing("null audit (results/<task>/leakage.csv)")
+    text = markdown_table(caption, head, nulls) if nulls else nothing("null audit (results/<run>/leakage.csv)")
     if truths:
         head = ["cohort", "library", "planted", "found", "other sets found"]
         text += "\n" + markdown_table("Planted sets found in the development patients (synthetic)", head, truths)

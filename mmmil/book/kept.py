@@ -26,7 +26,7 @@ def models(tasks: Mapping[str, params.Params]) -> str:
             internal = [card.numbers(about["metrics"], split, "roc_auc") for split in ("val", "test")]
             rows.append([title(p), about["variant"]["shown_as"], reads, len(about["models"]), *internal, *_applied(p)])
     if not rows:
-        return nothing("kept model (results/<task>/kept)")
+        return nothing("kept model (results/<run>/kept)")
     head = ["cohort", "model", "reads", "models", "cross-validation", "test", "patients applied to", "flagged"]
     caption = "Models that were kept, ROC-AUC as it is on record, and to whom they were applied"
     return markdown_table(caption, head, rows) + beside_scores(tasks)

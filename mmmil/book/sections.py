@@ -121,7 +121,7 @@ def attention(tasks: Mapping[str, params.Params]) -> str:
                 [title(p), row.source.removesuffix("_genes"), str(row.library).upper(), row.n_sets, row.n_significant]
             )
     if not rows:
-        return nothing("attention analysis (results/<task>/attention.csv)")
+        return nothing("attention analysis (results/<run>/attention.csv)")
     head = ["cohort", "attention", "library", "sets", "differ between the classes"]
     text = markdown_table("Gene sets weighted differently in the two classes (Mann-Whitney U, adjusted p)", head, rows)
     return "\n".join([text, _attention_nulls(tasks), _attention_terms(tasks)])

@@ -145,7 +145,7 @@ def geojson(where: Place, maps: dict[str, np.ndarray], patient: str = "") -> dic
 
 
 def write(study: Study, patient: str, maps: dict[str, np.ndarray], folder: Path | None = None) -> tuple[Path, Path]:
-    """Write `<patient>.png` and `<patient>.geojson` into results/<task>/heatmaps (or `folder`), each whole or not.
+    """Write `<patient>.png` and `<patient>.geojson` into results/<run>/heatmaps (or `folder`), each whole or not.
 
     maps: title -> (N,) attention over the patient's tiles, in the bag's order. Raises HeatmapError as `place` does,
     and where a map is not of the bag's tiles.

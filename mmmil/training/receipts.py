@@ -1,6 +1,6 @@
 """The batch: every training is a job with a receipt, and the record gathers what the receipts name.
 
-A receipt, `results/<task>/trainings/<variant>/<fold>.json` (`<fold>-seed<seed>.json` of a further model seed), says
+A receipt, `results/<run>/trainings/<variant>/<fold>.json` (`<fold>-seed<seed>.json` of a further model seed), says
 where a training's result lies, or would lie, and why there is none. That place has the training's key for its name, so
 a receipt of other settings, code or files is known.
 A training that fails leaves all others intact: its rows are missing from the record, its cells say "failed", and the

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from mmmil import check, params, results, study
+from mmmil import check, paper, params, results, study
 from mmmil.book import overview, pages, sections
 from mmmil.book import text as page_text
 from mmmil.cohort import build as cohorts
+from mmmil.evaluation import summary as summaries
 from tests import book_stubs
 
 
@@ -110,3 +111,105 @@ def test_nothing_made_says_how_to_make_it(project):
     for path in (project / "results").rglob("*.csv"):
         path.unlink()
     assert all("`make book`" in sections.section(n, pages.executed_tasks()) for n in sections.PARTS)
+
+
+# -- one run of each task ----------------------------------------------------------------------------------------
+@pytest.fixture
+def both(project):
+    """lgg was run with the overlay and without; nsclc with it alone."""
+    book_stubs.write_results(project, "lgg", overlay="")
+    for name in paper.SECTIONS:
+        book_stubs.write_page(project, "lgg", name, overlay="")
+    return project
+
+
+def test_a_book_shows_the_run_that_it_is_made_for_and_of_other_tasks_the_one_without_an_overlay(both):
+    assert pages.shown() == {"lgg": "lgg", "nsclc": "demo/nsclc"}
+    assert pages.shown(["demo/lgg"]) == {"lgg": "demo/lgg", "nsclc": "demo/nsclc"}
+    assert pages.shown(["nsclc"]) == {"lgg": "lgg", "nsclc": "nsclc"}  # planned, and not there yet
+    for runs, synthetic in ((["demo/lgg"], True), (["lgg"], False)):
+        p = pages.executed_tasks(runs)["lgg"]
+        assert p.synthetic is synthetic and [p.run] == runs
+    files = pages.executed_pages(pages.shown(["lgg"]))
+    assert len({file.as_posix() for file in files}) == len(files) == 2 * len(paper.SECTIONS)
+    assert {file.parent.as_posix() for file in files} == {"book/executed/lgg", "book/executed/demo/nsclc"}
+    tables = [table.as_posix() for table in pages.summary_tables(pages.shown(["lgg"]))]
+    assert "results/lgg/metrics.csv" in tables and "results/demo/nsclc/confounded.csv" in tables
+
+
+def test_the_book_of_one_run_says_that_it_leaves_out_the_other(both):
+    written = {path.stem: path.read_text() for path in sections.write(["demo/lgg"])}
+    assert "shows one run of a task: `lgg`." in written["status"]
+    assert "### Real cohorts" not in written["04"]
+    written = {path.stem: path.read_text() for path in sections.write(["lgg"])}
+    assert "shows one run of a task: `demo/lgg`." in written["status"]
+    synthetic, real = written["04"].split("### Real cohorts")
+    assert "LGG" not in synthetic and "LGG" in real
+
+
+def test_the_table_of_contents_names_the_pages_of_that_run_and_what_is_synthetic(both):
+    for run, file, title in (
+        ("demo/lgg", "book/executed/demo/lgg/01_dataset", "LGG grade II / III (synthetic)"),
+        ("lgg", "book/executed/lgg/01_dataset", "LGG grade II / III"),
+    ):
+        toc = yaml.safe_load(pages.write_toc([run]).read_text())
+        entries = {entry["file"]: entry.get("title") for entry in pages.entries_of(toc)}
+        assert entries[file] == title
+        assert len([name for name in entries if name.endswith("lgg/01_dataset")]) == 1
+
+
+def test_a_page_that_another_run_left_in_the_folder_is_refused(both):
+    old = both / "book" / "executed" / "demo" / "lgg"
+    for page in old.glob("*.ipynb"):
+        page.replace(both / "book" / "executed" / "lgg" / page.name)  # as it lay before runs lay apart
+    with pytest.raises(pages.PageError, match=r"was made by the run demo/lgg, .*: remove book/executed/lgg"):
+        sections.write(["lgg"])
+
+
+@pytest.mark.parametrize(("run", "up"), [("lgg", "../../"), ("demo/lgg", "../../../")])
+def test_a_failed_cell_leads_to_the_status_page_from_every_run(project, run, up):
+    notebook = book_stubs.executed_notebook("lgg", "04_multimodal_ablations")
+    notebook["cells"][1]["outputs"][0] = {"output_type": "display_data", "data": {"text/html": summaries.FAILED}}
+    draft = project / "draft.ipynb"
+    draft.write_text(json.dumps(notebook))
+    page = pages.publish(draft, pages.page_of(run, "04_multimodal_ablations"))
+    (shown,) = json.loads(page.read_text())["cells"][1]["outputs"][0]["data"].values()
+    assert f'href="{up}status.html#failed-trainings"' in shown
+    assert (page.parent / up / "status.html").resolve() == project / "book" / "status.html"
+
+
+# -- beside the scores -------------------------------------------------------------------------------------------
+WARNING = "all patients of A are in a.tsv and all of B in b.tsv"
+
+
+@pytest.fixture
+def confounded(project):
+    """The classes of nsclc are told apart by something else, those of lgg are not."""
+    p = params.load("nsclc", "demo")
+    results.write(p, "confounded", pd.DataFrame([("class is a file", WARNING, "x")], columns=check.CONFOUNDED))
+    return project
+
+
+def test_what_confounds_a_class_stands_beneath_every_table_of_its_scores(confounded):
+    line = f"**Confounded**, NSCLC LUAD / LUSC: {WARNING}."
+    written = {path.stem: path.read_text() for path in sections.write()}
+    for part in ("03", "04", "05", "06", "09", "overview", "ledger"):
+        assert written[part].count(line) >= ("ROC-AUC" in written[part]), part
+    for part in ("04", "09"):
+        blocks = written[part].split("```{table}")[1:]
+        of_scores = [block for block in blocks if "| ROC-AUC |" in block]
+        assert len(of_scores) >= 2 and all(line in block for block in of_scores)
+    assert "**Confounded**, LGG" not in "".join(written.values())
+
+
+def test_tables_of_a_section_say_of_which_cohorts_they_are(confounded):
+    text = sections.section("04", pages.executed_tasks())
+    captions = [line for line in text.splitlines() if line.startswith("```{table}")]
+    assert captions and all(line.endswith(". Synthetic cohorts") for line in captions)
+    assert not page_text.markdown_table("x", ["a"], [["b"]]).splitlines()[0].endswith("cohorts")
+
+
+def test_scores_of_which_nobody_has_looked_what_confounds_them_are_not_shown(project):
+    (project / "results/demo/nsclc/confounded.csv").unlink()
+    with pytest.raises(results.ResultsError, match=r"no confounded.csv; run the record of demo/nsclc again"):
+        sections.section("04", pages.executed_tasks())

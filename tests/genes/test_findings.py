@@ -457,7 +457,7 @@ def test_the_star_matrix_with_the_symbols_of_gencode(real_data):
     [
         ("real_nsclc", {"depth by class": 1, "kind of values": 2}),
         ("real_lgg", {"gene sets": 2}),
-        ("real_nsclc_zscores", {"gene sets": 2}),
+        ("real_nsclc_zscores", {"gene sets": 2, "lowest values by class": 1}),
     ],
 )
 def test_findings_on_the_real_cohorts(real_data, tmp_path, task, expected):

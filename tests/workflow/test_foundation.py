@@ -175,6 +175,17 @@ def test_a_wrong_parameter_stops_before_any_work(launcher, capsys):
     assert "no_such_task.yaml does not exist" in capsys.readouterr().err
 
 
+def test_results_of_before_runs_lay_apart_stop_a_run_before_any_work(launcher, capsys, monkeypatch, tmp_path):
+    load = launcher.plan.params.load
+    p = load("lgg", "demo", results_dir=str(tmp_path))
+    (tmp_path / "metrics.csv").write_text("variant,mean\nwsi,0.7\n")
+    monkeypatch.setattr(launcher.plan, "load", lambda *_: {"lgg": launcher.plan.Steps(p)})
+    monkeypatch.setattr(launcher, "take_lock", lambda *_: pytest.fail("it went on"))
+    assert launcher.main(["--tasks", "lgg"]) == 2
+    told = capsys.readouterr().err
+    assert "metrics.csv is of a cohort that it does not name" in told and "results/<overlay>/lgg" in told
+
+
 def test_options_that_only_tell_start_no_work(launcher):
     told = ["-n", "-np", "--dry-run", "--dryrun", "--unlock", "--touch", "-t", "--summary", "--dag", "--lint", "-l"]
     assert all(launcher.LISTS.match(option) for option in told)

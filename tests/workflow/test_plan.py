@@ -47,6 +47,15 @@ def test_what_each_page_reads(steps):
     assert lgg.page_inputs("09_summary") == ["results/demo/lgg/metrics.csv"]
 
 
+def test_runs_of_one_task_share_no_file(steps):
+    demo, paper_scale = steps("lgg", "demo"), steps("lgg", "")
+    for files in (lambda task: task.pages, lambda task: task.summaries, lambda task: task.receipts(task.trained)):
+        assert files(demo) and not set(files(demo)) & set(files(paper_scale))
+    assert demo.pages[0] == "book/executed/demo/lgg/01_dataset.ipynb"
+    assert paper_scale.pages[0] == "book/executed/lgg/01_dataset.ipynb"
+    assert demo.result("x") == "results/demo/lgg/x" and paper_scale.result("x") == "results/lgg/x"
+
+
 def test_a_task_of_genes_alone_reads_no_slides(steps):
     genes = steps(inputs="genes", variants=["go", "kegg", "baseline_genes"])
     assert not [file for name in paper.SECTIONS for file in genes.page_inputs(name) if "tiles" in file]
