@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mmmil import record
 from mmmil.variants import Variant
@@ -65,6 +66,13 @@ class KeptModel:
     @cached_property
     def expression(self) -> dict[str, Any]:
         return json.loads((self.folder / EXPRESSION).read_text())
+
+
+def of_model(kept: KeptModel, table: pd.DataFrame) -> pd.DataFrame:
+    """A table of what a model gave, with a first column `model_of`: the cohort that the model was trained on."""
+    about = kept.about
+    title = f"{'synthetic cohort ' if about['synthetic'] else ''}{about['title']}"  # of folders that name no cohort
+    return table.assign(model_of=about.get("cohort", title))[["model_of", *table.columns]]
 
 
 def read(folder: Path | str) -> KeptModel:

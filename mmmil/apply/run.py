@@ -87,7 +87,7 @@ def run(
     table = pd.DataFrame(rows).sort_values("patient_id", ignore_index=True)
     if "label" in table and (table["label"] == "").all():
         table = table.drop(columns="label")
-    record.write_atomically(out / PREDICTIONS, lambda t: table.to_csv(t, index=False))
+    record.write_atomically(out / PREDICTIONS, lambda t: folder.of_model(kept, table).to_csv(t, index=False))
     done = table["problem"] == ""
     about = {
         "model": str(model),

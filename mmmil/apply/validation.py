@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mmmil import record
+from mmmil.apply import folder
 from mmmil.apply import page as pages
 from mmmil.apply.folder import KeptModel
 from mmmil.evaluation import intervals
@@ -168,7 +169,7 @@ def figure(kept: KeptModel, table: pd.DataFrame) -> Any:
 def write(out: Path, kept: KeptModel, table: pd.DataFrame) -> pd.DataFrame:
     """Write validation.csv and validation.html; returns `assess`'s table."""
     assessed = assess(kept, table)
-    record.write_atomically(out / FILES[0], lambda t: assessed.to_csv(t, index=False))
+    record.write_atomically(out / FILES[0], lambda t: folder.of_model(kept, assessed).to_csv(t, index=False))
     printed, drawn = shown(assessed), figure(kept, table)
     trained, known = kept.about["training"]["patients"], labelled(table)["label"].astype(int)
     share = list(trained.values())[1] / max(sum(trained.values()), 1)

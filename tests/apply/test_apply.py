@@ -237,6 +237,7 @@ def test_what_a_patient_lacks_or_has_damaged_is_the_patients_own(made, new, tmp_
     )
     assert done.exit_code == 1 and f"1 of {len(new)} patients predicted" in done.output
     found = pd.read_csv(tmp_path / "out" / run.PREDICTIONS, keep_default_na=False).set_index("patient_id")
+    assert set(found.pop("model_of")) == {made[0].p.cohort} == {"synthetic cohort demo/nsclc"}
     said = [found.loc[patient, "problem"] for patient in new["patient_id"]]
     assert "truncated" in said[0] and "is not there" in said[1] and not said[2] and "no expression" in said[3]
     assert len(list((tmp_path / "out" / "reports").glob("*.html"))) == 1

@@ -56,6 +56,7 @@ def test_discrimination_calibration_and_change(kept, tmp_path):
     low, high = found.loc["calibration slope", ["low", "high"]]
     assert low < 0.5 < high < 1 and found.loc["calibration intercept", "low"] > 0
     assert found.loc["patients", "note"].endswith("1 flagged, 1 not predicted")
+    assert set(pd.read_csv(tmp_path / "validation.csv")["model_of"]) == {"synthetic cohort A or B"}
     page = (tmp_path / "validation.html").read_text()
     assert "calibration slope" in page and page.count("data:image/") == 1
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mmmil import params
+from mmmil import check, params, results
 from mmmil.book import real, sections
 from mmmil.book import text as page_text
 from mmmil.ledger import standing
@@ -75,6 +75,16 @@ def test_twins_stand_side_by_side_with_intervals_and_no_best(project):
     assert "co-attention" not in text  # trained by site alone
     assert "**0." not in text and "No row is marked as best" in text
     assert "Real patients, other features" in text
+
+
+def test_what_confounds_the_classes_stands_beneath_both_tables(project):
+    p = params.load(PAIR[1])
+    before = (p.results / "confounded.csv").read_text()
+    results.write(p, "confounded", pd.DataFrame([("x", "scaled apart", "y")], columns=check.CONFOUNDED))
+    text = real.folds(tasks())
+    (p.results / "confounded.csv").write_text(before)
+    assert text.count(f"**Confounded**, {p.title}: scaled apart.") == 2 and text.count(". Real cohorts\n") == 2
+    assert "Confounded" not in real.folds(tasks())
 
 
 def test_where_results_are_missing_the_command_stands(project):

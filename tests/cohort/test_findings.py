@@ -138,4 +138,7 @@ def test_a_matrix_of_uuids_is_told(tmp_path):
     files = ["a.tsv", "b.tsv"]
     matrices = {"expression_matrix": files, "expression_kind": "counts", "class_values": [[name] for name in files]}
     base = {"task": "t", "class_names": ["low", "high"], "data_dir": str(tmp_path), "n_folds": 2, "inputs": "genes"}
-    assert list(found(params.check({**base, **matrices, "label_rule": "matrix"}))) == ["UUIDs as patients"]
+    assert list(found(params.check({**base, **matrices, "label_rule": "matrix"}))) == [
+        "UUIDs as patients",
+        findings.CLASS_OF_FILE,
+    ]
