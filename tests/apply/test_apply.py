@@ -286,7 +286,7 @@ def test_a_folder_that_is_not_as_it_was_kept_is_refused(made, new, tmp_path, wha
     elif what == "newer":
         manifest = json.loads((kept / folder.MANIFEST).read_text())
         (kept / folder.MANIFEST).write_text(json.dumps(manifest | {"format": 9}))
-        message = "has format 9, this version reads 2"
+        message = "has format 9, this version reads 3"
     else:  # as if this version computed otherwise than the one that kept it
         about = json.loads((kept / folder.ABOUT).read_text())
         about["models"]["fold_1"]["probe"] += 0.1
