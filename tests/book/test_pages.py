@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from mmmil import check, paper, params, results, study
-from mmmil.book import overview, pages, sections
+from mmmil.apply import folder
+from mmmil.book import kept, overview, pages, sections
 from mmmil.book import text as page_text
 from mmmil.cohort import build as cohorts
 from mmmil.evaluation import summary as summaries
@@ -213,3 +214,12 @@ def test_scores_of_which_nobody_has_looked_what_confounds_them_are_not_shown(pro
     (project / "results/demo/nsclc/confounded.csv").unlink()
     with pytest.raises(results.ResultsError, match=r"no confounded.csv; run the record of demo/nsclc again"):
         sections.section("04", pages.executed_tasks())
+
+
+def test_a_model_of_another_kind_of_cohort_is_not_shown_among_a_runs_own(project):
+    p = params.load("lgg", "demo")
+    path = p.results / "kept" / "dual_go" / folder.ABOUT
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"synthetic": False}))
+    with pytest.raises(results.ResultsError, match="a model of real patients among the results of synthetic ones"):
+        kept.models({"lgg": p})
