@@ -198,7 +198,8 @@ def write_toc(runs: Iterable[str]) -> Path:
         for entry in kept:
             if task := task_of(entry["file"]):
                 entry["file"] = _place(entry["file"], places)
-                entry["title"] = entry.get("title", task) + SYNTHETIC * tasks[task].synthetic
+                if "title" in entry:  # else it is the page's own
+                    entry["title"] += SYNTHETIC * tasks[task].synthetic
             if "sections" in entry:
                 entry["sections"] = keep(entry["sections"])
                 if not entry["sections"]:
