@@ -69,9 +69,9 @@ DECISIONS = (
         "model",
         "The form of the classifier: the paper concatenates the vectors and feeds them into a classification module",
         "layer norm, dropout and one linear layer to two logits on the concatenated vectors; with `linear_skip` the "
-        "logits of a regression on the tokens themselves are added",
+        "logits of a regression on the tokens themselves are added, which the model starts as",
         "the least that can be called a classifier, so that a difference between models lies in what is joined before; "
-        "the skip, since a few hundred patients are told apart less well without it",
+        "the skip, since a few hundred patients are told apart less well without it; `faithful` rows have none",
         "models.fusion.MultimodalMIL",
     ),
     Decision(
