@@ -300,8 +300,8 @@ class Model(Stage):
     )
     linear_skip: bool = setting(
         True,
-        "a logistic regression on the mean tile and the gene tokens, from which training starts and to whose logits the "
-        "encoders' are added; without it, hundreds of patients are told apart less well than by that regression alone",
+        "a logistic regression on the mean tile and the gene tokens, from which training starts, and to whose logits "
+        "the encoders' are added; without it, hundreds of patients are told apart less well than by the regression",
         "model",
     )
     gene_encoder: Literal["frozen", "trained"] = setting(

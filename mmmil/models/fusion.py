@@ -255,8 +255,8 @@ class MultimodalMIL(nn.Module):
         lengths = (0 if fusion == "genes" else image_dim, 0 if fusion == "image" else n_sets * gene_dim)
         self.linear_skip = LinearSkip(*lengths) if linear_skip else None
         if linear_skip:
-            nn.init.zeros_(self.classifier[-1].weight)
-            nn.init.zeros_(self.classifier[-1].bias)
+            for parameter in self.classifier[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(
         self,
