@@ -192,6 +192,16 @@ def attention(task: Task, overlay: Overlay = "") -> None:
 
 
 @app.command()
+def audits(task: Task, overlay: Overlay = "") -> None:
+    """Put the proposed model to what would refute it: trivial models on its tokens, trainings with one change."""
+    from mmmil import study
+    from mmmil.evaluation import audits as evaluation_audits
+
+    p = params.load(task, overlay)
+    results.write(p, "audits", evaluation_audits.every(study.load(p)))
+
+
+@app.command()
 def keep(
     task: Task,
     variant: Annotated[str, typer.Option(help="a row of the variant table, trained before")],

@@ -71,8 +71,8 @@ class Section:
     """A section of the book: `notebooks/<notebook>.ipynb`, executed per task, under the page `book/<notebook>.md`.
 
     stages: of `mmmil.schema`, whose parameters the page shows or uses. reads: results of earlier steps, where the task
-    has that modality (patients, tiles, quality, genes, leakage, attention, record). reads_models_of: tables whose
-    models it reads beside those that it shows. needs: the inputs that it can be made with, and for each the model
+    has that modality (patients, tiles, quality, genes, leakage, attention, audits, record). reads_models_of: tables
+    whose models it reads beside those that it shows. needs: the inputs that it can be made with, and for each the model
     that it cannot do without, or ''. computes: with models, so that it asks for a GPU; others show what was computed.
     """
 
@@ -119,6 +119,13 @@ SECTIONS = {
             reads_models_of=("5", "6"),
             needs={"both": "dual_go", "genes": "go"},
             computes=True,
+        ),
+        Section(  # not in the paper, but for its named limitations: what would refute a result
+            "08_audits",
+            (*MODELS, "tiles", "genes"),
+            ("leakage", "audits"),
+            reads_models_of=("5",),
+            needs={"both": "dual_go", "slides": "wsi", "genes": "go"},
         ),
         Section("09_summary", MODELS, ("record",)),
         Section(  # not in the paper: what becomes of a model afterwards

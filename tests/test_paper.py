@@ -43,7 +43,7 @@ def test_an_executed_page_stands_under_its_section():
 
 
 def test_a_section_names_stages_steps_tables_and_models_that_exist():
-    steps = {"patients", "tiles", "quality", "genes", "leakage", "attention", "record"}
+    steps = {"patients", "tiles", "quality", "genes", "leakage", "attention", "audits", "record"}
     for section in paper.SECTIONS.values():
         assert set(section.stages) <= set(STAGES) and set(section.reads) <= steps
         assert set(section.reads_models_of) <= set(paper.TABLES) and set(section.needs) <= set(paper.INPUTS)
@@ -85,9 +85,9 @@ def test_a_tasks_sections_are_those_named_or_all_that_its_inputs_allow():
     def names(**changes):
         return [section.number for section in pages.sections_of(params.load("lgg", "demo", **changes))]
 
-    assert names() == ["01", "02", "03", "04", "05", "06", "07", "09", "10"]
-    assert names(inputs="genes") == ["01", "02", "04", "06", "07", "09", "10"]
-    assert names(inputs="slides") == ["01", "02", "03", "04", "09", "10"]
+    assert names() == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10"]
+    assert names(inputs="genes") == ["01", "02", "04", "06", "07", "08", "09", "10"]
+    assert names(inputs="slides") == ["01", "02", "03", "04", "08", "09", "10"]
     assert names(notebooks=["09_summary", "01_dataset"]) == ["01", "09"]
-    with pytest.raises(ParameterError, match=r"no such notebook: 08_none \(task lgg\); there are 01_dataset"):
-        names(notebooks=["08_none"])
+    with pytest.raises(ParameterError, match=r"no such notebook: 11_none \(task lgg\); there are 01_dataset"):
+        names(notebooks=["11_none"])

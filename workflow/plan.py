@@ -28,6 +28,7 @@ from mmmil import variants as variant_table
 from mmmil.book import pages
 from mmmil.cohort import build as cohorts
 from mmmil.cohort import inventory
+from mmmil.evaluation import retrained
 from mmmil.params import ParameterError, Params
 from mmmil.simulate import cohort as synthetic
 from mmmil.training import receipts
@@ -44,6 +45,7 @@ CODE = {
     "confounded": ["mmmil.check"],
     "leakage": ["mmmil.evaluation.leakage"],
     "attention": ["mmmil.interpretation"],
+    "audits": ["mmmil.evaluation.audits"],
 }
 # A step: the stages whose values and those whose code it depends on.
 STEPS = {
@@ -54,6 +56,7 @@ STEPS = {
     "features": (["cohort", "tiles"], ["cohort", "tiles", "model", "training"]),
     "record": (["evaluation"], ["evaluation", "confounded"]),
     "attention": (["attention", "evaluation"], ["attention"]),
+    "audits": (["cohort", "tiles", "genes", "model", "training"], ["tiles", "genes", "audits"]),
 }
 # Packages that compute results: each is in the keys of what it computes, and an upgrade has the steps look there.
 PACKAGES = [
@@ -62,6 +65,7 @@ PACKAGES = [
 ]
 BENCHMARKS = Path("benchmarks/results")
 BROUGHT = [params.FEATURES, "encoders"]  # settings whose folders hold features made beforehand
+AUDITED = [*inventory.GENES, *inventory.WEIGHTS, *BROUGHT]
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,17 @@ class Steps:
         """Receipts of all trainings of some variants."""
         return self.job_outputs([name for name in receipts.trainings(self.p) if _variant(name) in names])
 
+    @property
+    def audited(self) -> list[str]:
+        """What the audits read: the trainings of their page, and where the patients' tiles and genes are from."""
+        return self.prepared("tiles", "genes") + self.receipts(self.models_of(paper.SECTIONS["08_audits"]))
+
     def page_inputs(self, notebook: str) -> list[str]:
         section = paper.SECTIONS[notebook]
         files = self.patients if "patients" in section.reads and "tiles" not in section.reads else []
         files = [*files, *self.prepared(*section.reads)]
         files += [self.result("attention.csv")] if "attention" in section.reads and self.attended else []
+        files += [self.result("audits.csv")] if "audits" in section.reads else []
         files += [self.result("metrics.csv")] if "record" in section.reads else []
         return files + self.receipts(self.models_of(section))
 
@@ -152,6 +162,7 @@ class Steps:
             if self.trained
             else []
         )
+        files += [self.result("audits.csv")] if "audits" in self.reads else []
         return files + ([self.result("attention.csv")] if self.attended else [])
 
     # -- trainings -----------------------------------------------------------------------------------------------
@@ -227,6 +238,7 @@ class Steps:
             "features": [p.weights, p.encoders, self.content("tiles.csv"), self.files(inventory.WEIGHTS)],
             "record": [[asdict(table) for table in paper.TABLES.values()], paper.PROPOSED],
             "attention": [paper.PROPOSED],
+            "audits": [self.who, self.content("tiles.csv"), self.files(AUDITED), p.variants, retrained.grid(p)],
         }
         return self._digest(*STEPS[step], *beside[step])
 
@@ -237,6 +249,7 @@ class Steps:
         beside = [p.enough_tiles, p.title, paper.PROPOSED]
         beside += [self.inventory[inventory.CONTENT].to_numpy().tolist()] if "patients" in section.reads else []
         beside += [p.set_sizes] if "patients" in section.reads else []  # the look at gene sets
+        beside += [self.files(["clinical", "expression_matrix"])] if "audits" in section.reads else []  # subgroups
         beside += [self.who, self.content("tiles.csv")] if {"patients", "tiles"} & set(section.reads) else []
         return record.digest([p.stage(*section.stages), code, beside, [asdict(table) for table in section.scores]])
 

@@ -20,6 +20,7 @@ from mmmil.apply import folder
 from mmmil.apply import page as pages
 from mmmil.apply.folder import KeptModel
 from mmmil.evaluation import intervals
+from mmmil.evaluation.calibration import recalibration
 from mmmil.evaluation.metrics import CONFIDENCE, METRICS
 from mmmil.evaluation.summary import estimate
 
@@ -28,7 +29,6 @@ COLUMNS = ["quantity", "value", "low", "high", "internal", "change", "change_low
 NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1"}
 BRIER, INTERCEPT, SLOPE = "Brier score", "calibration intercept", "calibration slope"
 FILES = ("validation.csv", "validation.html")
-NEAR = 1e-6  # probabilities are cut here before their logit is taken
 SWAPPED = "below 0.5 with its whole interval, worse than chance: see whether the labels of the classes are swapped"
 INTERNAL = {"test": "internal test", "val": "cross-validation"}
 
@@ -90,32 +90,6 @@ def _row(name: str, external: tuple, internal: str, change: tuple) -> dict[str, 
 
 
 # -- calibration -------------------------------------------------------------------------------------------------
-def _logit(prob: np.ndarray) -> np.ndarray:
-    cut = np.clip(prob, NEAR, 1 - NEAR)
-    return np.log(cut / (1 - cut))
-
-
-def recalibration(label: np.ndarray, prob: np.ndarray, slope: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """Logistic regression of the label on the logit of `prob`: coefficients and their standard errors.
-
-    With slope: intercept and slope; without: the intercept alone, the logit entering as it is. None where there is no
-    finite answer, as where the probabilities part the classes wholly.
-    """
-    logit = _logit(prob)
-    x = np.column_stack([np.ones_like(logit), logit])[:, : 1 + slope]
-    offset, beta = (0.0 if slope else logit), np.zeros(1 + slope)
-    for _ in range(100):
-        fitted = 1 / (1 + np.exp(-np.clip(x @ beta + offset, -50, 50)))
-        information = (x * (fitted * (1 - fitted))[:, None]).T @ x
-        if np.linalg.cond(information) > 1e10:
-            return None
-        step = np.linalg.solve(information, x.T @ (label - fitted))
-        beta = beta + step
-        if np.abs(step).max() < 1e-8:
-            return beta, np.sqrt(np.diag(np.linalg.inv(information)))
-    return None
-
-
 def _calibration(label: np.ndarray, prob: np.ndarray, lacking: str) -> list[dict[str, Any]]:
     from scipy.stats import norm
 
@@ -127,11 +101,11 @@ def _calibration(label: np.ndarray, prob: np.ndarray, lacking: str) -> list[dict
     if lacking:
         return [*rows, *({"quantity": name, "note": lacking} for name in (INTERCEPT, SLOPE))]
     z = norm.ppf((1 + CONFIDENCE) / 2)
-    for name, slope, ideal in (
-        (INTERCEPT, False, "0: as many as predicted"),
-        (SLOPE, True, "1: as spread as predicted"),
+    for name, terms, ideal in (
+        (INTERCEPT, ["intercept"], "0: as many as predicted"),
+        (SLOPE, ["intercept", "slope"], "1: as spread as predicted"),
     ):
-        found = recalibration(label, prob, slope)
+        found = recalibration(label, prob, terms)
         if found is None:
             rows.append({"quantity": name, "note": "not computed: the probabilities part the classes wholly"})
         else:
@@ -162,7 +136,7 @@ def figure(kept: KeptModel, table: pd.DataFrame) -> Any:
     if len(known) < 2:
         return None
     label, prob = known["label"].to_numpy(int), known["prob"].to_numpy()
-    line = recalibration(label, prob, slope=True) if len(np.unique(label)) == 2 else None
+    line = recalibration(label, prob) if len(np.unique(label)) == 2 else None
     return plots.calibration(label, prob, kept.class_names, None if line is None else (line[0][0], line[0][1]))
 
 

@@ -132,7 +132,17 @@ def summary_tables(runs: Mapping[str, str]) -> list[Path]:
     names = [
         Path("results") / run / f"{name}.csv"
         for run in sorted(have)
-        for name in ("tiles", "quality", "genes", "leakage", "metrics", "comparisons", "confounded", "attention")
+        for name in (
+            "tiles",
+            "quality",
+            "genes",
+            "leakage",
+            "metrics",
+            "comparisons",
+            "confounded",
+            "attention",
+            "audits",
+        )
     ]
     return [path for path in names if (params.root() / path).is_file()]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmmil import paper, params, record
+from mmmil.book import audits as book_audits
 from mmmil.book import cohorts as book_cohorts
 from mmmil.book import costs as book_costs
 from mmmil.book import kept as book_kept
@@ -185,6 +186,7 @@ PARTS: dict[str, Part] = {
     **{section.number: results_of(section) for section in paper.SECTIONS.values() if section.scores},
     "06": gene_representation,
     "07": attention,
+    "08": book_audits.part,
     "09": every_model,
     "10": book_kept.models,
 }

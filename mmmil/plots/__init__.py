@@ -1,6 +1,7 @@
 """Figures of the book: each function draws one and returns it; captions and sentences stand in the notebooks."""
 
 from mmmil.plots.attention import attended_sets, attention_on_slide, removal_curves
+from mmmil.plots.audits import decision_curves, reliability, rows_of_estimates
 from mmmil.plots.backbone import activations, apoz, balance, channel_activation
 from mmmil.plots.cohort import flow, labels_by_site, split
 from mmmil.plots.comparisons import differences

@@ -205,7 +205,7 @@ def test_the_workflow_plans_every_step_of_a_task():
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     assert counts["cohort"] == counts["tiles"] == counts["genes"] == counts["record"] == counts["book"] == "1"
-    assert int(counts["notebook"]) == 9 and counts["train_lgg_0"] == counts["train_lgg_1"] == "1"
+    assert int(counts["notebook"]) == 10 and counts["train_lgg_0"] == counts["train_lgg_1"] == "1"
 
 
 @pytest.mark.parametrize("text", [None, "", '{"results/lgg/tiles.csv": "ab', "[]"])

@@ -44,6 +44,10 @@ def test_what_each_page_reads(steps):
         lgg.page_inputs("06_gene_representation")
     )
     assert "results/demo/lgg/attention.csv" in lgg.page_inputs("07_attention_analysis")
+    assert {"results/demo/lgg/audits.csv", "results/demo/lgg/leakage.csv"} <= set(lgg.page_inputs("08_audits"))
+    assert {file.split("/")[4] for file in lgg.audited if "/trainings/" in file} == {
+        *("wsi", "go", "dual_go", *variants.BASELINES)
+    }
     assert lgg.page_inputs("09_summary") == ["results/demo/lgg/metrics.csv"]
 
 
@@ -86,7 +90,7 @@ def test_a_replaced_file_of_features_reruns_what_reads_it_and_another_patient_al
     table.to_parquet(tmp_path / inventory.FILE)
     after = state(steps(**values))
     assert {name for name in before if before[name] != after[name]} - {"tiles", "quality"} == {
-        *("v:wsi", "v:dual_go", "01", "02"),
+        *("v:wsi", "v:dual_go", "audits", "01", "02"),
     }
     table[:1].to_parquet(tmp_path / inventory.FILE)
     assert {"genes", "v:go", "01"} <= {name for name, value in state(steps(**values)).items() if before[name] != value}
@@ -114,10 +118,14 @@ def test_every_training_is_in_one_job_with_others_of_the_same_inputs(steps, plan
     assert lgg.variant_inputs("go") == ["results/demo/lgg/genes.csv"]
 
 
+TRAININGS = {"v:wsi", "v:go", "v:dual_go", "v:baseline_genes"}
+
+
 def state(task):
     """What every step, training (`v:` and the variant) and page of a task depends on."""
     made = {step: task.depends(step) for step in ("tiles", "quality", "genes", "leakage", "features", "record")}
-    made |= {"attention": task.depends("attention"), "simulated": task.simulated}
+    made |= {step: task.depends(step) for step in ("attention", "audits")}
+    made |= {"simulated": task.simulated}
     made |= {f"v:{name}": task.variant_depends(name) for name in ("wsi", "go", "dual_go", "baseline_genes")}
     return made | {section.number: task.page_depends(section.notebook) for section in task.sections}
 
@@ -129,24 +137,27 @@ def changed(steps, **changes):
 
 
 def test_one_changed_value_reruns_what_depends_on_it(steps):
-    trainings = {"v:wsi", "v:go", "v:dual_go", "v:baseline_genes"}
     assert changed(steps) == set() == changed(steps, device="cpu")
     assert changed(steps, title="another") == {section.number for section in paper.SECTIONS.values()}
-    assert changed(steps, epochs=3) == {*trainings, "03", "04", "05", "09", "10"}
+    assert changed(steps, epochs=3) == {*TRAININGS, "audits", "03", "04", "05", "08", "09", "10"}
     assert changed(steps, gene_set_fdr=0.02) == {
         "genes",
         "leakage",
         "v:go",
         "v:dual_go",
         "v:baseline_genes",
+        "audits",
         "02",
         "06",
+        "08",
     }
     assert changed(steps, null_draws=150) == {"attention", "07"}
-    shown_by = {"03", "04", "05", "06", "07", "09", "10"}
+    shown_by = {"03", "04", "05", "06", "07", "08", "09", "10"}
     assert changed(steps, null_repeats=2) == {"leakage", "record", "attention"} | shown_by
     # Other tiles change nothing in the genes, unless a patient may leave for want of them.
-    assert changed(steps, stain="macenko") == {"tiles", "quality", "features", "v:wsi", "v:dual_go", "02"}
+    assert changed(steps, stain="macenko") == {
+        *("tiles", "quality", "features", "v:wsi", "v:dual_go", "audits", "02", "08")
+    }
     assert {"genes", "leakage", "01", "09"} <= changed(steps, tissue_percent=80.0)
 
 
@@ -160,9 +171,9 @@ def test_the_papers_map_is_part_of_what_shows_it(steps, monkeypatch):
     ("setting", "runs_again"),
     [
         ("slide_path", {"tiles", "quality", "01", "02"}),
-        ("expression_path", {"genes", "leakage", "01", "02"}),
-        ("weights_dir", {"features", "v:wsi", "v:dual_go", "01", "02"}),
-        ("clinical", {"tiles", "01", "02"}),
+        ("expression_path", {"genes", "leakage", "audits", "01", "02"}),
+        ("weights_dir", {"features", "v:wsi", "v:dual_go", "audits", "01", "02"}),
+        ("clinical", {"tiles", "01", "02", "08"}),
     ],
 )
 def test_a_replaced_file_reruns_what_reads_it(steps, tmp_path, setting, runs_again):
@@ -185,8 +196,8 @@ def test_a_replaced_file_reruns_what_reads_it(steps, tmp_path, setting, runs_aga
 @pytest.mark.parametrize(
     ("name", "runs_again"),
     [
-        ("tiles.csv", {"quality", "features", "v:wsi", "v:dual_go", "01", "02", "07"}),
-        ("cohort.csv", {"genes", "leakage", "v:wsi", "v:go", "v:dual_go", "v:baseline_genes", "01", "02", "07"}),
+        ("tiles.csv", {"quality", "features", "v:wsi", "v:dual_go", "audits", "01", "02", "07"}),
+        ("cohort.csv", {"genes", "leakage", *TRAININGS, "audits", "01", "02", "07"}),
     ],
 )
 def test_other_tiles_and_other_patients_rerun_what_reads_them(steps, tmp_path, name, runs_again):
