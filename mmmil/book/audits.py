@@ -31,9 +31,8 @@ def _audited(tasks: Mapping[str, params.Params]) -> str:
     if not rows:
         return nothing("table of audits (results/<run>/audits.csv)")
     caption = "ROC-AUC where one thing is changed, mean over the folds, and less that of the model as it is"
-    return wide_table(caption, ["cohort", "audit", "changed", "model", "ROC-AUC", "difference"], rows, "audits") + (
-        beside_scores(tasks)
-    )
+    head = ["cohort", "audit", "changed", "model", "ROC-AUC", "difference"]
+    return wide_table(caption, head, rows, "audits") + beside_scores(tasks)
 
 
 def _calibrated(tasks: Mapping[str, params.Params]) -> str:
