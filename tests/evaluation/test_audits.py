@@ -18,7 +18,7 @@ from mmmil.training import build, device, runs
 from tests.small_studies import make
 
 SMALL = {"sim_patients": 24, "sim_genes": 500, "sim_sets": 20, "sim_slide_px": 512, "kegg_gmt": "", "n_folds": 2}
-SMALL |= {"tile_px": 64, "n_tiles": 4, "epochs": 2, "ae_epochs": 2, "fallback_sets": 6, "width": 16, "latent_dim": 8}
+SMALL |= {"tile_px": 64, "n_tiles": 6, "epochs": 2, "ae_epochs": 2, "fallback_sets": 6, "width": 16, "latent_dim": 8}
 SMALL |= {"single_genes": 64, "seed": 2}  # so few patients of this seed can be dealt by site
 NAMES = ["wsi", "go", "dual_go", "baseline_genes", "baseline_image", "baseline_late"]
 
@@ -123,12 +123,12 @@ def test_the_changes_are_what_they_say(small):
     sites = small.cohort.patients["site"]
     dealt = folds.studies[0].folds
     assert all(len(set(dealt[sites == site])) == 1 for site in sites.unique())
-    assert {change.studies[0].p.n_tiles for change in changes if change.audit == "tiles"} == {4, 16}
+    assert {change.studies[0].p.n_tiles for change in changes if change.audit == "tiles"} == {4, 6}
     assert changes[-1].studies[0].p.stain == retrained.STAIN and changes[-1].variants == ("wsi",)
 
 
 def test_only_real_slides_have_a_short_list_unless_the_page_is_asked_for_by_name():
-    assert retrained.grid(params.load("lgg", "demo")) == ([16], ["random", "spread", "tissue"])
+    assert retrained.grid(params.load("lgg", "demo")) == ([4], ["random", "spread", "tissue"])
     assert retrained.grid(params.load("lgg")) == ([16], ["random", "spread"])
     whole, choices = retrained.grid(params.load("lgg", notebooks=["08_audits"]))
     assert whole == [8, 16, 32, 64, 128] and choices == ["random", "spread", "tissue"]
