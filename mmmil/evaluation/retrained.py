@@ -119,7 +119,7 @@ def grid(p: Params) -> tuple[list[int], list[str]]:
     them.
     """
     if p.synthetic:
-        return [4], list(CHOICES)
+        return [4], []  # few patients, and minutes for all of the demo
     if not p.has_pixels:
         return [8, 16, 32, 64, 0], []
     return ([8, 16, 32, 64, 128], list(CHOICES)) if PAGE in p.notebooks else ([16], ["random", "spread"])
