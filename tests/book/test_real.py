@@ -53,7 +53,7 @@ def test_tasks_that_differ_in_their_folds_alone_are_twins(project):
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"lr": 1.0e-4}, {"seed": 1}, {"features_dir": "another"}, {"class_names": ["low", "high"]}),
+        *({"lr": 2.0e-4}, {"seed": 1}, {"features_dir": "another"}, {"class_names": ["low", "high"]}),
         *({"fold_groups": "none"}, {"data_dir": "elsewhere"}, {"n_tiles": 32}),
     ],
 )
