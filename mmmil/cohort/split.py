@@ -72,6 +72,7 @@ def _dealt(labels: pd.Series, n_folds: int, seed: int, groups: pd.Series | None)
     # Imported here: a split that is found again (`build.folds_of`) does not need scikit-learn's seconds.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    _require_sites(groups, n_folds, f"{n_folds} folds; lower n_folds")
     folds = np.full(len(labels), -1)
     folder = (StratifiedKFold if groups is None else StratifiedGroupKFold)(n_folds, shuffle=True, random_state=seed)
     for fold, (_, held) in enumerate(folder.split(labels.index.to_numpy(), labels, groups)):
@@ -92,9 +93,17 @@ def _without_test(labels: pd.Series, test_fraction: float, seed: int, groups: pd
     if groups is None:
         dev, _ = train_test_split(labels.index.to_numpy(), test_size=test_fraction, stratify=labels, random_state=seed)
         return np.sort(dev)
-    folder = StratifiedGroupKFold(max(2, round(1 / test_fraction)), shuffle=True, random_state=seed)
+    parts = max(2, round(1 / test_fraction))
+    _require_sites(groups, parts, f"a test set of {test_fraction:g} of the patients; raise test_fraction")
+    folder = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     dev, _ = next(folder.split(labels, labels, groups))
     return labels.index.to_numpy()[np.sort(dev)]
+
+
+def _require_sites(groups: pd.Series | None, parts: int, asked: str) -> None:
+    """Raise CohortError where fewer sites than parts are to be dealt."""
+    if groups is not None and groups.nunique() < parts:
+        raise CohortError(f"{groups.nunique()} sites are too few for {asked}, or set fold_groups: none")
 
 
 def fold_patients(folds: pd.Series, fold: int) -> tuple[list[str], list[str]]:
