@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 FEATURES = "features_dir"  # what the encoder of features that stand in the place of slides is called
 # An encoder gives models their names (mmmil.variants), which must not be those of others.
 TAKEN = {FEATURES, *("original", "uib", "reduced", "resnet50d", "ctranspath", "features", "colour")}
-TAKEN |= {*("dual", "self", "co", "baseline", "torchmil", "faithful", "wsi", "clam", "transmil", "go", "kegg", "genes")}
+TAKEN |= {
+    *("dual", "self", "co", "baseline", "torchmil", "faithful", "raw", "wsi", "clam", "transmil", "go", "kegg", "genes")
+}
 ENCODER = re.compile(
     r"(?!(wsi|clam|transmil|torchmil|baseline)_)(?!.*_(go|kegg)$)[a-z][a-z0-9_]*", re.IGNORECASE | re.ASCII
 )

@@ -35,6 +35,7 @@ class Variant:
     tables: tuple[str, ...] = ()
     optional: bool = False  # trained only where a task names it
     faithful: bool = False  # as the paper states it, and nothing of ours: see mmmil.models.registry
+    raw_keys: bool = False  # cross-attention reads the other modality's tokens before they attend to each other
 
     @property
     def uses_slides(self) -> bool:
@@ -95,6 +96,8 @@ VARIANTS = {
         # As the paper states them: TransMIL's width, Nyström's attention as published, nothing that is ours.
         Variant("faithful_go", "GO sets, as the paper states it", "", "go", "genes", ("5",), True, True),
         Variant("faithful_dual_go", "WSI + GO, as the paper states it", "reduced", "go", "dual", ("5",), True, True),
+        # What the paper leaves open: which tokens cross-attention refers to (those that are encoded in all other rows).
+        Variant("raw_dual_go", "WSI + GO, raw keys", "reduced", "go", "dual", ("7",), optional=True, raw_keys=True),
         # Not in the paper: the field's library beside ours, where a task names them (mmmil.models.torchmil_adapter).
         *(
             Variant(f"torchmil_{name}", f"{shown_as} (torchmil)", "features", "", f"torchmil_{name}", ("4",), True)

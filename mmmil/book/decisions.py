@@ -59,8 +59,8 @@ DECISIONS = (
         "model",
         "The keys of cross-attention: the paper says that the summaries which self-attention makes are the queries, "
         "and that they refer to the other modality's features; not whether these are raw or have been encoded",
-        "the other modality's tokens as its encoder leaves them, normalised, as keys and values. The raw tokens of the "
-        "backbone and of the autoencoder would serve as well; no setting switches to them yet",
+        "the other modality's tokens as its encoder leaves them, normalised, as keys and values. The row "
+        "`raw_dual_go`, where a task names it, has the raw tokens in their place, projected to the encoder's width",
         "both modalities then have one width and know of their own context; the price is that an encoded token holds "
         "something of all others, so that attention to it is not to that tile alone",
         "models.fusion.MultimodalMIL.encode",

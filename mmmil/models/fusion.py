@@ -115,9 +115,7 @@ class Encoder(nn.Module):
         some of them out, which are empty space to the PPEG (published attention closes up); None: mask. Where tokens
         are repeated, a token's att is what it and its copies get together.
         """
-        x = self._fc1(tokens)
-        if shift is not None:
-            x = x + shift
+        x = self.projected(tokens, shift)
         if self.square is not None:
             return self._as_published(self.square(x, mask), mask, tokens.shape[1])
         real = None if mask is None else F.pad(mask, (1, 0), value=True)  # the class token is real
@@ -128,6 +126,11 @@ class Encoder(nn.Module):
         x = self.norm(x)
         # The class token stands first; its weight on itself is left out and the rest is what tokens share.
         return x[:, 0], x[:, 1:], att[:, :, 0, 1:]
+
+    def projected(self, tokens: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Tokens (B, N, dim) at the encoder's width (B, N, W), none of which knows of another yet."""
+        x = self._fc1(tokens)
+        return x if shift is None else x + shift
 
     def _with_class(self, x: Tensor) -> Tensor:
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
@@ -217,7 +220,8 @@ class MultimodalMIL(nn.Module):
 
     fusion: image (summary of the tiles), genes (summary of the sets), self (both summaries) or dual (both, and what
     each summary gathers from the other modality's tokens by cross-attention: four vectors). positions: whether the
-    order of tiles says where they lie; without it there is no PPEG. linear_skip: see `LinearSkip`.
+    order of tiles says where they lie; without it there is no PPEG. linear_skip: see `LinearSkip`. raw_keys: the keys
+    and values of cross-attention are the other modality's tokens as projected, not as encoded.
     """
 
     def __init__(
@@ -234,12 +238,13 @@ class MultimodalMIL(nn.Module):
         set_embedding: bool = True,
         positions: bool = True,
         linear_skip: bool = False,
+        raw_keys: bool = False,
     ):
         super().__init__()
         vectors = {"image": 1, "genes": 1, "self": 2, "dual": 4}
         if fusion not in vectors:
             raise ValueError(f"fusion is one of {', '.join(vectors)}, not {fusion!r}")
-        self.fusion = fusion
+        self.fusion, self.raw_keys = fusion, raw_keys
         common = (width, heads, attention, landmarks, dropout)
         if fusion != "genes":
             self.image_encoder = Encoder(image_dim, *common, ppeg=positions)
@@ -290,8 +295,10 @@ class MultimodalMIL(nn.Module):
         if self.fusion != "image":
             vectors["genes"], tokens["genes"], att["self_genes"] = self.gene_encoder(genes, self.set_embedding)
         if self.fusion == "dual":
-            vectors["image_from_genes"], att["cross_genes"] = self.image_to_genes(vectors["image"], tokens["genes"])
-            vectors["genes_from_image"], att["cross_image"] = self.genes_to_image(
-                vectors["genes"], tokens["image"], mask
-            )
+            image, sets = tokens["image"], tokens["genes"]
+            if self.raw_keys:
+                image = self.image_encoder.projected(tiles)
+                sets = self.gene_encoder.projected(genes, self.set_embedding)
+            vectors["image_from_genes"], att["cross_genes"] = self.image_to_genes(vectors["image"], sets)
+            vectors["genes_from_image"], att["cross_image"] = self.genes_to_image(vectors["genes"], image, mask)
         return Encoded(vectors, tokens, att)

@@ -115,7 +115,9 @@ def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int, posi
     from mmmil.models.fusion import MultimodalMIL
 
     shape = AS_STATED if v.faithful else {name: getattr(p, name) for name in AS_STATED}
-    return MultimodalMIL(v.fusion, image_dim, gene_dim, n_sets, dropout=p.dropout, positions=positions, **shape)
+    return MultimodalMIL(
+        v.fusion, image_dim, gene_dim, n_sets, dropout=p.dropout, positions=positions, raw_keys=v.raw_keys, **shape
+    )
 
 
 def _wanted(aggregator: type[nn.Module]) -> list[str]:

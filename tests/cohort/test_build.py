@@ -800,7 +800,7 @@ def test_sites_that_cannot_be_dealt_out():
     with pytest.raises(CohortError, match=r"P007: site: is not known"):
         cohorts.split(LABELS, groups=SITES.mask(SITES.index == "P007", ""))
     by_class = pd.Series(["A", "B"], index=[0, 1])[LABELS].set_axis(LABELS.index)
-    with pytest.raises(CohortError, match="2 sites are too few for a test set of 0.2 .*fold_groups: none"):
+    with pytest.raises(CohortError, match=r"2 sites are too few for a test set of 0.2 .*fold_groups: none"):
         cohorts.split(LABELS, groups=by_class)
     five = pd.Series([f"S{i % 5}" for i in range(100)], index=LABELS.index)  # one is the test set
     with pytest.raises(CohortError, match="4 sites are too few for 5 folds; lower n_folds, or set fold_groups: none"):

@@ -247,3 +247,24 @@ def test_the_model_starts_as_its_linear_skip_which_reads_real_tiles_and_every_ge
         assert torch.equal(plain(tiles, genes, mask)[0], beside(tiles, genes, mask)[0])
         padded = torch.where(mask[..., None], tiles, 99.0)
         assert torch.allclose(beside(padded, genes, mask)[0], beside(tiles, genes, mask)[0], atol=1e-5)
+
+
+def test_raw_keys_are_tokens_that_know_of_no_other():
+    torch.manual_seed(0)
+    encoded = MultimodalMIL("dual", 6, 5, 4, width=16, heads=2, dropout=0.0).eval()
+    torch.manual_seed(0)
+    raw = MultimodalMIL("dual", 6, 5, 4, width=16, heads=2, dropout=0.0, raw_keys=True).eval()
+    assert all(torch.equal(a, b) for a, b in zip(encoded.state_dict().values(), raw.state_dict().values(), strict=True))
+    tiles, genes = torch.randn(2, 7, 6), torch.randn(2, 4, 5)
+    read = {}
+    for name in ("image_to_genes", "genes_to_image"):
+        getattr(raw, name).register_forward_pre_hook(lambda _, given, name=name: read.update({name: given[1]}))
+    with torch.no_grad():
+        one, other = encoded.encode(tiles, genes), raw.encode(tiles, genes)
+        assert torch.equal(one.vectors["image"], other.vectors["image"])
+        assert not torch.allclose(one.vectors["image_from_genes"], other.vectors["image_from_genes"])
+        first = read["genes_to_image"][:, 0].clone()
+        tiles[:, 1:] += 1  # the others, which an encoded token would have heard of
+        raw(tiles, genes)
+        assert torch.equal(read["genes_to_image"][:, 0], first)
+        assert torch.equal(read["image_to_genes"], raw.gene_encoder.projected(genes, raw.set_embedding))
