@@ -23,6 +23,8 @@ import itertools
 import multiprocessing
 import os
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,15 +118,15 @@ def not_trained(model: nn.Module) -> None:
 TRIED: dict[str, tuple[dict[str, Any], Change | None, int]] = {
     "**ours, as the parameter file says**": ({}, None, 1),
     "ours, another seed": ({"seed": 1}, None, 1),
-    "mean of three seeds": ({}, None, 3),
-    "without the linear skip": ({"linear_skip": False}, None, 1),
     "without the linear skip, learning rate 5e-4": ({"lr": 5e-4, "linear_skip": False}, None, 1),
-    "the skip starts from nothing": ({}, from_nothing, 1),
     "the skip starts from nothing, learning rate 5e-4": ({"lr": 5e-4}, from_nothing, 1),
     "the skip is not trained": ({}, not_trained, 1),
-    "image features not standardised": ({}, unscaled, 1),
     "learning rate 3e-4": ({"lr": 3e-4}, None, 1),
     "learning rate 1e-3": ({"lr": 1e-3}, None, 1),
+    "mean of three seeds": ({}, None, 3),
+    "without the linear skip": ({"linear_skip": False}, None, 1),
+    "the skip starts from nothing": ({}, from_nothing, 1),
+    "image features not standardised": ({}, unscaled, 1),
     "twice the epochs": ({"epochs": 30}, None, 1),
     "weight decay 0.3": ({"weight_decay": 0.3}, None, 1),
     "dropout 0.1 in the encoders": ({"dropout": 0.1}, None, 1),
@@ -209,13 +211,14 @@ def main() -> None:
     parser.add_argument("--task", default="real_lgg")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=1, help="processes, a row and fold each")
+    parser.add_argument("--rows", type=int, default=len(TRIED), help="the first so many")
     parser.add_argument("--quick", action="store_true", help="two rows, one epoch")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     s, start = study.load(params.load(given.task)), time.monotonic()
     for name, fold in itertools.product(MODELS, given.folds):
         inputs_of(s, variants.variant(name), fold)  # made once, before the processes ask for it
-    rows = dict(list(TRIED.items())[:2]) if given.quick else TRIED
+    rows = dict(list(TRIED.items())[: 2 if given.quick else given.rows])
     lines = ["| | images | genes | both |", "| --- | --- | --- | --- |"]
     linear = {name: linear_aucs(s, name, given.folds) for name in MODELS}
     lines.append("| logistic regression | " + " | ".join(cell(linear[name], None) for name in MODELS) + " |")
@@ -241,7 +244,7 @@ def main() -> None:
         "row on the same patients and its standard error. Inner folds share patients, so the error is somewhat too "
         "small. Every patient trains the outer fold's model; the held-out test set is not in it.",
         "",
-        f"Made by `python benchmarks/model_parts.py`, {datetime.date.today()}, commit `{record.commit()}`, "
+        f"Made by `python {shlex.join(sys.argv)}`, {datetime.date.today()}, commit `{record.commit()}`, "
         f"{platform.machine()}, {os.cpu_count()} cores, no GPU, Python {platform.python_version()}, "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + f"; {(time.monotonic() - start) / 60:.0f} minutes.",
