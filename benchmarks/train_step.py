@@ -288,7 +288,8 @@ def measured(way: str, folder: Path, given, **numbers: int) -> dict:
     numbers |= {"lr": given.lr, "threads": given.threads, "workers": given.workers, "warm-up": given.warm_up}
     command += [text for name, value in numbers.items() for text in (f"--{name}", str(value))]
     root = str(Path(__file__).resolve().parents[1])
-    environment = os.environ | {"OMP_NUM_THREADS": str(given.threads), "PYTHONPATH": root}
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": str(given.threads), "PYTHONPATH": paths}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"{way} failed:\n{done.stderr}")
