@@ -16,9 +16,9 @@ KINDS = {"macenko": MacenkoStainNormalizer, "reinhard": ReinhardStainNormalizer}
 PX = 96
 
 
-def tiles_of(name, n=6, tint=(0.0, 0.0, 0.0, 0.0)):
+def tiles_of(name, n=6, tint=(0.0, 0.0, 0.0, 0.0), planted=0.4):
     """Tiles (n, PX, PX, 3) out of the middle of a synthetic slide."""
-    image = np.concatenate(list(strips(Slide(("stain", name), 512, planted_share=0.4, site_tint=tint))))
+    image = np.concatenate(list(strips(Slide(("stain", name), 512, planted_share=planted, site_tint=tint))))
     corners = [(y, x) for y in range(100, 340, PX) for x in range(100, 340, PX)]
     return np.stack([image[y : y + PX, x : x + PX] for y, x in corners[:n]])
 
@@ -100,7 +100,9 @@ def test_fit_and_transform_are_histolabs(real_data, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_differently_tinted_bags_come_closer(kind):
-    purple, pink = tiles_of("purple", tint=(0.3, -0.2, 0.1, 0)), tiles_of("pink", tint=(-0.2, 0.3, -0.1, 0.05))
+    # Of one morphology: what differs in nuclei is no matter of the stain.
+    purple = tiles_of("purple", tint=(0.3, -0.2, 0.1, 0), planted=0)
+    pink = tiles_of("pink", tint=(-0.2, 0.3, -0.1, 0.05), planted=0)
     reference = stain.fit(tiles_of("reference"), kind)
     before, after = (
         np.abs(a.mean((0, 1, 2)) - b.mean((0, 1, 2))).max()
