@@ -231,8 +231,6 @@ def test_an_overlay_in_a_cell_of_its_own_counts_wherever_it_stands(shell):
 def test_functions_that_a_notebook_imports_are_no_parameters(shell):
     own = "from math import sqrt\nfrom functools import partial\nhalf = partial(sqrt)\n"
     assert shell(own, OWN, ASK).epochs == EPOCHS
-        shell("from math import sqrt\nfrom functools import partial\nhalf = partial(sqrt)\n", OWN, ASK).epochs == EPOCHS
-    )
 
 
 def test_a_misspelt_switch_is_named(shell):
