@@ -297,6 +297,7 @@ class MultimodalMIL(nn.Module):
         if self.fusion == "dual":
             image, sets = tokens["image"], tokens["genes"]
             if self.raw_keys:
+                assert tiles is not None and genes is not None
                 image = self.image_encoder.projected(tiles)
                 sets = self.gene_encoder.projected(genes, self.set_embedding)
             vectors["image_from_genes"], att["cross_genes"] = self.image_to_genes(vectors["image"], sets)
