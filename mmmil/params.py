@@ -7,9 +7,7 @@ command line may override single values.
 from __future__ import annotations
 
 import difflib
-import re
-import types
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,25 +27,15 @@ from mmmil.schema import (
     Tiles,
     Training,
 )
-from mmmil.settings import cells, paths, remedies, task_files
+from mmmil.settings import cells, encoders, papermill, paths, remedies, task_files
+from mmmil.settings.encoders import FEATURES
 from mmmil.settings.shown import Shown
 from mmmil.settings.task_files import ParameterError, read_yaml, real_data, root
 
-__all__ = ["ParameterError", "Params", "check", "effective", "load", "read_yaml", "real_data", "root"]
+__all__ = ["FEATURES", "ParameterError", "Params", "check", "effective", "load", "read_yaml", "real_data", "root"]
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-FEATURES = "features_dir"  # what the encoder of features that stand in the place of slides is called
-# An encoder gives models their names (mmmil.variants), which must not be those of others.
-TAKEN = {FEATURES, *("original", "uib", "reduced", "resnet50d", "ctranspath", "features", "colour")}
-TAKEN |= {
-    *("dual", "self", "co", "baseline", "torchmil", "faithful", "raw", "wsi", "clam", "transmil", "go", "kegg", "genes")
-}
-ENCODER = re.compile(
-    r"(?!(wsi|clam|transmil|torchmil|baseline)_)(?!.*_(go|kegg)$)[a-z][a-z0-9_]*", re.IGNORECASE | re.ASCII
-)
 
 
 class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Attention):
@@ -64,9 +52,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     @classmethod
     def _path(cls, value: str | list[str]) -> str | list[str]:
         for text in [value] if isinstance(value, str) else value:
-            paths.filled(
-                text, task="", run="", real=""
-            )  # raises ValueError; what is hashed is the text as it was given
+            paths.filled(text, task="", run="", real="")  # raises ValueError; the text is hashed as it was given
         if isinstance(value, list) and ("" in value or len(set(value)) < len(value)):
             raise ValueError("names each file once, and none that is empty; [] for none")
         return value
@@ -74,20 +60,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
     @field_validator("encoders")
     @classmethod
     def _encoders(cls, value: dict[str, str]) -> dict[str, str]:
-        if len({name.casefold() for name in value}) < len(value):
-            raise ValueError("two names differ in capitals only, and would be one folder on some disks")
-        for name, source in value.items():
-            if not ENCODER.fullmatch(name) or name in TAKEN:
-                raise ValueError(
-                    f"{name!r} is no name for an encoder: take letters, digits and '_', none of a model's own, and no "
-                    "wsi_, clam_ or transmil_ before it, no _go or _kegg behind"
-                )
-            kind, _, rest = source.rpartition(":")
-            if kind not in ("", "hf-hub", "random", "features") or not rest.strip():
-                raise ValueError(
-                    f"{name}: {source!r} is no timm model, hf-hub:owner/name, random:<timm model> or features:<folder>"
-                )
-            paths.filled(rest if kind == "features" else "", task="", run="", real="")
+        encoders.require(value)
         return value
 
     @field_validator("class_names")
@@ -141,7 +114,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
                 f"stain '{self.stain}' changes pixels, of which there are none with features_dir: set stain: none, and "
                 "normalise where the features are made"
             )
-        from_pixels = [name for name, source in self.encoders.items() if not _folder_of(source)]
+        from_pixels = [name for name, source in self.encoders.items() if not encoders.folder_of(source)]
         if self.features_dir and from_pixels:
             raise ValueError(
                 f"encoders: {from_pixels[0]} reads pixels, of which there are none with features_dir; name a folder of "
@@ -199,7 +172,7 @@ class Params(Simulation, Cohort, Tiles, Genes, Model, Training, Evaluation, Atte
         """Folders of features made beforehand, by encoder; FEATURES is the one that stands in the place of slides."""
         named = {FEATURES: self.features_dir} if self.has_slides and self.features_dir else {}
         if self.has_slides:
-            named |= {name: folder for name, source in self.encoders.items() if (folder := _folder_of(source))}
+            named |= {name: folder for name, source in self.encoders.items() if (folder := encoders.folder_of(source))}
         return {name: self.path(folder) for name, folder in named.items()}
 
     @property
@@ -282,12 +255,6 @@ def _placed(name: str) -> Path:
     return Path(name) if Path(name).is_absolute() else root() / name
 
 
-def _folder_of(source: str) -> str:
-    """The folder that an encoder's source names; '' where it is a network."""
-    kind, _, folder = source.partition(":")
-    return folder if kind == "features" else ""
-
-
 def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None, beside: Sequence[str] = ()) -> Params:
     """Validate a flat mapping of parameters; given_in: the file that gives a parameter, for those that one gives;
     beside: names that are none and may be meant by a misspelt one.
@@ -342,7 +309,8 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
     that was given to another task, don't count and are removed (`mmmil.settings.cells`). Input files are checked too.
     """
     session = cells.read(map(str, namespace.get("In", ())), Params.model_fields)
-    given = {name: value for name, value in namespace.items() if _is_set(name, value)}
+    asked = {name: value for name, value in namespace.items() if not isinstance(value, Params)}
+    given = {name: value for name, value in asked.items() if cells.is_set(name, value, Params.model_fields)}
     for name in session.outdated & given.keys():
         del given[name], namespace[name]
     known = {*Params.model_fields, *beside}
@@ -359,7 +327,7 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
     if not isinstance(task, str):
         raise ParameterError("the notebook sets no `task`: name a file of params/")
     try:
-        given = _without_files(task, overlay, given, session.injected)
+        given = papermill.without_files(task, overlay, given, session.injected)
         return _load(task, overlay, given, beside).require_files()
     except ParameterError as error:
         elsewhere = sorted(given.keys() - known - session.current) if session.current else []
@@ -368,51 +336,3 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
         raise ParameterError(
             f"{error}\n  set outside the parameters cell, so it stays there until: del {', '.join(elsewhere)}"
         ) from None
-
-
-def _without_files(task: str, overlay: str, given: dict[str, Any], injected: Collection[str]) -> dict[str, Any]:
-    """The given values less those that papermill has of the task's own file (-f), over which an overlay lies.
-
-    Papermill passes on what a file says and not which file it was. Raises ParameterError where that is another one.
-    """
-    if "class_names" not in injected:  # only files of tasks have it
-        return given
-    if "task" not in injected:
-        raise ParameterError(
-            "the file given to papermill names no task, so it would be laid over the notebook's own; add the line "
-            "`task: ` with the file's name in params/"
-        )
-    files = task_files.of(task, overlay)
-    of_file, laid_over = files[task], files.get(overlay, {})
-    lacking = sorted(of_file.keys() - set(injected) - {"task", "overlay"})
-    if lacking:
-        raise ParameterError(
-            f"the file given to papermill says task: {task} and is not params/{task}.yaml, which has "
-            f"{', '.join(lacking)} besides; give that one, or put yours into params/ under a name of its own"
-        )
-    of_task = {name for name in given.keys() & set(injected) & of_file.keys() if given[name] == of_file[name]}
-    under = sorted(name for name in of_task & laid_over.keys() if laid_over[name] != of_file[name])
-    if (under and laid_over.keys() <= set(injected)) or (not overlay and "synthetic" in set(injected) - of_file.keys()):
-        raise ParameterError(
-            f"{', '.join(under) or 'synthetic'}: papermill had the file of an overlay and then that of the task; give "
-            f"the task's first: -f params/{task}.yaml -f params/{overlay or 'demo'}.yaml"
-        )
-    return {name: value for name, value in given.items() if name not in of_task}
-
-
-IPYTHONS = ("In", "Out", "exit", "quit", "get_ipython", "open")
-
-
-def _is_set(name: str, value: Any) -> bool:
-    """Whether a name of a notebook was set to something: it is no module, function or class, and not IPython's.
-
-    Raises ParameterError for a parameter's name that something else has taken, for what it was set to is lost.
-    """
-    if name.startswith("_") or name in IPYTHONS or isinstance(value, Params):
-        return False
-    taken = isinstance(value, types.ModuleType) or callable(value)
-    if taken and name in Params.model_fields:
-        raise ParameterError(
-            f"{name}: is a parameter, and here a {type(value).__name__}; import or define it under another name"
-        )
-    return not taken

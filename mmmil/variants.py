@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmmil import paper
-from mmmil.params import ENCODER, FEATURES, TAKEN, ParameterError, Params
+from mmmil.params import FEATURES, ParameterError, Params
+from mmmil.settings import encoders
 
 TRAINED = ("original", "uib", "reduced")
 FROZEN = ("resnet50d", "ctranspath")  # the paper's two
@@ -141,7 +142,7 @@ def variant(name: str) -> Variant:
     for before, after, *_ in BY_ENCODER:
         if name.startswith(before) and name.endswith(after):
             encoder = name.removeprefix(before).removesuffix(after)
-            if ENCODER.fullmatch(encoder) and encoder not in TAKEN:
+            if encoders.is_name(encoder):
                 return next(v for v in of_encoder(encoder) if v.name == name)
     raise ParameterError(
         f"variants: no variant {name!r}; there are {', '.join(known)}, and those of `encoders`. A class of a "

@@ -10,11 +10,15 @@ import ast
 import difflib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from types import UnionType
+from types import ModuleType, UnionType
+from typing import Any
+
+from mmmil.settings.task_files import ParameterError
 
 INJECTED = "# Parameters"  # papermill's first line of the cell that it puts in
 RUN_BY = ("time", "capture")  # magics that run the cell beneath them in the notebook's own names
 NEARLY = 0.8  # likeness of names, 1 if equal: epcohs and epochs have 0.83
+IPYTHONS = ("In", "Out", "exit", "quit", "get_ipython", "open")
 LOCAL = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -65,6 +69,22 @@ def read(sources: Iterable[str], known: Collection[str] = ()) -> Session:
     beside = {name for name, number in last.items() if number in plain} - outdated
     given = _names(cells, injected)
     return Session(_names(cells, own) | given, frozenset(outdated), given, frozenset(beside))
+
+
+def is_set(name: str, value: Any, known: Collection[str]) -> bool:
+    """Whether a name of a notebook was set to something: it is no module, function or class, and not IPython's.
+
+    known: the names of parameters. Raises ParameterError for a parameter's name that something else has taken, for what
+    it was set to is lost.
+    """
+    if name.startswith("_") or name in IPYTHONS:
+        return False
+    taken = isinstance(value, ModuleType) or callable(value)
+    if taken and name in known:
+        raise ParameterError(
+            f"{name}: is a parameter, and here a {type(value).__name__}; import or define it under another name"
+        )
+    return not taken
 
 
 def bound(statements: Sequence[ast.AST]) -> set[str]:
