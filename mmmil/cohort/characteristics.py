@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -24,11 +25,15 @@ FIELDS = {
     "1p/19q": ["x1p.19q.codeletion", "1p_19q_codeletion", "codel_1p19q", "1p19q_codeletion"],
 }
 SAME = {  # one spelling of what tables spell otherwise
-    "sex": {"f": "female", "1": "female", "1.0": "female", "m": "male", "0": "male", "0.0": "male"},
-    "IDH": {"1": "mutant", "1.0": "mutant", "0": "wild type", "0.0": "wild type", "wt": "wild type"},
+    "sex": {"f": "female", "m": "male"},
+    "IDH": {"wt": "wild type"},
     "1p/19q": {"codel": "co-deleted", "non-codel": "not co-deleted"},
 }
-IN_DAYS = {"age_at_diagnosis"}  # the GDC's
+# What 1 and 0 mean, of the columns whose name says it; in any other a bare number may stand for anything, and says
+# nothing here. Who has no IDH1 mutation may have one of IDH2.
+NUMBERS = {"is_female": {"1": "female", "0": "male"}, "idh1_mut": {"1": "mutant", "0": ""}}
+IN_DAYS = {"age_at_diagnosis"}  # the GDC's; others give years under that name, which none of them passes
+OLDEST = 120  # years; what is above is a code, or no age
 
 
 def of(p: Params, patients: pd.DataFrame, further: Sequence[str] = ()) -> pd.DataFrame:
@@ -65,8 +70,8 @@ def _read(path: Path) -> pd.DataFrame:
     for field, names in FIELDS.items():
         name = next((name for name in names if name in plain), None)
         if name is not None:
-            values = table[plain[name]].map(lambda cell, field=field: _value(field, cell))
-            values = values.map(_years) if name in IN_DAYS else values
+            cells = table[plain[name]]
+            values = _ages(cells, name) if field == "age" else cells.map(partial(_value, field, name))
             fields[field] = values.groupby(ids).agg(_one)
     return pd.DataFrame(fields)
 
@@ -85,13 +90,22 @@ def _patient(cell: str, where: str) -> str:
     return read.patient if read else cell
 
 
-def _value(field: str, cell: str) -> str:
+def _value(field: str, name: str, cell: str) -> str:
     text = folded(cell)
-    return "" if text in MISSING else SAME.get(field, {}).get(text, text)
+    if text in MISSING:
+        return ""
+    number = pd.to_numeric(text, errors="coerce")
+    if pd.isna(number):
+        return SAME[field].get(text, text)
+    return NUMBERS.get(name, {}).get(f"{number:g}", "")
 
 
-def _years(days: str) -> str:
-    return str(float(days) / 365.25) if days.replace(".", "", 1).isdigit() else ""
+def _ages(cells: pd.Series, name: str) -> pd.Series:
+    """Ages in years as text; '' for what is no number or no age."""
+    ages = pd.to_numeric(cells.map(folded), errors="coerce")
+    if name in IN_DAYS and ages.max() > OLDEST:
+        ages = ages / 365.25
+    return ages.where(ages.between(0, OLDEST)).map(lambda age: "" if pd.isna(age) else str(age))
 
 
 def _one(values: pd.Series) -> str:

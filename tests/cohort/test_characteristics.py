@@ -40,6 +40,19 @@ def test_days_are_years(read):
     assert found["age"].iloc[0] == pytest.approx(40, abs=0.01) and found["age"].iloc[1] == pytest.approx(50, abs=0.01)
 
 
+def test_years_under_the_name_of_days_stay_years_and_a_code_is_no_age(read):
+    found = read({"case_submitter_id": IDS, "age_at_diagnosis": ["40", "50.5", ""]})
+    assert found["age"].tolist()[:2] == [40, 50.5]
+    assert read({"case_submitter_id": IDS, "age": ["40", "999", "-1"]})["age"].isna().tolist() == [False, True, True]
+
+
+def test_a_bare_number_says_what_the_columns_name_says(read):
+    """1 is a man in one code book and a woman in another; no mutation of IDH1 is no wild type of IDH."""
+    assert "sex" not in read({"case_submitter_id": IDS, "gender": ["1", "2", "1"]})
+    found = read({"case_submitter_id": IDS, "is_female": ["1.0", "0.0", "2"], "idh1_mut": ["1", "0.0", ""]})
+    assert found["sex"].tolist() == ["female", "male", ""] and found["IDH"].tolist() == ["mutant", "", ""]
+
+
 def test_the_first_table_that_says_anything_has_it(read):
     first = {"case_submitter_id": IDS, "gender": ["female", "", ""]}
     second = {"patient": [*IDS[:2], "TCGA-ZZ-9999"], "Gender": ["male", "male", "male"]}
