@@ -29,7 +29,7 @@ from mmmil.training import runs
 if TYPE_CHECKING:
     from mmmil.study import Study
 
-STRENGTH = 1e-2  # of logistic regression, as in the null audit (`leakage.STRENGTH`)
+STRENGTHS = {"image": baselines.FEATURES, "genes": baselines.GENES}  # those that a model with a skip starts from
 HIDDEN, PENALTY, STEPS = 32, 1.0, 300  # of the perceptron: width, L2, iterations at most
 WHOLE = "the model itself"
 NO_IMAGE, NO_GENES = "image tokens at their training mean", "gene tokens at their training mean"
@@ -65,6 +65,7 @@ def read(study: Study, name: str, fold: int) -> Tokens:
     """Tokens of the kept model of a fold, and what it predicts with one modality ablated."""
     import torch
 
+    from mmmil.models import fusion
     from mmmil.training import build, device
 
     p, fabric = study.p, device.make_fabric(study.p)
@@ -94,9 +95,8 @@ def read(study: Study, name: str, fold: int) -> Tokens:
     with torch.no_grad():
         for image, mask, genes in batches(train):
             if image is not None:
-                means, number = _mean_tile(image, mask)
-                images.append(means)
-                tiles.append(number)
+                images.append(fusion.mean_tile(image, mask).cpu().numpy())
+                tiles.append((image.new_ones(image.shape[:2]) if mask is None else mask).sum(1).cpu().numpy())
             if genes is not None:
                 sets.append(genes.cpu().numpy())
         # Over all tiles of the training patients, as the tokens' own scale was measured.
@@ -110,7 +110,7 @@ def read(study: Study, name: str, fold: int) -> Tokens:
                 probs.setdefault(NO_IMAGE, []).append(predicted(neutral_image, mask, genes))
                 probs.setdefault(NO_GENES, []).append(predicted(image, mask, neutral_genes))
             if image is not None:
-                images.append(_mean_tile(image, mask)[0])
+                images.append(fusion.mean_tile(image, mask).cpu().numpy())
             if genes is not None:
                 sets.append(genes.cpu().numpy())
     return Tokens(
@@ -122,21 +122,16 @@ def read(study: Study, name: str, fold: int) -> Tokens:
     )
 
 
-def _mean_tile(image: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean token of each bag's real tiles (B, C), and their number (B,); image (B, N, C), mask (B, N) or None."""
-    real = image.new_ones(image.shape[:2]) if mask is None else mask.to(image.dtype)
-    number = real.sum(1)
-    return ((image * real[..., None]).sum(1) / number[:, None]).cpu().numpy(), number.cpu().numpy()
-
-
 def trivial(t: Tokens, y_train: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Probability of class 1 of the held-out patients by each trivial model; y_train (train,) 0/1."""
     flat, train, held_out = t.flat, range(t.train), range(t.train, len(t.patients))
     found = {
-        LOGISTIC[name]: baselines.logistic(x[: t.train], y_train, x[t.train :], STRENGTH) for name, x in flat.items()
+        LOGISTIC[name]: baselines.logistic(x[: t.train], y_train, x[t.train :], STRENGTHS[name])
+        for name, x in flat.items()
     }
     if len(flat) > 1:
-        found[LATE] = baselines.late_fusion([(x, STRENGTH) for x in flat.values()], train, y_train, held_out)
+        inputs = [(x, STRENGTHS[name]) for name, x in flat.items()]
+        found[LATE] = baselines.late_fusion(inputs, train, y_train, held_out)
     means = [x for x in (t.image, None if t.genes is None else t.genes.mean(1)) if x is not None]
     return found | {MLP: _perceptron(np.hstack(means), y_train, seed)}
 
@@ -162,7 +157,6 @@ def sites_of(t: Tokens, sites: pd.Series) -> dict[str, np.ndarray]:
     those whose site was not asked for; sites: patient -> site, '' for patients left out.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     known = sites.reindex(t.patients).fillna("").to_numpy(str)
@@ -176,7 +170,7 @@ def sites_of(t: Tokens, sites: pd.Series) -> dict[str, np.ndarray]:
             scaled = scaler.transform(x[train])
             # A penalised regression's weights lie in the span of its patients, so that as many numbers will do.
             _, _, span = np.linalg.svd(scaled, full_matrices=False)
-            model = make_pipeline(LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=2000))
+            model = LogisticRegression(C=STRENGTHS[name], class_weight="balanced", max_iter=2000)
             model.fit(scaled @ span.T, known[train])
             called[asked - t.train] = model.predict(scaler.transform(x[asked]) @ span.T)
         found[name] = called

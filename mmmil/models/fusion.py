@@ -158,6 +158,12 @@ class Encoder(nn.Module):
         return x[:, 0], encoded, square.gathered(att[:, :, 0, 1:], n)
 
 
+def mean_tile(tiles: Tensor, mask: Tensor | None) -> Tensor:
+    """tiles (B, N, C), mask (B, N) of real ones or None -> mean of each bag, (B, C); zeros where none is real."""
+    real = tiles.new_ones(tiles.shape[:2]) if mask is None else mask.to(tiles.dtype)
+    return (tiles * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp_min(1)
+
+
 class LinearSkip(nn.Module):
     """A logistic regression beside the encoders, on what they read: the mean tile and every number of the gene tokens.
 
@@ -186,8 +192,7 @@ class LinearSkip(nn.Module):
         """
         parts = []
         if tiles is not None:
-            real = tiles.new_ones(tiles.shape[:2]) if mask is None else mask.to(tiles.dtype)
-            parts.append((tiles * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp_min(1))
+            parts.append(mean_tile(tiles, mask))
         if genes is not None:
             parts.append(genes.flatten(1))
         return parts

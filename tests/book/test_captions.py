@@ -44,7 +44,10 @@ def test_what_was_counted_on_no_patients_carries_none():
 def test_a_kernel_shows_them_from_then_on(monkeypatch):
     shell = InteractiveShell()
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
-    show = lambda table: shell.display_formatter.format(table)[0]  # noqa: E731
+
+    def show(table):
+        return shell.display_formatter.format(table)[0]
+
     assert "<caption>" not in show(PATIENTS)["text/html"]
     captions.carry("LGG", True, [WARNING])
     assert "<caption>LGG, synthetic cohort</caption>" in show(PATIENTS)["text/html"]

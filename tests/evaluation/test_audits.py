@@ -93,7 +93,7 @@ def test_sites_are_called_as_by_the_regression_on_all_numbers():
         t.image[:, 1 + k] += 3 * (np.arange(60) % 3 == k)
     called = token_models.sites_of(t, sites)["image"]
     scaler = StandardScaler().fit(t.image[:40])
-    plain = LogisticRegression(C=token_models.STRENGTH, class_weight="balanced", max_iter=2000)
+    plain = LogisticRegression(C=token_models.STRENGTHS["image"], class_weight="balanced", max_iter=2000)
     plain.fit(scaler.transform(t.image[:40]), sites[:40])
     assert (called == plain.predict(scaler.transform(t.image[40:]))).all() and (called == sites[40:]).mean() > 0.5
     few = token_models.sites_of(t, sites.where(sites != "CC", ""))["image"]

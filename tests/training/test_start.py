@@ -59,3 +59,18 @@ def test_nothing_that_is_fitted_moves_with_a_held_out_patient(fusion, data):
     tiles[HELD], mask[HELD] = 99.0, True
     after = started(fusion, tiles, genes, mask, labels)[0].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_readers_own_part_of_that_name_is_left_alone(data):
+    """A class of a notebook may call a layer of its own `linear_skip`; it is trained as it is."""
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear_skip = torch.nn.Linear(6, 2)
+
+    tiles, _, mask, labels = data
+    model = BagModel(Own(), image_scale=Standardise(6))
+    before = model.aggregator.linear_skip.weight.clone()
+    build.start_skip(model, Inputs(tiles, None, mask), labels, TRAIN)
+    assert torch.equal(model.aggregator.linear_skip.weight, before)
