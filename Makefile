@@ -50,13 +50,15 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
 
 # The environment: a plain venv, uv inside it, and the one version list. Certificate and proxy variables pass through.
+# Libraries are compiled here, once: where PYTHONDONTWRITEBYTECODE is set, as containers do, each of the batch's hundreds
+# of processes would compile torch anew, which takes longer than its import.
 env: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12)) or sys.exit("Python 3.11 or 3.12 is needed; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % v)'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot make virtual environments; install its venv package (Debian, Ubuntu: python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
