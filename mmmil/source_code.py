@@ -27,7 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
-_SETTINGS = tuple(f"settings.{name}" for name in ("cells", "paths", "remedies", "shown", "task_files", "yaml_files"))
+_SETTINGS = sorted(f"settings.{path.stem}" for path in (ROOT / "settings").glob("[!_]*.py"))  # the wing, whole
 _GROUND = (*_SETTINGS, "schema", "params", "paper", "variants", "results", "record", "source_code")
 GROUND = frozenset(f"{PACKAGE}.{name}" for name in _GROUND)
 
