@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mmmil import params, record, results, variants
+from mmmil.processes import wall_time
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 Task = Annotated[str, typer.Option(help="a file of params/")]
@@ -124,7 +125,6 @@ def train(
         typer.Option(help="<variant>/<fold>, or <variant>/final; -seed<seed> after it; may be given repeatedly"),
     ],
     overlay: Overlay = "",
-    killed: Annotated[str, typer.Option(help="how this call was killed, at the first without a receipt")] = "",
 ) -> None:
     """Train variants on single folds, or on the development set (final): trainings/<variant>/<fold>.json.
 
@@ -138,8 +138,6 @@ def train(
         variants.require(receipts.parse(name)[0], p)
         receipts.require(p, name)
     s = study.load(p)
-    if killed:
-        training = receipts.give_up(s, training, killed)
     failed = receipts.make(s, training)
     print(f"{len(training) - failed} of {len(training)} trainings are there, {failed} failed")
 
@@ -272,6 +270,9 @@ def main() -> None:
     """Run a command; a wrong input or setting ends it with its message, which says what to do, and no traceback."""
     try:
         app()
+    except wall_time.OutOfTimeError as error:
+        print(error, file=sys.stderr)
+        sys.exit(wall_time.AGAIN)
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmmil import source_code
+from mmmil.processes import leases
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,10 @@ _makes: contextvars.ContextVar[bool] = contextvars.ContextVar("makes", default=T
 
 class NotThereError(RuntimeError):
     """A result is not in the record, where nothing may be made; says where it would lie."""
+
+
+class DiedError(RuntimeError):
+    """So many processes died while they made a result that it is not tried again; says how many."""
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -173,15 +178,23 @@ def only_found() -> Iterator[None]:
         _makes.reset(before)
 
 
-def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "") -> Path:
+def cached(
+    parent: Path,
+    inputs: Mapping[str, Any],
+    make: Maker,
+    module: str = "",
+    wait: bool = True,
+    deaths: int | None = None,
+) -> Path:
     """The folder of what `make` writes for these inputs: found again, or made now.
 
     `make(folder)` writes files into an empty folder and may return facts for run.json. The folder appears under
-    its name only when it is whole; two processes that make the same one end with the same one. module: of the
+    its name only when it is whole. One process at a time makes it, by a lease, and the others wait. module: of the
     package, whose code computes; that of `make` if not given. Its code, and all that it imports, is part of the key.
 
-    Raises ChangedCodeError, before and after the work, where that code is not what this process runs, and
-    NotThereError within `only_found`.
+    Raises ChangedCodeError, before and after the work, where that code is not what this process runs, NotThereError
+    within `only_found`, with wait=False HeldError where another process makes it, and DiedError where so many
+    processes (deaths) died while they made it, one after the other.
     """
     module = module or make.__module__
     source_code.require_as_loaded(module, make.__module__)
@@ -192,6 +205,19 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "
         return kept
     if not _makes.get():
         raise NotThereError(f"{parent}: holds no result of these settings, this code and these files; run make book")
+    with leases.held(folder, wait) as lease:
+        if (kept := _whole(folder)) is None:  # else another process has made it meanwhile
+            if deaths is not None and lease.term > deaths:
+                raise DiedError(
+                    f"{lease.term - 1} processes died while they made this, one after the other: out of memory is the "
+                    "usual reason"
+                )
+            _make(folder, inputs, make, module)
+    return kept or folder
+
+
+def _make(folder: Path, inputs: Mapping[str, Any], make: Maker, module: str) -> None:
+    """Make a result in a temporary folder beside its own, and rename that."""
     unfinished = _temporary(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -218,7 +244,6 @@ def cached(parent: Path, inputs: Mapping[str, Any], make: Maker, module: str = "
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
 
 
 def _temporary(path: Path) -> Path:
@@ -226,24 +251,9 @@ def _temporary(path: Path) -> Path:
     mine = f".{platform.node()}."
     for left in path.parent.glob(f"{glob.escape(mine)}*.{glob.escape(path.name)}"):
         process = left.name.removeprefix(mine).removesuffix(f".{path.name}")
-        if process.isdigit() and not alive(int(process)):
+        if process.isdigit() and not leases.alive(int(process)):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f"{mine}{os.getpid()}.{path.name}")
-
-
-def alive(process: int) -> bool:
-    """Whether a process of this number is running."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    stat = Path(f"/proc/{process}/stat")  # one that was killed but not yet reaped by its parent is not running
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (OSError, IndexError):
-        return True
 
 
 def _reset_peak_memory() -> None:

@@ -27,8 +27,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
-_SETTINGS = sorted(f"settings.{path.stem}" for path in (ROOT / "settings").glob("[!_]*.py"))  # the wing, whole
-_GROUND = (*_SETTINGS, "schema", "params", "paper", "variants", "results", "record", "source_code")
+# Whole wings, and modules: what they say enters keys as values.
+_WINGS = sorted(f"{wing}.{path.stem}" for wing in ("processes", "settings") for path in (ROOT / wing).glob("[!_]*.py"))
+_GROUND = (*_WINGS, "schema", "params", "paper", "variants", "results", "record", "source_code")
 GROUND = frozenset(f"{PACKAGE}.{name}" for name in _GROUND)
 
 

@@ -8,6 +8,7 @@ ends with a checkpoint, from which a killed training goes on bit for bit on a CP
 from __future__ import annotations
 
 import pickle
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from mmmil import record
 from mmmil.models.clam import BAG_WEIGHT
 from mmmil.models.reading import OVER, reading_layers
 from mmmil.params import Params
+from mmmil.processes import wall_time
 from mmmil.slides.bag_files import BagFiles
 from mmmil.slides.features import Bags
 from mmmil.training import augmentation
@@ -106,7 +108,7 @@ def fit(
     which an interrupted training goes on; the caller removes it when the result is kept.
 
     Raises TrainingError where the loss is not finite (names the batch) and where the device's memory is not enough
-    (names the parameters to lower).
+    (names the parameters to lower), and OutOfTimeError after a checkpoint where the job has no time for another epoch.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr, weight_decay=p.weight_decay, fused=True)
     model, optimizer = fabric.setup(model, optimizer)
@@ -123,6 +125,7 @@ def fit(
     with warnings.catch_warnings(), freed_memory_kept(fabric.device):
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # as above
         for epoch in range(len(history), p.epochs):
+            start = time.monotonic()
             model.train()
             order = torch.tensor(train)[torch.randperm(len(train), generator=generator)]
             losses, batches = [], order.split(p.batch_size)
@@ -148,6 +151,8 @@ def fit(
                 )
             history.append({"loss": step_losses.mean().item()})
             state.keep(history)
+            if checkpoint and epoch + 1 < p.epochs:
+                wall_time.require(2 * (time.monotonic() - start))
     return model, pd.DataFrame(history)
 
 

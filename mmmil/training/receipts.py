@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mmmil import record, variants
 from mmmil.params import ParameterError, Params
+from mmmil.processes import leases
 from mmmil.training import runs
 
 if TYPE_CHECKING:
@@ -76,32 +77,32 @@ def receipt(p: Params, training: str) -> Path:
 
 
 def make(study: Study, names: Iterable[str]) -> int:
-    """Make or find trainings, write a receipt for each, and return how many of them failed."""
-    failed = 0
-    for training in tqdm(list(names), desc="trainings", unit="training", mininterval=5):
-        which = parse(training)
-        if runs.attempt(study, *which) is None:
-            note, failed = runs.failure(study, *which), failed + 1
-            print(f"{training} failed: {note['error']}\n{note['log']}", flush=True)
-            _write(study, training, error=note["error"], log=note["log"])
-        else:
-            _write(study, training)
-    return failed
+    """Make or find trainings, write a receipt for each, and return how many of them failed.
 
-
-def give_up(study: Study, names: Iterable[str], why: str) -> list[str]:
-    """Note that the first training without a receipt failed, for its process was killed; returns those after it.
-
-    Without this, the next attempt would die at the same training, and the others would never have their turn.
+    What another process trains now comes last, and is found then.
     """
-    lacking = [training for training in names if not receipt(study.p, training).is_file()]
-    if not lacking:  # it died on its way out, all work done
-        return []
-    first, *rest = lacking
-    error = "the process was killed while it trained; out of memory is the usual reason"
-    runs.note_failure(study, *parse(first), error, why)
-    _write(study, first, error=error, log=why)
-    return rest
+    names, held = list(names), []
+    with tqdm(total=len(names), desc="trainings", unit="training", mininterval=5) as bar:
+        for training in names:
+            try:
+                _receipt(study, training, wait=False)
+                bar.update()
+            except leases.HeldError:
+                held.append(training)
+        for training in held:
+            _receipt(study, training)
+            bar.update()
+    return sum(_noted_error(receipt(study.p, training)) != "" for training in names)
+
+
+def _receipt(study: Study, training: str, wait: bool = True) -> None:
+    which = parse(training)
+    if runs.attempt(study, *which, wait=wait) is None:
+        note = runs.failure(study, *which) or {"error": "its note is damaged", "log": ""}
+        print(f"{training} failed: {note['error']}\n{note['log']}", flush=True)
+        _write(study, training, error=note["error"], log=note["log"])
+    else:
+        _write(study, training)
 
 
 def _write(study: Study, training: str, error: str = "", log: str = "") -> None:

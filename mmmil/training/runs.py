@@ -19,12 +19,14 @@ import pandas as pd
 from mmmil import record, source_code
 from mmmil.models import registry
 from mmmil.params import Params
+from mmmil.processes import leases, wall_time
 from mmmil.training import missing as missing_trainings
 from mmmil.variants import Variant, network, variant, variants
 
 if TYPE_CHECKING:
     from mmmil.study import Study
 
+DEATHS = 2  # so many processes may die at a training: killed for memory for one, where the next may be given more
 TRAINS = "mmmil.training.train"  # the module whose code, with all that it imports, decides what a training gives
 PREDICTIONS = ["variant", "seed", "fold", "split", "patient_id", "label", "prob"]
 
@@ -91,16 +93,17 @@ def _makes(study: Study) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if study.train else record.only_found()
 
 
-def _trained(study: Study, t: Training) -> Path:
+def _trained(study: Study, t: Training, wait: bool = True, deaths: int | None = None) -> Path:
     v, parent, inputs = variant(t.variant), *_place(study, t.variant, t.fold, t.seed, t.labels)
     checkpoint = parent / f"{record.key(inputs, TRAINS)}.checkpoint"
 
     def make(folder: Path) -> dict:
+        wall_time.require()
         from mmmil.training import train  # seconds of imports that finding a result does not need
 
         return train.train(study, v, t.fold, folder, checkpoint, t.seed, t.labels)
 
-    folder = record.cached(parent, inputs, make, TRAINS)
+    folder = record.cached(parent, inputs, make, TRAINS, wait, deaths)
     for left in [*parent.glob(f"{checkpoint.stem}*.checkpoint"), parent / f"{folder.name}.failed.json"]:
         left.unlink(missing_ok=True)
     return folder
@@ -119,16 +122,17 @@ def place(study: Study, name: str, fold: int, seed: int | None = None) -> Path:
     return parent / record.key(inputs, TRAINS)
 
 
-def attempt(study: Study, name: str, fold: int, seed: int | None = None) -> Path | None:
+def attempt(study: Study, name: str, fold: int, seed: int | None = None, wait: bool = True) -> Path | None:
     """As `run` of a study that trains; but what goes wrong is kept in a note beside the result's place, so that other
     trainings go on.
 
-    Returns None then. The next attempt trains again; `predictions` does not. Changed code is no training's own fault:
-    it ends the job (ChangedCodeError).
+    Returns None then. The next attempt trains again; `predictions` does not. What is no training's own fault ends the
+    job: changed code (ChangedCodeError), or its time (OutOfTimeError). So does death, twice; a third attempt is noted
+    as failed. With wait=False raises HeldError where another process trains it now.
     """
     try:
-        return _trained(study, Training(name, fold, seed))
-    except source_code.ChangedCodeError:
+        return _trained(study, Training(name, fold, seed), wait, DEATHS)
+    except (source_code.ChangedCodeError, wall_time.OutOfTimeError, leases.HeldError):
         raise
     except Exception as error:  # whatever it is, it is this training's alone, and the note says it in full
         note_failure(study, name, fold, seed, f"{type(error).__name__}: {error}", traceback.format_exc())

@@ -1,6 +1,11 @@
 """Trainings as jobs: a receipt for each, the record from the receipts, and what becomes of those that fail."""
 
 import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +16,7 @@ from mmmil import params, record
 from mmmil.book import status
 from mmmil.evaluation import comparisons, metrics
 from mmmil.evaluation import summary as summaries
+from mmmil.processes import leases, wall_time
 from mmmil.training import fit, receipts, runs
 from mmmil.training import receipts as training_receipts
 from mmmil.training import train as trainer
@@ -23,6 +29,7 @@ def study(tmp_path, monkeypatch, code_replaced):
     """A study whose trainings are told what to predict; those in `study.broken` fail."""
     p = params.load("lgg", "demo", variants=NAMES, n_folds=2, results_dir=str(tmp_path))
     fake = SimpleNamespace(p=p, fold_numbers=[0, 1, -1], broken=set(), made=[], train=True, files="as they were")
+    fake.slow = {}
 
     def place(study, name, fold, seed=None, labels=None):
         inputs = {"variant": name, "fold": fold, "settings": {"epochs": study.p.epochs}, "files": study.files}
@@ -30,6 +37,7 @@ def study(tmp_path, monkeypatch, code_replaced):
 
     def train(study, v, fold, folder, checkpoint, seed, labels):
         study.made.append((v.name, fold))
+        study.slow.get((v.name, fold), threading.Event()).wait(0 if (v.name, fold) not in study.slow else 60)
         if (v.name, fold) in study.broken:
             raise fit.TrainingError("the loss is nan in epoch 0\nand more")
         label = np.tile([0, 1], 6)
@@ -92,8 +100,8 @@ def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
 
 def test_case_a_failure_of_other_files_is_no_failure_of_this_study(study):
     study.broken = {("go", 1)}
-    training_receipts.make(study, ["go/1"])
-    receipts.give_up(study, ["wsi/0"], "ended by signal 9")
+    study.broken = {("go", 1), ("wsi", 0)}
+    training_receipts.make(study, ["go/1", "wsi/0"])
     named = {t: json.loads(receipts.receipt(study.p, t).read_text())["folder"] for t in ("go/1", "wsi/0")}
     assert all((study.p.results / f"{folder}.failed.json").is_file() for folder in named.values())
     training_receipts.make(study, [t for t in receipts.trainings(study.p) if t not in named])
@@ -143,20 +151,57 @@ def test_a_task_of_which_every_training_failed_still_has_its_rows(study):
     assert comparisons.compare(predictions, study.p).empty
 
 
-def test_a_killed_job_fails_the_training_it_died_at_and_the_others_go_on(study):
-    job = ["wsi/0", "wsi/1", "wsi/final"]
-    training_receipts.make(study, job[:1])
-    rest = receipts.give_up(study, job, "ended by signal 9")
-    assert rest == ["wsi/final"] and not receipts.receipt(study.p, "wsi/final").is_file()
-    assert receipts.give_up(study, job[:2], "at its end") == []  # nothing is lacking: no training failed
-    assert json.loads(receipts.receipt(study.p, "wsi/0").read_text())["error"] == ""
-    told = json.loads(receipts.receipt(study.p, "wsi/1").read_text())
-    assert "was killed" in told["error"] and told["log"] == "ended by signal 9"
+DIES = """
+import os, sys
+from pathlib import Path
+from mmmil.processes import leases
+with leases.held(Path(sys.argv[1]), wait=False):
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_training_at_which_processes_died_is_tried_again_and_then_fails_alone(study):
+    place = runs.place(study, "wsi", 1)
+    for _ in range(runs.DEATHS - 1):
+        assert subprocess.run([sys.executable, "-c", DIES, place]).returncode == -9
+    assert training_receipts.make(study, ["wsi/0", "wsi/1"]) == 0 and study.made == [("wsi", 0), ("wsi", 1)]
+    shutil.rmtree(place)
+    for _ in range(runs.DEATHS):
+        assert subprocess.run([sys.executable, "-c", DIES, place]).returncode == -9
     study.made.clear()
-    assert len(runs.predictions(study, ["wsi"])) == 2 * 12  # pages do not train it, and so do not die of it
-    assert study.made == [("wsi", -1)]
+    assert training_receipts.make(study, ["wsi/0", "wsi/1", "wsi/final"]) == 1 and study.made == [("wsi", -1)]
+    told = json.loads(receipts.receipt(study.p, "wsi/1").read_text())
+    assert "2 processes died while they made this" in told["error"] and "out of memory" in told["error"]
+    study.made.clear()
+    assert len(runs.predictions(study, ["wsi"])) == 2 * 12 and not study.made  # pages do not die of it
     assert runs.standing(study, NAMES) == ["go", "baseline_genes"]
     assert runs.standing(study, NAMES, [0, -1]) == NAMES
+    receipts.forget_failures(study.p)
+    assert training_receipts.make(study, ["wsi/1"]) == 0  # the next batch tries it again, from the start of the count
+
+
+def test_what_another_process_trains_comes_last_and_is_trained_once(study):
+    with leases.held(runs.place(study, "wsi", 0)), pytest.raises(leases.HeldError, match="makes it now"):
+        runs.attempt(study, "wsi", 0, wait=False)
+    holder = threading.Thread(target=lambda: runs.run(study, "wsi", 0))
+    study.slow, study.made = {("wsi", 0): threading.Event()}, []
+    holder.start()
+    while not study.made:
+        time.sleep(0.01)
+    threading.Timer(0.5, study.slow["wsi", 0].set).start()
+    assert training_receipts.make(study, ["wsi/0", "wsi/1"]) == 0
+    holder.join()
+    assert study.made == [("wsi", 0), ("wsi", 1)]
+
+
+def test_a_job_whose_time_is_up_starts_nothing_and_fails_nothing(study, monkeypatch):
+    monkeypatch.setenv(wall_time.END, str(time.time() + wall_time.MARGIN / 2))
+    with pytest.raises(wall_time.OutOfTimeError):
+        training_receipts.make(study, ["wsi/0"])
+    assert not study.made and not receipts.receipt(study.p, "wsi/0").is_file()
+    assert not list(study.p.results.rglob("*.failed.json")) and not list(study.p.results.rglob("*.lease-*"))
+    monkeypatch.delenv(wall_time.END)
+    assert training_receipts.make(study, ["wsi/0"]) == 0
 
 
 def test_the_status_page_shows_the_end_of_the_log(tmp_path, monkeypatch):
