@@ -63,6 +63,7 @@ PACKAGES = [
     *("torch", "timm", "nystrom-attention", "scikit-learn", "scipy", "numpy", "pandas", "pydeseq2", "gseapy"),
     *("histolab", "scikit-image", "openslide-bin", "opencv-python-headless", "pillow"),
 ]
+LOT = 36  # trainings of a job, at most
 BENCHMARKS = Path("benchmarks/results")
 BROUGHT = [params.FEATURES, "encoders"]  # settings whose folders hold features made beforehand
 AUDITED = [*inventory.GENES, *inventory.WEIGHTS, *BROUGHT]
@@ -131,14 +132,15 @@ class Steps:
         frozen = [self.result(f"features_{v.encoder(self.p)}.done")] if computed else []
         return self.prepared(*["tiles"] * v.uses_slides, *["genes"] * v.uses_genes) + frozen
 
-    def receipts(self, names: Iterable[str]) -> list[str]:
-        """Receipts of all trainings of some variants."""
-        return self.job_outputs([name for name in receipts.trainings(self.p) if _variant(name) in names])
+    def trainings(self, names: Iterable[str]) -> list[str]:
+        """What says that all trainings of some variants are there."""
+        wanted = set(names)
+        return [self.done(lot) for lot, of_lot in self.lots.items() if wanted & set(map(_variant, of_lot))]
 
     @property
     def audited(self) -> list[str]:
         """What the audits read: the trainings of their page, and where the patients' tiles and genes are from."""
-        return self.prepared("tiles", "genes") + self.receipts(self.models_of(paper.SECTIONS["08_audits"]))
+        return self.prepared("tiles", "genes") + self.trainings(self.models_of(paper.SECTIONS["08_audits"]))
 
     def page_inputs(self, notebook: str) -> list[str]:
         section = paper.SECTIONS[notebook]
@@ -147,7 +149,7 @@ class Steps:
         files += [self.result("attention.csv")] if "attention" in section.reads and self.attended else []
         files += [self.result("audits.csv")] if "audits" in section.reads else []
         files += [self.result("metrics.csv")] if "record" in section.reads else []
-        return files + self.receipts(self.models_of(section))
+        return files + self.trainings(self.models_of(section))
 
     @property
     def pages(self) -> list[str]:
@@ -166,25 +168,42 @@ class Steps:
         return files + ([self.result("attention.csv")] if self.attended else [])
 
     # -- trainings -----------------------------------------------------------------------------------------------
-    def training_jobs(self, per_job: int) -> list[list[str]]:
-        """Lists of at most `per_job` trainings that read the same inputs, one list per job."""
+    @cached_property
+    def lots(self) -> dict[str, list[str]]:
+        """Trainings that read the same inputs, at most LOT to a job: importing what trains takes longer than a small
+        training. Lot -> trainings. Logistic regressions are the last of theirs, so that whole lots of them take no GPU.
+        """
         groups: dict[tuple[str, ...], list[str]] = {}
-        for training in receipts.trainings(self.p) if self.trained else []:
+        wanted = receipts.trainings(self.p) if self.trained else []
+        for training in sorted(wanted, key=lambda training: _variant(training) in variant_table.BASELINES):
             groups.setdefault(tuple(self.variant_inputs(_variant(training))), []).append(training)
-        return [names[i : i + per_job] for names in groups.values() for i in range(0, len(names), per_job)]
+        return {
+            "-".join([*(Path(name).stem for name in inputs), str(i // LOT)]): names[i : i + LOT]
+            for inputs, names in groups.items()
+            for i in range(0, len(names), LOT)
+        }
 
-    def job_inputs(self, trainings: list[str]) -> list[str]:
-        return self.variant_inputs(_variant(trainings[0]))
+    def done(self, lot: str) -> str:
+        return self.result(f"trainings/{lot}.done")
 
-    def job_outputs(self, trainings: list[str]) -> list[str]:
-        return [self.result(f"trainings/{training}.json") for training in trainings]
+    def reopen(self) -> None:
+        """Have lots of which a training has no receipt made again."""
+        for lot, names in self.lots.items():
+            if not all(receipts.receipt(self.p, name).is_file() for name in names):
+                (params.root() / self.done(lot)).unlink(missing_ok=True)
 
-    def train_call(self, trainings: list[str]) -> str:
-        named = " ".join(f"--training {training}" for training in trainings)
+    def lot_inputs(self, lot: str) -> list[str]:
+        return self.variant_inputs(_variant(self.lots[lot][0]))
+
+    def lot_gpus(self, lot: str) -> int:
+        return int(not all(_variant(name) in variant_table.BASELINES for name in self.lots[lot]))
+
+    def train_call(self, lot: str) -> str:
+        named = " ".join(f"--training {training}" for training in self.lots[lot])
         return f"python -m mmmil train --task {self.p.task} --overlay '{self.p.overlay}' {named}"
 
-    def job_depends(self, trainings: list[str]) -> list[str]:
-        return [self.variant_depends(name) for name in dict.fromkeys(map(_variant, trainings))]
+    def lot_depends(self, lot: str) -> list[str]:
+        return [*self.lots[lot], *map(self.variant_depends, dict.fromkeys(map(_variant, self.lots[lot])))]
 
     def variant_depends(self, name: str) -> str:
         v = variant_table.variant(name)

@@ -4,22 +4,22 @@
     python workflow/run.py --tasks lgg --overlay "" --profile slurm
     python workflow/run.py --tasks lgg --overlay demo -- --dry-run       (the rest goes to Snakemake)
 
-The operating system holds the lock as long as a process of the run lives, and drops it with the last one.
-Snakemake's own lock is a file that outlives a killed run, so it is not used. The lock is handed down as
-standard input: a job that outlived its killed run still holds it, and the next run waits instead of racing it.
+A run holds the folder's lease (`mmmil.processes.leases`), which a killed one gives up. Snakemake's own lock is a file
+that outlives a killed run, so it is not used. A job that outlived its killed run is known by its environment, and the
+next run waits instead of racing it.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]  # this copy of the package, 
 import plan  # noqa: E402
 
 from mmmil import paper, record, results  # noqa: E402
+from mmmil.processes import leases  # noqa: E402
 from mmmil.training import receipts  # noqa: E402
 
 # Options with which Snakemake tells or tidies and makes nothing; -n may stand among other letters.
@@ -35,44 +36,50 @@ LISTS = re.compile(
     r"-[a-zA-Z]*n|-[hvlSDt]$|--(dry-?run|help|version|lint|list|unlock|touch|summary|detailed-summary|dag|d3dag|rulegraph"
     r"|filegraph|report|archive|cleanup-|containerize|generate-|delete-)"
 )
+NOTES = ROOT / ".snakemake"
+RUN = "MMMIL_RUN"  # in the environment of every job: the folder of its run's notes
 # What the tables of tiles depended on when Snakemake last found them made.
-TILED = ROOT / ".snakemake" / "tiled.json"
+TILED = NOTES / "tiled.json"
 
 
 class RunError(RuntimeError):
     """This run cannot start."""
 
 
-def take_lock(path: Path, patience: float = 24 * 3600, step: float = 1.0) -> int:
-    """File descriptor of the lock at `path`, held until the last process that inherits it ends.
+@contextlib.contextmanager
+def alone(folder: Path, patience: float = 24 * 3600, step: float = 1.0) -> Iterator[None]:
+    """Be the only run in a folder of the engine's notes, as long as this holds.
 
-    Waits up to `patience` seconds for jobs that outlived a killed run.
+    Waits up to `patience` seconds for jobs of this machine that outlived a killed run.
     Raises RunError where a run is in progress.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline, announced = time.monotonic() + patience, False
-    while True:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError:
-            holder = os.pread(lock, 32, 0).decode().strip()
-            if holder.isdigit() and record.alive(int(holder)):
-                os.close(lock)
-                raise RunError(
-                    f"another run is in progress in this folder (process {holder}): wait for it, or stop it"
-                ) from None
+            stack.enter_context(leases.held(folder / "run", wait=False))
+        except leases.HeldError as error:
+            raise RunError(f"another run is in progress in this folder: wait for it, or stop it ({error})") from None
+        deadline, announced = time.monotonic() + patience, False
+        while jobs := survivors(folder):
             if time.monotonic() > deadline:
-                os.close(lock)
-                raise RunError(f"a job of a killed run still holds {path}: stop it, or wait for it") from None
+                raise RunError(f"jobs of a killed run still work: stop them, or wait for them (processes {jobs})")
             if not announced:
-                print("waiting for a job that outlived an earlier, killed run ...", file=sys.stderr, flush=True)
+                print(
+                    f"waiting for jobs that outlived a killed run (processes {jobs}) ...", file=sys.stderr, flush=True
+                )
                 announced = True
             time.sleep(step)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lock
+        yield
+
+
+def survivors(folder: Path) -> list[int]:
+    """Processes of this machine that a run in this folder has started; where no /proc is, none are known."""
+    mark = f"{RUN}={folder}".encode()
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if mark in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+    return [process for process in sorted(found) if process != os.getpid() and leases.alive(process)]
 
 
 def environment() -> dict[str, str]:
@@ -85,24 +92,25 @@ def environment() -> dict[str, str]:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         env.setdefault(name, "1")
     env["PYTHONHASHSEED"] = "0"
+    env[RUN] = str(NOTES)
     env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     return env
 
 
 def gpus() -> int:
-    """NVIDIA devices that this run may use: as many trainings at a time, where there are any.
+    """Trainings at a time on the NVIDIA devices that this run may use; 0 where there are none.
 
-    Each training takes one that no other holds (`device.free_gpu`).
+    Each takes the one that the fewest others hold (`device.free_gpu`), which is its own but with `MMMIL_PER_GPU`.
     """
+    devices = [device.name for device in Path("/dev").glob("nvidia*") if device.name[6:].isdigit()]
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len([device for device in Path("/dev").glob("nvidia*") if device.name[6:].isdigit()])
+        devices = [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return len(devices) * int(os.environ.get("MMMIL_PER_GPU", 1))
 
 
 def command(tasks: list[str], overlay: str, cores: int, profile: str, more: Iterable[str] = ()) -> list[str]:
     """The Snakemake command line; on a cluster every model is a job of its own."""
     config = [f"tasks={','.join(tasks)}"] + ([f"overlay={overlay}"] if overlay else [])
-    config += ["trainings_per_job=1"] if profile == "slurm" else []
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile"),
         *("--workflow-profile", f"workflow/profiles/{profile}", "--cores", str(cores)),
@@ -111,9 +119,9 @@ def command(tasks: list[str], overlay: str, cores: int, profile: str, more: Iter
     ]
 
 
-def snakemake(call: list[str], lock: int) -> int:
+def snakemake(call: list[str]) -> int:
     """Run Snakemake; its exit status."""
-    return subprocess.run(call, stdin=lock, env=environment()).returncode
+    return subprocess.run(call, stdin=subprocess.DEVNULL, env=environment()).returncode
 
 
 def tiled() -> dict[str, str]:
@@ -125,7 +133,7 @@ def tiled() -> dict[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str], lock: int) -> None:
+def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str]) -> None:
     """Everything that the last call of Snakemake plans with: synthetic cohorts, the inventory, who has enough tiles.
 
     more: what the user passes to Snakemake. What is there already is not asked of it again. Slides that cannot be tiled
@@ -133,7 +141,7 @@ def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str], lock
     cohort cannot be made, and CohortError for files that the inventory misses.
     """
     missing = plan.missing_cohorts(steps)
-    if missing and (status := snakemake([*call, "--force", *missing, *more], lock)):
+    if missing and (status := snakemake([*call, "--force", *missing, *more])):
         raise RunError(f"a synthetic cohort could not be made (Snakemake's status {status})")
     plan.take_inventory(steps)
     steps = plan.load(steps, next(iter(steps.values())).p.overlay)
@@ -143,7 +151,7 @@ def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str], lock
         table: all((Path(table).parent / name).is_file() for name in ("tiles.csv", "cohort.csv")) for table in wanted
     }
     stale = [table for table, depends in wanted.items() if known.get(table) != depends or not made[table]]
-    if stale and not snakemake([*call, *stale, *more], lock):
+    if stale and not snakemake([*call, *stale, *more]):
         record.write_atomically(TILED, lambda path: path.write_text(json.dumps(known | wanted, indent=1)))
 
 
@@ -166,14 +174,15 @@ def main(arguments: list[str] | None = None) -> int:
             results.require_own(p)
             if not p.synthetic:
                 p.require_files()
-        lock = take_lock(ROOT / ".snakemake" / "run.lock")
-        if not dry:
-            for p in tasks:
-                receipts.forget_failures(p)  # Snakemake then makes them again
-            prepare(steps, call, given.more, lock)
-        elif not plan.missing_cohorts(steps):
-            plan.take_inventory(steps)  # so that what is planned is what would be done
-        status = snakemake([*call, *given.more], lock)
+        with alone(NOTES):
+            if not dry:
+                for task in steps.values():
+                    receipts.forget_failures(task.p)  # they are made again
+                    task.reopen()
+                prepare(steps, call, given.more)
+            elif not plan.missing_cohorts(steps):
+                plan.take_inventory(steps)  # so that what is planned is what would be done
+            status = snakemake([*call, *given.more])
     except (ValueError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

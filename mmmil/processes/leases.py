@@ -123,16 +123,14 @@ def _terms(place: Path) -> list[tuple[int, Path]]:
 
 
 def _is_held(path: Path) -> bool:
+    """Whether who took a lease is still there; False where it was given back a moment ago."""
     try:
-        age = _now(path.parent) - path.stat().st_mtime
-        holder = json.loads(path.read_text())
+        text = path.read_text()
+        if text and (holder := json.loads(text))["where"] == _where():
+            return alive(holder["process"]) and _started(holder["process"]) == holder["started"]
+        return _now(path.parent) - path.stat().st_mtime < STALE  # without text: created now, on a disk without links
     except FileNotFoundError:
         return False
-    except ValueError:  # created a moment ago on a disk without links
-        return age < STALE
-    if holder.get("where") == _where():
-        return alive(holder["process"]) and _started(holder["process"]) == holder["started"]
-    return age < STALE
 
 
 def _now(folder: Path) -> float:
@@ -168,7 +166,10 @@ def _where() -> str:
     """Where a process number means one process: machine, boot and container."""
     known = [platform.node()]
     with contextlib.suppress(OSError):
-        known += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), str(Path("/proc/self/ns/pid").readlink())]
+        known += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
     return " ".join(known)
 
 

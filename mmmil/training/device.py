@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
-import fcntl
 import logging
 import os
 import platform
@@ -18,10 +18,12 @@ import torch
 
 from mmmil import params
 from mmmil.params import Params
+from mmmil.processes import leases
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+PER_GPU = "MMMIL_PER_GPU"  # trainings that may share a GPU: small models leave most of it idle
 CPU_THREADS = 1  # of one training: another number sums in another order, and results would not be bit-identical
 
 
@@ -65,20 +67,26 @@ def locks() -> Path:
 
 @lru_cache  # one per process, however often it asks
 def free_gpu(names: tuple[str, ...], folder: Path | None = None) -> int:
-    """Index of a GPU that no other training of this project holds, 0 where all are held; held until the process ends.
+    """Index of the GPU that the fewest other trainings of this project hold, of as many as one may take
+    (`MMMIL_PER_GPU`, 1 if not set); 0 where all are full. Held until the process ends.
 
-    names: of the GPUs that the process sees. The operating system drops the lock with the process.
+    names: of the GPUs that the process sees.
     """
     folder = folder or locks()
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, name in enumerate(names):
-        lock = os.open(folder / f"gpu-{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return index
-        except OSError:
-            os.close(lock)
+    for place in range(int(os.environ.get(PER_GPU, 1))):
+        for index, name in enumerate(names):
+            lease = leases.held(folder / f"gpu-{name}-{place}", wait=False)
+            with contextlib.suppress(leases.HeldError):
+                _until_the_end().enter_context(lease)
+                return index
     return 0
+
+
+@lru_cache
+def _until_the_end() -> contextlib.ExitStack:
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack
 
 
 def uses_gpu(p: Params) -> bool:

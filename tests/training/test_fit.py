@@ -268,6 +268,18 @@ def test_each_training_of_a_machine_takes_a_gpu_of_its_own(tmp_path):
     assert device.free_gpu(("c", "a"), tmp_path) == 0 and device.free_gpu(("b", "a", "c"), tmp_path) == 1
 
 
+def test_small_models_may_share_a_gpu_and_are_spread_over_all(tmp_path, monkeypatch):
+    monkeypatch.setenv(device.PER_GPU, "2")
+    taken = []
+    for _ in range(5):
+        device.free_gpu.cache_clear()
+        taken.append(device.free_gpu(("a", "b"), tmp_path))
+    assert taken == [0, 1, 0, 1, 0]  # the fifth finds all full
+    device._until_the_end().close()
+    assert not list(tmp_path.iterdir())
+    device.free_gpu.cache_clear()
+
+
 def test_locks_of_gpus_need_no_project(tmp_path, monkeypatch):
     """A kept model is applied where mmmil is installed and no project is."""
     assert device.locks() == params.root() / ".snakemake"

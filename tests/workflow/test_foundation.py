@@ -150,24 +150,26 @@ def test_hooks_fetch_nothing():
 
 
 def test_one_run_at_a_time(launcher, tmp_path):
-    lock = launcher.take_lock(tmp_path / "run.lock")
-    with pytest.raises(launcher.RunError, match=f"process {os.getpid()}"):
-        launcher.take_lock(tmp_path / "run.lock")
-    os.close(lock)
-    os.close(launcher.take_lock(tmp_path / "run.lock"))
+    with launcher.alone(tmp_path), pytest.raises(launcher.RunError, match=f"process {os.getpid()}"):
+        launcher.alone(tmp_path).__enter__()
+    with launcher.alone(tmp_path):
+        pass
 
 
 def test_a_job_that_outlived_its_run_is_waited_for(launcher, tmp_path):
-    path = tmp_path / "run.lock"
-    lock = launcher.take_lock(path)
-    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdin=lock)
-    os.close(lock)
-    path.write_text("999999999")  # the killed run's process
-    with pytest.raises(launcher.RunError, match="still holds"):
-        launcher.take_lock(path, patience=0.2, step=0.1)
+    environment = {**launcher.environment(), launcher.RUN: str(tmp_path)}
+    job = subprocess.Popen(
+        [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"],
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    job.stdout.read(1)
+    with pytest.raises(launcher.RunError, match=f"still work.*{job.pid}"):
+        launcher.alone(tmp_path, patience=0.2, step=0.1).__enter__()
     job.kill()
     job.wait()
-    os.close(launcher.take_lock(path, patience=5, step=0.1))
+    with launcher.alone(tmp_path, patience=5, step=0.1):
+        pass
 
 
 def test_a_wrong_parameter_stops_before_any_work(launcher, capsys):
@@ -180,7 +182,7 @@ def test_results_of_before_runs_lay_apart_stop_a_run_before_any_work(launcher, c
     p = load("lgg", "demo", results_dir=str(tmp_path))
     (tmp_path / "metrics.csv").write_text("variant,mean\nwsi,0.7\n")
     monkeypatch.setattr(launcher.plan, "load", lambda *_: {"lgg": launcher.plan.Steps(p)})
-    monkeypatch.setattr(launcher, "take_lock", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr(launcher, "alone", lambda *_: pytest.fail("it went on"))
     assert launcher.main(["--tasks", "lgg"]) == 2
     told = capsys.readouterr().err
     assert "metrics.csv is of a cohort that it does not name" in told and "results/<overlay>/lgg" in told
@@ -205,7 +207,7 @@ def test_the_workflow_plans_every_step_of_a_task():
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     assert counts["cohort"] == counts["tiles"] == counts["genes"] == counts["record"] == counts["book"] == "1"
-    assert int(counts["notebook"]) == 10 and counts["train_lgg_0"] == counts["train_lgg_1"] == "1"
+    assert int(counts["notebook"]) == 10 and counts["train"] == "7"
 
 
 @pytest.mark.parametrize("text", [None, "", '{"results/lgg/tiles.csv": "ab', "[]"])

@@ -30,30 +30,34 @@ def steps(plan):
     return lambda task="lgg", overlay="demo", **changes: plan.Steps(params.load(task, overlay, **changes))
 
 
+def trained(lgg, files):
+    """The variants of the lots among some inputs."""
+    lots = [lot for lot in lgg.lots if lgg.done(lot) in files]
+    return {training.split("/")[0] for lot in lots for training in lgg.lots[lot]}
+
+
 def test_what_each_page_reads(steps):
     lgg = steps()
     assert lgg.page_inputs("01_dataset") == ["data/demo/lgg/truth/cohort.json", "results/demo/lgg/tiles.csv"]
     assert set(lgg.page_inputs("02_preprocessing")) == {
         f"results/demo/lgg/{n}.csv" for n in ("tiles", "quality", "genes")
     }
-    assert {file.split("/")[4] for file in lgg.page_inputs("05_end_to_end_vs_frozen")} == {
+    assert {
         *("dual_go", "resnet50d_go", "ctranspath_go", "dual_kegg", "resnet50d_kegg", "ctranspath_kegg"),
         *variants.BASELINES,
-    }
-    assert {"results/demo/lgg/leakage.csv", "results/demo/lgg/trainings/dual_genes/final.json"} <= set(
-        lgg.page_inputs("06_gene_representation")
-    )
+    } <= trained(lgg, lgg.page_inputs("05_end_to_end_vs_frozen"))
+    assert "results/demo/lgg/leakage.csv" in lgg.page_inputs("06_gene_representation")
+    assert "dual_genes" in trained(lgg, lgg.page_inputs("06_gene_representation"))
     assert "results/demo/lgg/attention.csv" in lgg.page_inputs("07_attention_analysis")
     assert {"results/demo/lgg/audits.csv", "results/demo/lgg/leakage.csv"} <= set(lgg.page_inputs("08_audits"))
-    assert {file.split("/")[4] for file in lgg.audited if "/trainings/" in file} == {
-        *("wsi", "go", "dual_go", *variants.BASELINES)
-    }
+    assert {"wsi", "go", "dual_go", *variants.BASELINES} <= trained(lgg, lgg.audited)
+    assert not {"clam", "ctranspath_go"} & trained(lgg, lgg.audited)
     assert lgg.page_inputs("09_summary") == ["results/demo/lgg/metrics.csv"]
 
 
 def test_runs_of_one_task_share_no_file(steps):
     demo, paper_scale = steps("lgg", "demo"), steps("lgg", "")
-    for files in (lambda task: task.pages, lambda task: task.summaries, lambda task: task.receipts(task.trained)):
+    for files in (lambda task: task.pages, lambda task: task.summaries, lambda task: task.trainings(task.trained)):
         assert files(demo) and not set(files(demo)) & set(files(paper_scale))
     assert demo.pages[0] == "book/executed/demo/lgg/01_dataset.ipynb"
     assert paper_scale.pages[0] == "book/executed/lgg/01_dataset.ipynb"
@@ -64,9 +68,8 @@ def test_a_task_of_genes_alone_reads_no_slides(steps):
     genes = steps(inputs="genes", variants=["go", "kegg", "baseline_genes"])
     assert not [file for name in paper.SECTIONS for file in genes.page_inputs(name) if "tiles" in file]
     assert genes.patients == ["data/demo/lgg/truth/cohort.json"] and genes.attended == ["go", "kegg"]
-    assert {
-        file.split("/")[4] for file in genes.receipts(genes.models_of(paper.SECTIONS["06_gene_representation"]))
-    } == {*("go", "kegg", "baseline_genes")}
+    lots = genes.trainings(genes.models_of(paper.SECTIONS["06_gene_representation"]))
+    assert trained(genes, lots) == {*("go", "kegg", "baseline_genes")}
 
 
 def test_a_task_of_features_tiles_nothing_and_computes_none(steps, tmp_path):
@@ -99,23 +102,41 @@ def test_a_replaced_file_of_features_reruns_what_reads_it_and_another_patient_al
 
 def test_slides_without_labels_are_tiled_and_nothing_is_trained(steps):
     slide = steps("real_slide", "")
-    assert slide.trained == [] == slide.attended == slide.training_jobs(36)
+    assert slide.trained == [] == slide.attended == list(slide.lots)
     assert slide.pages == ["book/executed/real_slide/02_preprocessing.ipynb"]
     assert slide.summaries == ["results/real_slide/tiles.csv", "results/real_slide/quality.csv"]
 
 
-def test_every_training_is_in_one_job_with_others_of_the_same_inputs(steps, plan):
+def test_every_training_is_in_one_lot_with_others_of_the_same_inputs(steps, plan):
     lgg = steps()
-    jobs = lgg.training_jobs(36)
-    trainings = [training for job in jobs for training in job]
-    assert sorted(trainings) == sorted(plan.receipts.trainings(lgg.p)) and len(jobs) == 7
-    for job in jobs:
-        assert len({tuple(lgg.variant_inputs(training.split("/")[0])) for training in job}) == 1
-        assert all(f"--training {training}" in lgg.train_call(job) for training in job)
-        assert lgg.job_inputs(job) == lgg.variant_inputs(job[0].split("/")[0])
-    assert max(map(len, lgg.training_jobs(1))) == 1
+    trainings = [training for lot in lgg.lots.values() for training in lot]
+    assert sorted(trainings) == sorted(plan.receipts.trainings(lgg.p)) and len(lgg.lots) == 7
+    for lot, names in lgg.lots.items():
+        assert len({tuple(lgg.variant_inputs(training.split("/")[0])) for training in names}) == 1
+        assert all(f"--training {training}" in lgg.train_call(lot) for training in names)
+        assert lgg.lot_inputs(lot) == lgg.variant_inputs(names[0].split("/")[0])
+        assert lgg.lot_gpus(lot) == 1  # each has a neural model
     assert lgg.variant_inputs("clam") == ["results/demo/lgg/tiles.csv", "results/demo/lgg/features_resnet50d.done"]
     assert lgg.variant_inputs("go") == ["results/demo/lgg/genes.csv"]
+    assert lgg.trainings(["go"]) == ["results/demo/lgg/trainings/genes-0.done"]
+    many = steps(repeats=5, model_seeds=3)
+    assert max(map(len, many.lots.values())) == plan.LOT
+    linear = [lot for lot, names in many.lots.items() if not many.lot_gpus(lot)]
+    assert linear and {name.split("/")[0] for lot in linear for name in many.lots[lot]} <= set(variants.BASELINES)
+
+
+def test_a_lot_that_lacks_a_receipt_is_made_again(steps, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan.params, "root", lambda: tmp_path)
+    lgg = steps(results_dir=str(tmp_path / "results" / "demo" / "lgg"))
+    for lot, names in lgg.lots.items():
+        for file in [tmp_path / lgg.done(lot), *(plan.receipts.receipt(lgg.p, name) for name in names)]:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    lgg.reopen()
+    assert all((tmp_path / lgg.done(lot)).is_file() for lot in lgg.lots)
+    plan.receipts.receipt(lgg.p, "go/1").unlink()
+    lgg.reopen()
+    assert [lot for lot in lgg.lots if not (tmp_path / lgg.done(lot)).is_file()] == ["genes-0"]
 
 
 TRAININGS = {"v:wsi", "v:go", "v:dual_go", "v:baseline_genes"}
