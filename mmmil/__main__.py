@@ -99,6 +99,18 @@ def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
 
 
 @app.command()
+def weights(task: Task, overlay: Overlay = "") -> None:
+    """Fetch the published weights that the task's trainings start from, on a machine with a network.
+
+    What is not to be had is told here and once more by each training that needs it; the others stand.
+    """
+    from mmmil.models import weights as model_weights
+
+    for name, problem in model_weights.fetch(params.load(task, overlay)).items():
+        print(f"{name}: {problem or 'here'}")
+
+
+@app.command()
 def features(
     task: Task,
     encoder: Annotated[str, typer.Option(help="resnet50d, ctranspath, or a name of `encoders`")],

@@ -8,6 +8,7 @@ from mmmil import paper
 from mmmil.params import FEATURES, ParameterError, Params
 from mmmil.settings import encoders
 
+MOBILENET = "mobilenetv4_conv_small_050"  # what timm calls the paper's backbone
 TRAINED = ("original", "uib", "reduced")
 FROZEN = ("resnet50d", "ctranspath")  # the paper's two
 PAPERS = "resnet50d"  # behind CLAM and TransMIL
@@ -160,6 +161,15 @@ def network(p: Params, encoder: str) -> tuple[str, str]:
         return encoder, p.weights
     name = p.encoders[encoder].removeprefix("random:")
     return name, "imagenet" if name == p.encoders[encoder] else "random"
+
+
+def published(p: Params) -> list[str]:
+    """Networks, as timm or the hub calls them, whose published weights the task's models start from or read through."""
+    read = [v for v in map(variant, variants(p)) if v.uses_slides]
+    encoders = {v.encoder(p) for v in read if v.reads_features(p)} - p.feature_folders.keys()
+    sources = {network(p, encoder) for encoder in encoders}
+    sources |= {(MOBILENET, p.weights) for v in read if v.is_trained_end_to_end(p)}
+    return sorted({name for name, kind in sources if kind != "random"})
 
 
 def rows(p: Params) -> list[Variant]:

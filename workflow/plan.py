@@ -39,6 +39,7 @@ CODE = {
     "tiles": ["mmmil.slides.bags", "mmmil.slides.stained_bags"],
     "quality": ["mmmil.slides.quality"],
     "genes": ["mmmil.genes"],
+    "weights": ["mmmil.models.weights"],
     "model": ["mmmil.models"],
     "training": ["mmmil.training"],
     "evaluation": ["mmmil.evaluation", "mmmil.training.receipts"],
@@ -53,6 +54,7 @@ STEPS = {
     "quality": (["tiles"], ["tiles", "quality"]),
     "genes": (["cohort", "genes"], ["cohort", "tiles", "genes"]),
     "leakage": (["cohort", "genes"], ["cohort", "tiles", "genes", "leakage"]),
+    "weights": ([], ["weights"]),
     "features": (["cohort", "tiles"], ["cohort", "tiles", "model", "training"]),
     "record": (["evaluation"], ["evaluation", "confounded"]),
     "attention": (["attention", "evaluation"], ["attention"]),
@@ -126,6 +128,11 @@ class Steps:
         made = [self.result(f"{step}.csv") for step in has if step in steps and has[step]]
         return [ancient(name) if name.endswith("/tiles.csv") else name for name in made]  # its content counts
 
+    @property
+    def weights(self) -> list[str]:
+        """What says that published weights were fetched, where a model starts from any."""
+        return [ancient(self.result("weights.done"))] if variant_table.published(self.p) else []
+
     def variant_inputs(self, name: str) -> list[str]:
         v = variant_table.variant(name)
         computed = v.reads_features(self.p) and v.encoder(self.p) not in self.p.feature_folders
@@ -193,7 +200,8 @@ class Steps:
                 (params.root() / self.done(lot)).unlink(missing_ok=True)
 
     def lot_inputs(self, lot: str) -> list[str]:
-        return self.variant_inputs(_variant(self.lots[lot][0]))
+        variant = _variant(self.lots[lot][0])
+        return self.variant_inputs(variant) + (self.weights if variant_table.variant(variant).uses_slides else [])
 
     def lot_gpus(self, lot: str) -> int:
         return int(not all(_variant(name) in variant_table.BASELINES for name in self.lots[lot]))
@@ -254,6 +262,7 @@ class Steps:
             "quality": [self.content("tiles.csv"), self.files(inventory.SLIDES)],
             "genes": [p.enough_tiles, self.who, self.files(inventory.GENES)],
             "leakage": [p.enough_tiles, self.who, self.files(inventory.GENES), p.null_repeats],
+            "weights": [p.weights, p.encoders, self.files(inventory.WEIGHTS)],
             "features": [p.weights, p.encoders, self.content("tiles.csv"), self.files(inventory.WEIGHTS)],
             "record": [[asdict(table) for table in paper.TABLES.values()], paper.PROPOSED],
             "attention": [paper.PROPOSED],

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmil.models.weights import pretrained
+from mmmil.variants import MOBILENET
 
-MOBILENET = "mobilenetv4_conv_small_050"
 FROZEN = {"resnet50d": "resnet50d", "ctranspath": "ctranspath"}
 # In stages 2 and 3 only the first UIB changes shape; the other ten can be taken out and the rest still fits.
 REMOVABLE = [(stage, block) for stage in (2, 3) for block in range(1, 6)]

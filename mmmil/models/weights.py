@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmmil import record
+from mmmil.params import Params
+from mmmil.variants import published
 
 FILE = "model.safetensors"  # the name that timm's weights have on the hub
 OLDER_FILE = "pytorch_model.bin"  # and what others call theirs
@@ -60,6 +62,20 @@ def _untrained(name: str) -> Any:  # what a network of timm offers depends on it
             f"timm makes no model of {name} ({type(error).__name__}: {str(error)[:160]}): look up its name in timm's "
             "list; a model of the hub needs a config.json that timm can follow without code of its own"
         ) from error
+
+
+def fetch(p: Params) -> dict[str, str]:
+    """Have the published weights that a task's trainings read on this machine, which may reach the hub where those that
+    train do not. Returns network -> '' or why there are none: its trainings say so then, and the others stand.
+    """
+    found = {}
+    for name in published(p):
+        try:
+            _file(name, p.weights_folder)
+            found[name] = ""
+        except WeightsError as error:
+            found[name] = str(error)
+    return found
 
 
 def _file(name: str, weights_dir: str) -> Path:

@@ -21,7 +21,7 @@ from mmmil.models import registry
 from mmmil.params import Params
 from mmmil.processes import leases, wall_time
 from mmmil.training import missing as missing_trainings
-from mmmil.variants import Variant, network, variant, variants
+from mmmil.variants import MOBILENET, Variant, network, variant, variants
 
 if TYPE_CHECKING:
     from mmmil.study import Study
@@ -217,10 +217,9 @@ def _settings(p: Params, v: Variant) -> dict:
         if encoder in p.encoders:
             settings["encoder"] = p.encoders[encoder]
         if p.weights_dir or encoder in p.encoders:  # a file of one's own, or one that a package brings
-            from mmmil.models import backbone as models_backbone
             from mmmil.models import weights
 
-            name = name or models_backbone.MOBILENET
+            name = name or MOBILENET
             settings["weights"] = weights.weights_key(name, settings["weights"], p.weights_folder)
     if not v.is_trained_end_to_end(p):
         for name in ("augment", "batch_norm", "kept_channels", "apoz_tiles"):

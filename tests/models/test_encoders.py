@@ -16,10 +16,11 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mmmil import variants
 from mmmil.models import backbone, weights
 
 LITE = "tf_efficientnet_lite0"
-SMALL = backbone.MOBILENET  # stands for a model of the hub
+SMALL = variants.MOBILENET  # stands for a model of the hub
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
+from mmmil import params, variants
 from mmmil.models import backbone, weights
 from mmmil.models.ctranspath import CTransPath
 
-NAMES = [backbone.MOBILENET, "resnet50d", "ctranspath"]
+NAMES = [variants.MOBILENET, "resnet50d", "ctranspath"]
 
 
 class Payload:
@@ -48,7 +49,7 @@ def refusal(nets, name, folder):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", [backbone.MOBILENET, "resnet50d"])
+@pytest.mark.parametrize("name", [variants.MOBILENET, "resnet50d"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_file_of_ones_own_gives_its_very_tensors(nets, tmp_path, name, suffix):
     saved(nets[name], tmp_path / f"{name}{suffix}")
@@ -167,7 +168,7 @@ def test_without_network_and_cache_it_fails_within_seconds_and_says_what_to_do(e
 
 
 def test_published_weights_in_the_cache_need_no_network(nets, empty_cache):
-    name = backbone.MOBILENET
+    name = variants.MOBILENET
     folder = empty_cache / f"models--{timm.get_pretrained_cfg(name).hf_hub_id.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("a" * 40)
@@ -191,8 +192,30 @@ def test_the_first_difference_is_named_and_the_rest_counted():
 
 
 def test_older_checkpoints_without_batch_counters_load(nets, tmp_path):
-    name = backbone.MOBILENET
+    name = variants.MOBILENET
     state = {key: value for key, value in nets[name].state_dict().items() if "num_batches_tracked" not in key}
     torch.save(state, tmp_path / f"{name}.pth")
     net = weights.pretrained(name, "imagenet", str(tmp_path))
     assert torch.equal(net.conv_stem.weight, nets[name].conv_stem.weight)
+
+
+def test_weights_are_fetched_beforehand_and_what_is_not_to_be_had_is_told(tmp_path, monkeypatch):
+    asked = []
+
+    def file(name, weights_dir):
+        asked.append(name)
+        if name == "ctranspath":
+            raise weights.WeightsError("no weights of ctranspath")
+        return tmp_path
+
+    monkeypatch.setattr(weights, "_file", file)
+    found = weights.fetch(params.load("lgg", ""))
+    assert found == {"ctranspath": "no weights of ctranspath", variants.MOBILENET: "", "resnet50d": ""}
+    assert asked == list(found)
+    assert weights.fetch(params.load("lgg", "demo")) == {}
+    folder = params.load("real_lgg", "")
+    assert variants.published(folder) == []
+    own = params.load(
+        "lgg", "demo", encoders={"uni": "hf-hub:a/b", "vit": "random:vit", "brought": f"features:{tmp_path}"}
+    )
+    assert variants.published(own) == ["hf-hub:a/b"]
