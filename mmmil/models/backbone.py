@@ -155,14 +155,14 @@ class FrozenEncoder(nn.Module):
 
     source: resnet50d or ctranspath, or a source of `encoders`, which with weights 'imagenet' has its published ones.
     mean and std are those of the pixels that the network was trained with; one that takes a single size gets tiles
-    resized to it.
+    resized to it. px: side of the tiles, see `pretrained`.
     """
 
     net: Any  # what a network of timm offers depends on its name
 
-    def __init__(self, source: str, weights: str = "imagenet", weights_dir: str = ""):
+    def __init__(self, source: str, weights: str = "imagenet", weights_dir: str = "", px: int | None = None):
         super().__init__()
-        self.net = pretrained(source, weights, weights_dir, num_classes=0).eval().requires_grad_(False)
+        self.net = pretrained(source, weights, weights_dir, num_classes=0, px=px).eval().requires_grad_(False)
         made_for = self.net.pretrained_cfg
         self.mean, self.std = made_for["mean"], made_for["std"]
         self.px = made_for["input_size"][-1] if made_for.get("fixed_input_size") else None

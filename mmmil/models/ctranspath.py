@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 PX = 224  # side of the tiles it was trained on; window 7 on a grid of 56
 # What timm 0.5.4 stored and newer ones compute: follows from the architecture, nothing in it is learned.
+SMALLER = (56, 112)  # sides that random weights may have: whole windows in the first stage
 COMPUTED = ("relative_position_index", "attn_mask")
 
 
@@ -54,16 +55,20 @@ class CTransPath(SwinTransformer):
     Tiles of any size are resized to 224 px, as in the published use: bilinear with antialiasing, which is what
     torchvision does to a PIL image, on the tiles' own device. Other sizes would need other attention masks than the
     ones the network was trained with. As resizing is linear, it may come after the colours are scaled.
+
+    px: the side of its input. Random weights were trained with none, and small tiles blown up cost sixteen times as
+    much as at 56 px; published ones need 224.
     """
 
-    def __init__(self) -> None:
-        super().__init__(img_size=PX, num_classes=0, embed_layer=ConvStem)
+    def __init__(self, px: int = PX) -> None:
+        super().__init__(img_size=px, num_classes=0, embed_layer=ConvStem)
+        self.px = px
         self.pretrained_cfg = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """(N, 3, px, px) -> (N, 768): the mean over the last stage's 7x7 tokens."""
-        if tiles.shape[-2:] != (PX, PX):
-            tiles = F.interpolate(tiles, (PX, PX), mode="bilinear", antialias=True)
+        """(N, 3, px, px) -> (N, 768): the mean over the last stage's tokens, 7x7 of 224 px."""
+        if tiles.shape[-2:] != (self.px, self.px):
+            tiles = F.interpolate(tiles, (self.px, self.px), mode="bilinear", antialias=True)
         return super().forward(tiles)
 
 

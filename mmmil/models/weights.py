@@ -30,28 +30,37 @@ class WeightsError(RuntimeError):
     """Pretrained weights are not to be had; says what is wrong with which file and how to get them."""
 
 
-def pretrained(source: str, weights: str = "imagenet", weights_dir: str = "", num_classes: int | None = None) -> Any:
+def pretrained(
+    source: str,
+    weights: str = "imagenet",
+    weights_dir: str = "",
+    num_classes: int | None = None,
+    px: int | None = None,
+) -> Any:
     """A network with its published weights, from `weights_dir`, timm's cache or a package, or with random ones.
 
     source: a timm model, ctranspath, hf-hub:owner/name (as the hub's config describes it to timm) or random:<timm
     model>. weights: imagenet stands for the published ones, which are CTransPath's own on histology. num_classes 0: no
-    head. Raises WeightsError without a usable file: never a silent random start.
+    head. px: side of the tiles, for a network of one size that has learnt none yet. Raises WeightsError without a usable
+    file: never a silent random start.
     """
     name = source.removeprefix(RANDOM)
-    net = _untrained(name)
-    if weights != "random" and not source.startswith(RANDOM):
+    has_learnt = weights != "random" and not source.startswith(RANDOM)
+    net = _untrained(name, None if has_learnt else px)
+    if has_learnt:
         load_weights(net, name, _file(name, weights_dir))
     if num_classes is not None and num_classes != net.num_classes:
         net.reset_classifier(num_classes)
     return net
 
 
-def _untrained(name: str) -> Any:  # what a network of timm offers depends on its name
+def _untrained(name: str, px: int | None) -> Any:  # what a network of timm offers depends on its name
     # timm loads torchvision, and that torch._dynamo: seconds that only making a network is worth.
     if name == "ctranspath":
-        from mmmil.models.ctranspath import CTransPath
+        from mmmil.models import ctranspath
 
-        return CTransPath()
+        smaller = [side for side in ctranspath.SMALLER if px and px < 1.5 * side]
+        return ctranspath.CTransPath(smaller[0] if smaller else ctranspath.PX)
     import timm
 
     made = f"local-dir:{_from_hub(name, 'config.json').parent}" if name.startswith(HUB) else name

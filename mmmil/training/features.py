@@ -66,7 +66,7 @@ def encoder(p: Params, name: str, fabric: Fabric) -> backbone.FrozenEncoder:
     source, kind = network(p, name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(p.seed)
-        return backbone.FrozenEncoder(source, kind, p.weights_folder).to(fabric.device)
+        return backbone.FrozenEncoder(source, kind, p.weights_folder, p.tile_px).to(fabric.device)
 
 
 @torch.inference_mode()

@@ -156,3 +156,12 @@ def test_a_network_of_one_size_gets_its_size():
     torch.manual_seed(0)
     encoder = backbone.FrozenEncoder("random:vit_tiny_patch16_224")
     assert encoder.px == 224 and encoder(torch.rand(1, 3, 96, 96)).shape == (1, 192)
+
+
+@pytest.mark.parametrize(("px", "side"), [(None, 224), (64, 56), (96, 112), (256, 224)])
+def test_random_weights_have_no_size_that_they_were_trained_with(px, side):
+    encoder = backbone.FrozenEncoder("ctranspath", "random", px=px)
+    assert encoder.net.px == side
+    tiles = torch.rand(2, 3, px or 64, px or 64, generator=torch.Generator().manual_seed(0))
+    features = encoder(tiles)
+    assert features.shape == (2, 768) and features.isfinite().all() and not torch.allclose(features[0], features[1])
