@@ -41,8 +41,8 @@ def pretrained(
 
     source: a timm model, ctranspath, hf-hub:owner/name (as the hub's config describes it to timm) or random:<timm
     model>. weights: imagenet stands for the published ones, which are CTransPath's own on histology. num_classes 0: no
-    head. px: side of the tiles, for a network of one size that has learnt none yet. Raises WeightsError without a usable
-    file: never a silent random start.
+    head. px: side of the tiles, for a network of one size that has learnt none yet. Raises WeightsError without a
+    usable file: never a silent random start.
     """
     name = source.removeprefix(RANDOM)
     has_learnt = weights != "random" and not source.startswith(RANDOM)
