@@ -6,8 +6,9 @@
 - tiles: another number of tiles, and for slides other ways of choosing them (the paper's open question).
 - stain: with stain normalisation, or where the task has it, without.
 
-Each change is a few trainings of one model, on every fold. Of real slides, where a training takes long, the whole list
-of tiles is for tasks that ask for page 08 by its name (`notebooks`). All else is the task's. Trainings are found in the
+Each change is a few trainings of one model, on every fold; of a synthetic cohort, which is there to be made in minutes,
+those of tiles and stain on two. Of real slides, where a training takes long, the whole list of tiles is for tasks that
+ask for page 08 by its name (`notebooks`). All else is the task's. Trainings are found in the
 record or made now (`runs.run_all`).
 """
 
@@ -84,6 +85,11 @@ def folds(study: Study) -> list[int]:
     return [fold for fold in study.once if fold >= 0]
 
 
+def some_folds(study: Study) -> list[int]:
+    """Those on which tiles and stain are changed."""
+    return folds(study)[: 2 if study.p.synthetic else None]
+
+
 def _labels(study: Study, name: str) -> Change:
     studies = {}
     for fold in folds(study):
@@ -137,7 +143,7 @@ def _tiles(study: Study, name: str) -> Iterator[Change]:
             continue
         said = f"{n or 'all'} {unit}" + (f", {CHOICES[how]}" if p.has_pixels else "")
         changed = _with_tiles(study, p.override(n_tiles=n, tile_choice=how))
-        yield Change("tiles", said, (name,), dict.fromkeys(folds(study), changed), paired=True)
+        yield Change("tiles", said, (name,), dict.fromkeys(some_folds(study), changed), paired=True)
 
 
 def _with_tiles(study: Study, p: Params) -> Study:
@@ -155,7 +161,7 @@ def _stain(study: Study, name: str) -> Change:
     stain = STAIN if study.p.stain == "none" else "none"
     changed = replace(study, p=study.p.override(stain=stain))
     said = f"normalised ({stain})" if stain != "none" else f"not normalised ({study.p.stain} is)"
-    return Change("stain", said, (name,), dict.fromkeys(folds(study), changed), paired=True)
+    return Change("stain", said, (name,), dict.fromkeys(some_folds(study), changed), paired=True)
 
 
 def predictions(change: Change, name: str) -> pd.DataFrame:
@@ -185,7 +191,8 @@ def table(study: Study, confidence: float = CONFIDENCE) -> pd.DataFrame:
                 as_it_is = Change("", AS_IT_IS, (name,), dict.fromkeys(folds(study), study), True)
                 unchanged[name] = predictions(as_it_is, name)
             if (change.audit, name) not in said:
-                rows.append(_row(change.audit, AS_IT_IS, name, unchanged[name], None, confidence))
+                same = unchanged[name]["fold"].isin(list(change.studies)) if change.paired else slice(None)
+                rows.append(_row(change.audit, AS_IT_IS, name, unchanged[name][same], None, confidence))
                 said.add((change.audit, name))
             if change.note:
                 nothing = (np.nan,) * 6
