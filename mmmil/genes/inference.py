@@ -1,4 +1,4 @@
-"""How PyDESeq2 fits a cohort's genes: as it does by itself, but that the first means are fitted to all genes at once."""
+"""How PyDESeq2 fits a cohort's genes: as it does by itself, but the first means are fitted to all genes at once."""
 
 from __future__ import annotations
 
