@@ -8,6 +8,7 @@ import ctypes
 import logging
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
@@ -36,7 +37,8 @@ def make_fabric(p: Params) -> Fabric:
 
     Under `torchrun` every process gets its share of each batch, by distributed data parallel.
     """
-    from lightning_fabric import Fabric  # loads torch._dynamo, seconds that only computing a model is worth
+    with _without("torchmetrics"):  # of which Fabric wants the version only, and which takes longer to load than itself
+        from lightning_fabric import Fabric  # loads torch._dynamo, seconds that only computing a model is worth
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # importing it has set INFO
     torch.set_num_threads(CPU_THREADS)
@@ -50,6 +52,19 @@ def make_fabric(p: Params) -> Fabric:
     fabric.launch()
     torch.use_deterministic_algorithms(not cuda)
     return fabric
+
+
+@contextlib.contextmanager
+def _without(package: str) -> Iterator[None]:
+    """Where this holds a package that is not loaded yet cannot be imported."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def gpu_name(index: int) -> str:
