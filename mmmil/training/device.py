@@ -39,6 +39,7 @@ def make_fabric(p: Params) -> Fabric:
     """
     with _without("torchmetrics"):  # of which Fabric wants the version only, and which takes longer to load than itself
         from lightning_fabric import Fabric  # loads torch._dynamo, seconds that only computing a model is worth
+        from lightning_fabric.plugins.environments import LightningEnvironment
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # importing it has set INFO
     torch.set_num_threads(CPU_THREADS)
@@ -48,6 +49,7 @@ def make_fabric(p: Params) -> Fabric:
         where = {"strategy": "ddp", "devices": of_a_node, "num_nodes": processes // of_a_node}
     else:
         where = {"devices": [free_gpu(tuple(map(gpu_name, range(torch.cuda.device_count()))))] if cuda else 1}
+        where["plugins"] = [LightningEnvironment()]  # one process, however many a cluster's job is said to have
     fabric = Fabric(accelerator="cuda" if cuda else "cpu", precision=precision, **where)
     fabric.launch()
     torch.use_deterministic_algorithms(not cuda)
@@ -60,7 +62,7 @@ def _without(package: str) -> Iterator[None]:
     if package in sys.modules:
         yield
         return
-    sys.modules[package] = None  # type: ignore[assignment]
+    sys.modules[package] = None
     try:
         yield
     finally:
