@@ -1,4 +1,4 @@
-"""Layer 1, layer 2, the rollout and the gradient on planted truth: 5 to 15 % of the tiles, 10 % of the sets, a converged training."""
+"""Layers, rollout and gradient on planted truth: 5 to 15 % of the tiles, 10 % of the sets, a converged training."""
 
 import importlib
 import sys
