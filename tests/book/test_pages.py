@@ -204,6 +204,13 @@ def test_what_confounds_a_class_stands_beneath_every_table_of_its_scores(confoun
     assert "**Confounded**, LGG" not in "".join(written.values())
 
 
+def test_the_first_pages_figure_says_which_of_its_cohorts_are_confounded(confounded, monkeypatch):
+    told = []
+    monkeypatch.setattr("mmmil.plots.of_cohort", lambda *given: told.append(given))
+    overview.overview(pages.executed_tasks(), confounded / "book" / "generated")
+    assert told == [(True, ["NSCLC LUAD / LUSC: class is a file"])]
+
+
 def test_tables_of_a_section_say_of_which_cohorts_they_are(confounded):
     text = sections.section("04", pages.executed_tasks())
     captions = [line for line in text.splitlines() if line.startswith("```{table}")]
