@@ -142,8 +142,8 @@ class Repeated:
             values = (drawn[0][0], drawn[1][0])
         if not few and paired_tests.sees_scatter(tested, *values):
             return tested
-        both = (self.own(name, confidence).loc[metric] for name in (a, b))
-        return paired_tests.widened(tested, *both, confidence, correlated, few)
+        own_a, own_b = (self.own(name, confidence).loc[metric] for name in (a, b))
+        return paired_tests.widened(tested, own_a, own_b, confidence, correlated, few)
 
     def contrast(self, name: str, higher: str, lower: str, confidence: float) -> Difference:
         """One metric less another of the same model, by the bootstrap of the patients."""
@@ -151,5 +151,5 @@ class Repeated:
         tested = bootstrap.paired_difference(drawn[higher], drawn[lower], confidence, len(self.label))
         if paired_tests.sees_scatter(tested, drawn[higher][0], drawn[lower][0]):
             return tested
-        both = (self.own(name, confidence).loc[metric] for metric in (higher, lower))
-        return paired_tests.widened(tested, *both, confidence)
+        own = self.own(name, confidence)
+        return paired_tests.widened(tested, own.loc[higher], own.loc[lower], confidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import seaborn as sns
@@ -39,7 +40,7 @@ def finish(figure: plt.Figure, tight: bool = True, scores: bool = False) -> plt.
     """
     if tight:
         figure.tight_layout()
-    marks = {"fontsize": 8, "va": "top", "color": MARK_COLOUR, "fontweight": "bold", "zorder": 99}
+    marks: dict[str, Any] = {"fontsize": 8, "va": "top", "color": MARK_COLOUR, "fontweight": "bold", "zorder": 99}
     if _synthetic:
         figure.text(1, 0, MARK, ha="right", **marks)
     if scores and _confounded:
