@@ -16,7 +16,7 @@ import pandas as pd
 
 from mmmil import record, results
 from mmmil.cohort import build as cohorts
-from mmmil.cohort import flow, inventory
+from mmmil.cohort import flow, inventory, split_files
 from mmmil.genes import expression
 from mmmil.params import Params
 from mmmil.slides import bag_files, bags, coordinates, tiling
@@ -245,7 +245,7 @@ def write(study: Study) -> None:
         coordinates.publish({slides[patient]: bag for patient, bag in study.bag_paths.items()}, p.results / "patches")
     if (study.folds >= 0).any():
         for folds in study.repeated_folds():
-            cohorts.write_splits(folds, p.results / "splits", cohort.patients)
+            split_files.write(folds, cohort.patients, p)
 
 
 def without(cohort: cohorts.Cohort, reasons: pd.Series) -> cohorts.Cohort:

@@ -119,7 +119,7 @@ def _percentages(named: dict[str, float]) -> str:
 def shares(made: Prediction, modality: str, real: np.ndarray | None = None) -> tuple[str, np.ndarray] | None:
     """Source, and shares (N,) that sum to 1, of the attention over a modality's tokens; None where the model has none.
 
-    real: (N,) which of the tokens are no padding. First comes what the heatmaps of a task show, then cross-attention,
+    real: (N,) which of the tokens are no padding. First comes the encoder's rollout, then cross-attention,
     and the weights of a model that pools its tokens.
     """
     for source in (f"{SHOWN}_{modality}", f"cross_{modality}", f"self_{modality}"):

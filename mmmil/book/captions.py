@@ -1,4 +1,6 @@
-"""The tables of a notebook carry their cohort in the caption, and those of scores what else tells its classes apart."""
+"""The tables of a notebook carry their cohort in the caption, and those of scores what else tells its classes apart; so
+do its figures, in a line beneath.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,20 @@ CONFOUNDED = "**Confounded**"
 SCORES = re.compile(r"\b(roc|pr)[_-]auc\b|\bAUC\b", re.IGNORECASE)  # what tells a table of scores by its words
 
 
-def carry(title: str, synthetic: bool, warnings: Sequence[str] = ()) -> None:
-    """From here on this kernel shows every table with a caption; nothing is done outside a notebook."""
+def carry(title: str, synthetic: bool, warnings: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+    """From here on this kernel shows every table with a caption; nothing is done outside a notebook.
+
+    warnings: what else tells the classes apart, beside tables of scores; names: the same in a word each, for figures.
+    """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None:
         return
     import pandas as pd
     from pandas.io.formats.style import Styler  # loads matplotlib
 
+    from mmmil.plots.style import of_cohort
+
+    of_cohort(synthetic, names)
     formatter = shell.display_formatter.formatters["text/html"]
     name = f"{title}, synthetic cohort" if synthetic else title
     for kind in (pd.DataFrame, Styler):

@@ -105,10 +105,10 @@ DECISIONS = (
         "of which model",
         "that of the final model on the test patients, after the softmax, averaged over heads: of self-attention the "
         "class token's row in either layer and the rollout over both, without the token itself; of cross-attention its "
-        "one layer. Heatmaps and drawn gene sets show the rollout, the ledger judges the last layer. Single heads and "
-        "scores before the softmax can be asked for",
+        "one layer. Drawn gene sets show the rollout, the ledger judges the last layer; heatmaps show input × gradient."
+        " Attention over tiles, single heads and scores before the softmax can be asked for",
         "the last layer's row is what the model adds up for its answer, but its tokens are already mixed by the first; "
-        "the rollout counts both, and finds planted tiles where the last layer alone loses them",
+        "the rollout counts both; what the linear skip and the mean carry is in the gradient alone",
         "interpretation.extract.extract",
     ),
 )

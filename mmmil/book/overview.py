@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmmil import params, record
-from mmmil.book.text import LEAKS, beside_scores, nothing, title
+from mmmil.book.text import LEAKS, beside_scores, confounded_by, nothing, title
 from mmmil.evaluation import summary as summaries
 
 
@@ -19,17 +19,18 @@ def overview(tasks: Mapping[str, params.Params], folder: Path) -> str:
         read = {t: summaries.read(p) for t, p in tasks.items() if p.synthetic is synthetic}
         metrics = {t: table for t, table in read.items() if table is not None and table["mean"].notna().any()}
         if metrics:
-            text += _figure({title(tasks[t]): table for t, table in metrics.items()}, kind, folder)
+            told = [f"{title(tasks[t])}: {name}" for t in metrics for name in confounded_by(tasks[t])]
+            text += _figure({title(tasks[t]): table for t, table in metrics.items()}, kind, folder, told)
             text += "".join(f"{title(tasks[t])}: {LEAKS}.\n\n" for t in metrics if tasks[t].leaks)
             text += beside_scores({t: tasks[t] for t in metrics})
             text += _commands(tasks, list(metrics))
     return text or nothing("figure of all models")
 
 
-def _figure(metrics: Mapping[str, pd.DataFrame], kind: str, folder: Path) -> str:
+def _figure(metrics: Mapping[str, pd.DataFrame], kind: str, folder: Path, told: list[str]) -> str:
     from mmmil import plots  # seconds of imports that the other parts do not need
 
-    plots.of_cohort(kind == "synthetic")
+    plots.of_cohort(kind == "synthetic", told)
     figure = plots.all_variants(metrics)
     picture = record.write_atomically(
         folder / f"overview_{kind}.png",

@@ -16,7 +16,7 @@ from mmmil.book import cohorts as book_cohorts
 from mmmil.book import costs as book_costs
 from mmmil.book import kept as book_kept
 from mmmil.book import ledger as book_ledger
-from mmmil.book import overview, status, unsaid
+from mmmil.book import overview, readouts, status, unsaid
 from mmmil.book import real as book_real
 from mmmil.book.pages import entries_of, entry_of, executed_pages, executed_tasks, read_toc, sections_of, shown_of
 from mmmil.book.text import (
@@ -229,7 +229,12 @@ def write(runs: Iterable[str] = ()) -> list[Path]:
     tasks, folder = executed_tasks(runs), params.root() / "book" / "generated"
     parts = {number: section(number, tasks) for number in PARTS}
     parts |= {"03_costs": book_costs.table_2(), "03_benchmarks": book_costs.benchmarks(folder)}
-    parts |= {"unsaid": unsaid.unsaid(), "real": real(tasks), "real_folds": book_real.folds(tasks)}
+    parts |= {
+        "07_readouts": readouts.readouts(),
+        "unsaid": unsaid.unsaid(),
+        "real": real(tasks),
+        "real_folds": book_real.folds(tasks),
+    }
     parts["overview"] = overview.overview(tasks, folder)
     judged = verdicts.Ledger(tasks)
     parts |= {"ledger": book_ledger.page(judged), "glance": book_ledger.glance(judged)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmmil import check, params, record, variants
 from mmmil.book import captions
@@ -13,6 +13,9 @@ from mmmil.evaluation import summary as summaries
 from mmmil.ledger import standing
 from mmmil.results import ResultsError, read_results
 from mmmil.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METRICS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}  # all six stand in the executed notebooks
 SPLITS = {"val": "cross-validation", "test": "held-out test patients"}
@@ -79,10 +82,21 @@ def confounded(p: params.Params) -> list[str]:
 
     Raises ResultsError where scores are on record, and nobody has looked.
     """
+    return list(_confounded(p)["text"])
+
+
+def confounded_by(p: params.Params) -> list[str]:
+    """The same in a word each, as figures have it."""
+    return list(_confounded(p)["check"])
+
+
+def _confounded(p: params.Params) -> pd.DataFrame:
+    import pandas as pd
+
     table = read_results(p, "confounded", check.CONFOUNDED)
     if table is None and summaries.read(p) is not None:
         raise ResultsError(f"{p.results}: has metrics.csv and no confounded.csv; run the record of {p.run} again")
-    return [] if table is None else list(table["text"])
+    return pd.DataFrame(columns=check.CONFOUNDED) if table is None else table
 
 
 def beside_scores(tasks: Mapping[str, params.Params]) -> str:
@@ -122,11 +136,13 @@ def nothing(missing: str) -> str:
 def provenance(study: Study) -> str:
     """The paragraph at the head of a page: cohort, patients, parameters, commit, and what is not as in the paper.
 
-    From here on the tables of this notebook carry their cohort, and those of scores what else tells its classes apart.
+    From here on the tables and figures of this notebook carry their cohort, and those of scores what else tells its
+    classes apart.
     """
     p = study.p
-    warnings = list(check.confounded(study.cohort.patients, p, study.tiles)["text"])
-    captions.carry(title(p), p.synthetic, warnings)
+    found = check.confounded(study.cohort.patients, p, study.tiles)
+    warnings = list(found["text"])
+    captions.carry(title(p), p.synthetic, warnings, list(found["check"]))
     if p.synthetic:
         kind = (
             f"**Synthetic cohort**{' without any signal (null mode)' if p.sim_null else ' with planted truth'}: "

@@ -57,7 +57,7 @@ TOPICS: dict[schema.Topic, tuple[str, str]] = {
         "The model",
         "Widths, heads, landmarks and dropout are open; so is whether a gene set is told apart from another, and which "
         "tiles APoZ and batch norm were measured on. The features behind CLAM and TransMIL are not named, nor the "
-        "layer whose attention is shown: here both are read, and the rollout over them is drawn. Fixed here are "
+        "layer whose attention is shown: here both are read, and the rollout over them. Fixed here are "
         f"{HEADS} heads, as in TransMIL.",
     ),
     "training": (

@@ -20,7 +20,7 @@ from mmmil.cohort import files as cohort_files
 from mmmil.cohort import labels as label_rules
 from mmmil.cohort import matrices, own_table
 from mmmil.cohort.flow import Tally, no_steps
-from mmmil.cohort.split import again, fold_patients, split, write_splits
+from mmmil.cohort.split import again, fold_patients, split
 from mmmil.params import FEATURES, Params
 from mmmil.sources import aliquots, barcodes, sample_sheets
 from mmmil.sources.findings import Finding
@@ -35,7 +35,6 @@ __all__ = [
     "fold_patients",
     "folds_of",
     "split",
-    "write_splits",
 ]
 
 

@@ -32,11 +32,13 @@ SAME = {  # one spelling of what tables spell otherwise
 # What 1 and 0 mean, of the columns whose name says it; in any other a bare number may stand for anything, and says
 # nothing here. Who has no IDH1 mutation may have one of IDH2.
 NUMBERS = {"is_female": {"1": "female", "0": "male"}, "idh1_mut": {"1": "mutant", "0": ""}}
+# Tables that are read where they are there, beside those that a task names; names as in `clinical`.
+FURTHER = ["labels/tcgabiolinks_lgg_gbm_subtype_grade.csv"]  # of TCGAbiolinks: IDH and 1p/19q of gliomas
 IN_DAYS = {"age_at_diagnosis"}  # the GDC's; others give years under that name, which none of them passes
 OLDEST = 120  # years; what is above is a code, or no age
 
 
-def of(p: Params, patients: pd.DataFrame, further: Sequence[str] = ()) -> pd.DataFrame:
+def of(p: Params, patients: pd.DataFrame, further: Sequence[str] = FURTHER) -> pd.DataFrame:
     """Index as of `patients` (a cohort's table), columns site and those of FIELDS of which a table says something.
 
     Read are the task's `clinical` tables, of `further` those that are there (names as in `clinical`), and its zipped
@@ -46,7 +48,7 @@ def of(p: Params, patients: pd.DataFrame, further: Sequence[str] = ()) -> pd.Dat
     """
     found = pd.DataFrame("", index=patients.index, columns=list(FIELDS), dtype=object)
     paths = [p.path(name) for name in p.clinical]
-    paths += [path for name in further if (path := p.path(name)).is_file()]
+    paths += further_files(p, further)
     paths += [p.path(name) for name in p.expression_matrix if name.endswith(".zip")]
     for path in paths:
         table = _read(path)
@@ -56,6 +58,11 @@ def of(p: Params, patients: pd.DataFrame, further: Sequence[str] = ()) -> pd.Dat
     found["age"] = pd.to_numeric(found["age"], errors="coerce")
     told = [c for c in found if (found[c].notna() if c == "age" else found[c] != "").any()]
     return pd.concat([patients["site"], found[told]], axis=1)
+
+
+def further_files(p: Params, further: Sequence[str] = FURTHER) -> list[Path]:
+    """Those of `further` that are there."""
+    return [path for name in further if (path := p.path(name)).is_file()]
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mmmil import record
+from mmmil.cohort import characteristics
 from mmmil.cohort.build import Cohort
 from mmmil.params import FEATURES, Params
 from mmmil.sources.slide_files import files_of, is_pattern
@@ -30,12 +31,15 @@ WHO = ["cohort_table", "sample_sheets", "clinical", "manifests"]
 SLIDES = ["mpp_table", "slide_path", "coords_dir", "features_dir", "encoders"]
 GENES = ["gene_table", "go_gmt", "kegg_gmt", "expression_path", "expression_matrix"]
 WEIGHTS = ["weights_dir"]
+SUBGROUPS = ["clinical", "expression_matrix", "further"]  # what says more of a patient than the class
 
 
 def named(cohort: Cohort, p: Params) -> Iterator[tuple[str, str, Path]]:
     """(setting or column that names it, patient or '', path) of every file that the study reads."""
     for field, name in p.input_files():
         yield field, "", absolute(p.path(name))
+    for path in characteristics.further_files(p):
+        yield "further", "", absolute(path)
     matrices = {str(absolute(p.path(name))) for name in p.expression_matrix}
     for patient, row in cohort.patients.iterrows():
         if row["slide_path"] and p.has_pixels:

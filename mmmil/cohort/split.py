@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-from mmmil import record
 from mmmil.sources.tables import CohortError
 
 
@@ -116,19 +113,3 @@ def fold_patients(folds: pd.Series, fold: int) -> tuple[list[str], list[str]]:
         raise CohortError(f"there is no fold {fold}; the folds are {sorted(folds.unique().tolist())}")
     train = (folds >= 0) & (folds != fold)
     return folds.index[train].tolist(), folds.index[folds == fold].tolist()
-
-
-def write_splits(folds: pd.Series, folder: Path, patients: pd.DataFrame) -> None:
-    """CLAM-style `splits_{k}.csv` (columns '', train, val, test) and `labels.csv` (case_id, slide_id, label).
-
-    The splits name slides, as CLAM's do; patients where the cohort has no slides. `patients`: a cohort's table.
-    """
-    patients = patients.loc[folds.index]
-    names = patients["slide_id"].where(patients["slide_id"] != "", folds.index)
-    for fold in sorted(folds[folds >= 0].unique()):
-        train, val = fold_patients(folds, fold)
-        parts = {"train": train, "val": val, "test": folds.index[folds == -1]}
-        table = pd.DataFrame({part: names[ids].reset_index(drop=True) for part, ids in parts.items()})
-        record.write_atomically(folder / f"splits_{fold}.csv", table.to_csv)
-    labels = pd.DataFrame({"case_id": folds.index, "slide_id": names, "label": patients["label"]})
-    record.write_atomically(folder / "labels.csv", lambda path: labels.to_csv(path, index=False))

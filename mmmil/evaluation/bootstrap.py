@@ -15,7 +15,7 @@ import scipy  # its parts are loaded where they are first used
 
 from mmmil.evaluation import intervals
 from mmmil.evaluation.metrics import CONFIDENCE, METRICS, weighted_scores
-from mmmil.evaluation.paired_tests import Difference, widened
+from mmmil.evaluation.paired_tests import Difference, correlation, mean_auc_covariance, widened
 
 
 def resample(label: np.ndarray, folds: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -91,12 +91,18 @@ def paired_bootstrap(
 ) -> Difference:
     """Difference of two models in one of the six metrics, on the same drawn patients; all arrays (n,).
 
-    Where a model makes no mistake, so that its draws show no scatter: `paired_tests.widened`.
+    Where a model makes hardly a mistake, so that its draws show no scatter: `paired_tests.widened`.
     """
     drawn = drawn_scores(label, {"a": prob_a, "b": prob_b}, folds, threshold, draws, seed)
     tested = paired_difference(drawn["a"][metric], drawn["b"][metric], confidence, len(label))
     a, b = (intervals.of_model(label, x, folds, threshold, confidence).loc[metric] for x in (prob_a, prob_b))
-    return widened(tested, a, b, confidence)
+    n1, correlated, few = int(np.sum(label)), 0.0, False
+    if metric == "roc_auc":
+        where = np.zeros(len(label)) if folds is None else np.asarray(folds)
+        _, covariance = mean_auc_covariance(np.asarray(label), np.stack([prob_a, prob_b]).astype(float), where)
+        correlated = correlation(covariance)
+        few = any(intervals.near_ceiling(x["mean"], n1, len(label) - n1) for x in (a, b))
+    return widened(tested, a, b, confidence, correlated, few)
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float, n: int) -> Difference:

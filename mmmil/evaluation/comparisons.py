@@ -7,6 +7,7 @@ many patients could have shown, in `power`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,6 +152,8 @@ def _tests(
     }
     drawn = bootstrap.drawn_scores(label, prob, folds, p.threshold, draws, p.seed, patients)
     numbers, once, n = np.unique(folds), folds < p.n_folds, len(np.unique(patients))
+    n1 = len(np.unique(patients[label == 1]))
+    few = [intervals.near_ceiling(auc, n1, n - n1) for auc in aucs]
     scores = {
         name: sum(
             pd.DataFrame([scores_of(label[folds == k], of_seed[folds == k], p.threshold) for k in numbers])
@@ -161,21 +164,24 @@ def _tests(
     }
     for pair in here:
         _, a, b = pair
+        i, j = names.index(a), names.index(b)
         for metric in metrics:
-            both = own[a].loc[metric], own[b].loc[metric]
+            both: dict[str, Any] = {"a": own[a].loc[metric], "b": own[b].loc[metric]}
+            if metric == "roc_auc":
+                of_pair = covariance[np.ix_([i, j], [i, j])]
+                both |= {"correlation": paired_tests.correlation(of_pair), "few": few[i] or few[j]}
             if split == "val":
                 values = scores[a][metric], scores[b][metric]
                 of_a, of_b = (of_model[numbers < p.n_folds] for of_model in values)
                 if once.any():  # not all of them failed
-                    yield pair, metric, "paired_t", widened(paired_t(of_a, of_b, CONFIDENCE), *both)
-                yield pair, metric, "corrected_t", widened(corrected_t(*values, 1 / p.n_folds, CONFIDENCE), *both)
+                    yield pair, metric, "paired_t", widened(paired_t(of_a, of_b, CONFIDENCE), **both)
+                yield pair, metric, "corrected_t", widened(corrected_t(*values, 1 / p.n_folds, CONFIDENCE), **both)
             if metric == "roc_auc":
-                i, j = names.index(a), names.index(b)
                 tested = paired_tests.contrast(aucs, covariance, i, j, CONFIDENCE, n)
-                yield pair, metric, "delong", widened(tested, *both)
+                yield pair, metric, "delong", widened(tested, **both)
             drawn_pair = drawn[a][metric], drawn[b][metric]
             tested = bootstrap.paired_difference(*drawn_pair, CONFIDENCE, n)
-            yield pair, metric, "bootstrap", widened(tested, *both)
+            yield pair, metric, "bootstrap", widened(tested, **both)
             if metric == "accuracy" and once.any():
                 called = prob[a][0][once], prob[b][0][once]
                 yield pair, metric, "mcnemar", mcnemar(label[once], *called, p.threshold, CONFIDENCE)

@@ -82,6 +82,7 @@ def of_model(
     confidence: float = CONFIDENCE,
     repeats: int = 1,
     shared: float = 0.0,
+    trainings: bool = True,
 ) -> pd.DataFrame:
     """One model's metrics, means over the folds, with their intervals: index METRICS, columns mean, low, high.
 
@@ -91,8 +92,8 @@ def of_model(
     One model has the score interval: what other patients would give it. Folds have Student's t, which knows of models
     that differ by what they were trained on, and may by chance, or at the ceiling, see no scatter at all; so neither
     end is nearer than that of the score interval (as the interval of Hartung and Knapp over few studies should never
-    be narrower than the fixed-effect one: Wiksten et al., Stat. Med. 35:2503, 2016). Raises ValueError where a fold
-    lacks a class.
+    be narrower than the fixed-effect one: Wiksten et al., Stat. Med. 35:2503, 2016). trainings: False for the score
+    interval alone, which takes the models as they are. Raises ValueError where a fold lacks a class.
     """
     label, prob = np.asarray(label), np.atleast_2d(np.asarray(prob, float))
     folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
@@ -108,6 +109,7 @@ def of_model(
     rows = {}
     for metric in METRICS:
         mean, low, high = mean_interval(values[metric], confidence, shared)
+        low, high = (low, high) if trainings else (np.nan, np.nan)
         if metric == "roc_auc":
             ends = roc_auc(mean, list(zip(n1, n0, strict=True)), confidence, repeats)
         elif metric == "f1":
@@ -118,11 +120,23 @@ def of_model(
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
+def near_ceiling(auc: float, n1: float, n0: float) -> bool:
+    """Whether less than one patient of the smaller class is ranked wrongly, or rightly: from so few nobody can tell how
+    a ROC-AUC scatters. n1, n0: patients of class 1 and of class 0.
+    """
+    return min(auc, 1 - auc) * min(n1, n0) < 1
+
+
+def difference(a: Sequence[float], b: Sequence[float], correlation: float = 0.0) -> Estimate:
     """a less b, each (value, low, high, ...), with the interval that their intervals give.
 
-    For independent patients (Zou and Donner, Stat. Med. 27:1693, 2008); for the same patients it is too wide, as two
-    models tend to be right and wrong about the same ones.
+    Zou and Donner's (Stat. Med. 27:1693, 2008), as Newcombe's of paired shares (Stat. Med. 17:2635, 1998). Two models
+    tend to be right and wrong about the same patients: correlation is that of their estimates; without it the interval
+    is that of independent patients, which is too wide. One below 0 is taken as 0.
     """
-    off = a[0] - b[0]
-    return off, off - math.hypot(a[0] - a[1], b[2] - b[0]), off + math.hypot(a[2] - a[0], b[0] - b[1])
+    off, r = a[0] - b[0], min(max(correlation, 0.0), 1.0)
+
+    def reach(of_a: float, of_b: float) -> float:
+        return math.sqrt(max(of_a**2 + of_b**2 - 2 * r * of_a * of_b, 0.0))
+
+    return off, off - reach(a[0] - a[1], b[2] - b[0]), off + reach(a[2] - a[0], b[0] - b[1])

@@ -3,7 +3,7 @@
 The paper tests by a paired t-test over five folds (Results). The t-tests ask what training on other patients might
 give; DeLong's test, the bootstrap and McNemar's take the trained models as given and ask what other patients to
 evaluate them on might give. None of them answers for both, and none can tell of patients like whom it has seen no
-mistake: there a difference has the interval of `widened`.
+mistake, or hardly any: there a difference has the interval of `widened`.
 """
 
 from __future__ import annotations
@@ -69,17 +69,26 @@ def _interval(mean: float, variance: float, null: Any, confidence: float, n: int
     return Difference(mean, mean - half, mean + half, 2 * null.sf(abs(mean) / se), n)
 
 
-def widened(tested: Difference, a: Iterable[float], b: Iterable[float], confidence: float = CONFIDENCE) -> Difference:
-    """A tested difference, no surer than the two models' own intervals allow where its test sees no scatter.
+def widened(
+    tested: Difference,
+    a: Iterable[float],
+    b: Iterable[float],
+    confidence: float = CONFIDENCE,
+    correlation: float = 0.0,
+    few: bool = False,
+) -> Difference:
+    """A tested difference, no surer than the two models' own intervals allow where its test sees too little scatter.
 
     a, b: the metric of each model as (value, low, high), of `intervals.of_model`. Where a model makes no mistake, or
     nothing but mistakes, it does so in every fold and draw, and where the difference is the same in all of them its
-    interval is empty. There interval and p are at least those of `intervals.difference`; an undefined p stays so.
+    interval is empty. There, and where `few` says that there are too few mistakes to tell (`intervals.near_ceiling`),
+    interval and p are at least those of `intervals.difference`; an undefined p stays so. correlation: of the two
+    estimates.
     """
     a, b = tuple(a), tuple(b)
-    if sees_scatter(tested, a[0], b[0]):
+    if not few and sees_scatter(tested, a[0], b[0]):
         return tested
-    off, low, high = intervals.difference(a, b)
+    off, low, high = intervals.difference(a, b, correlation)
     z = scipy.stats.norm.ppf((1 + confidence) / 2)
     p = 2 * scipy.stats.norm.sf(z * abs(off) / (off - low if off > 0 else high - off))
     low, high = float(np.fmin(tested.low, low)), float(np.fmax(tested.high, high))
@@ -89,6 +98,16 @@ def widened(tested: Difference, a: Iterable[float], b: Iterable[float], confiden
 def sees_scatter(tested: Difference, a: float, b: float) -> bool:
     """Whether neither model's metric, a and b, is 0 or 1, and the difference has an interval that is not empty."""
     return tested.high - tested.low > 1e-12 and all(1e-12 < x < 1 - 1e-12 for x in (a, b))
+
+
+def correlation(covariance: np.ndarray) -> float:
+    """Of two estimates by their covariance (2, 2); 0 where one of them does not scatter, or they are the same, from
+    which nothing is known of it.
+    """
+    var_a, var_b, both = covariance[0, 0], covariance[1, 1], covariance[0, 1]
+    if not (min(var_a, var_b) > 1e-20 and var_a + var_b - 2 * both > 1e-20):
+        return 0.0
+    return float(both / np.sqrt(var_a * var_b))
 
 
 def auc_covariance(label: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,16 +204,18 @@ def delong(
     """Paired DeLong test of two ROC-AUCs on the same patients, all (n,); normal interval of the difference.
 
     folds (n,): which model predicted a patient; the difference is then that of the means over folds
-    (`mean_auc_covariance`). Where a model makes no mistake: `widened`.
+    (`mean_auc_covariance`). Where a model makes hardly a mistake: `widened`.
     """
     label = np.asarray(label)
     folds = np.zeros(len(label)) if folds is None else np.asarray(folds)
     aucs, covariance = mean_auc_covariance(label, np.stack([prob_a, prob_b]).astype(float), folds)
     tested = contrast(aucs, covariance, 0, 1, confidence, len(label))
-    if sees_scatter(tested, *aucs):
+    n1 = label.sum()
+    few = any(intervals.near_ceiling(auc, n1, len(label) - n1) for auc in aucs)
+    if sees_scatter(tested, *aucs) and not few:
         return tested
     a, b = (intervals.of_model(label, x, folds, 0.5, confidence).loc["roc_auc"] for x in (prob_a, prob_b))
-    return widened(tested, a, b, confidence)
+    return widened(tested, a, b, confidence, correlation(covariance), few)
 
 
 def contrast(aucs: np.ndarray, covariance: np.ndarray, i: int, j: int, confidence: float, n: int) -> Difference:

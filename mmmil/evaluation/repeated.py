@@ -4,7 +4,8 @@ Every patient is predicted once a run, which is one seed and one repeat of the f
 of a run, as in the paper's tables, and then over the runs. It is never that of pooled probabilities: those of different
 folds come from different models and are not on one scale, so that ranking them against each other would measure the
 scales as well. However many runs there are, the patients are the same, and it is they who are drawn again: the interval
-says what other patients would show of these models, not what other trainings would.
+says what other patients would show of these models, not what other trainings would. Where a model makes hardly a
+mistake it is that of `paired_tests.widened`, which is no point.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from mmmil.evaluation import bootstrap, paired_tests
+from mmmil.evaluation import bootstrap, intervals, paired_tests
 from mmmil.evaluation.metrics import METRICS, weighted_scores
 from mmmil.evaluation.paired_tests import Difference
 
@@ -39,6 +40,7 @@ class Repeated:
     seed: int = 0
     _aucs: dict[str, tuple[float, np.ndarray]] = field(default_factory=dict, repr=False)
     _drawn: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _own: dict[tuple[str, float], pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @classmethod
     def arrange(cls, predictions: pd.DataFrame, n_folds: int, threshold: float = 0.5, seed: int = 0) -> Self:
@@ -107,15 +109,47 @@ class Repeated:
             self._aucs[name] = float(np.mean(aucs)), influence
         return self._aucs[name]
 
+    def own(self, name: str, confidence: float) -> pd.DataFrame:
+        """The six metrics of a model with their score intervals, by the patients alone: `intervals.of_model`."""
+        if (name, confidence) not in self._own:
+            runs, n = self.folds.shape
+            numbers = np.unique(self.folds, return_inverse=True)[1].reshape(runs, n)
+            apart = numbers + (numbers.max() + 1) * np.arange(runs)[:, None]  # a fold of one run is none of another
+            self._own[name, confidence] = intervals.of_model(
+                np.tile(self.label, runs),
+                self.prob[name].ravel(),
+                apart.ravel(),
+                self.threshold,
+                confidence,
+                repeats=runs,
+                trainings=False,
+            )
+        return self._own[name, confidence]
+
     def difference(self, a: str, b: str, metric: str, confidence: float) -> Difference:
         """Metric of a less that of b: ROC-AUC by DeLong, every other metric by the paired bootstrap of the patients."""
-        n = len(self.label)
+        n, correlated, few = len(self.label), 0.0, False
         if metric == "roc_auc":
             (auc_a, of_a), (auc_b, of_b) = self.auc(a), self.auc(b)
-            return paired_tests.by_influence(auc_a - auc_b, of_a - of_b, confidence)
-        return bootstrap.paired_difference(self.drawn(a)[metric], self.drawn(b)[metric], confidence, n)
+            tested = paired_tests.by_influence(auc_a - auc_b, of_a - of_b, confidence)
+            influence, n1 = np.stack([of_a, of_b]), int(self.label.sum())
+            correlated = paired_tests.correlation(influence @ influence.T)
+            few = any(intervals.near_ceiling(auc, n1, n - n1) for auc in (auc_a, auc_b))
+            values = (auc_a, auc_b)
+        else:
+            drawn = self.drawn(a)[metric], self.drawn(b)[metric]
+            tested = bootstrap.paired_difference(*drawn, confidence, n)
+            values = (drawn[0][0], drawn[1][0])
+        if not few and paired_tests.sees_scatter(tested, *values):
+            return tested
+        own_a, own_b = (self.own(name, confidence).loc[metric] for name in (a, b))
+        return paired_tests.widened(tested, own_a, own_b, confidence, correlated, few)
 
     def contrast(self, name: str, higher: str, lower: str, confidence: float) -> Difference:
         """One metric less another of the same model, by the bootstrap of the patients."""
         drawn = self.drawn(name)
-        return bootstrap.paired_difference(drawn[higher], drawn[lower], confidence, len(self.label))
+        tested = bootstrap.paired_difference(drawn[higher], drawn[lower], confidence, len(self.label))
+        if paired_tests.sees_scatter(tested, drawn[higher][0], drawn[lower][0]):
+            return tested
+        own = self.own(name, confidence)
+        return paired_tests.widened(tested, own.loc[higher], own.loc[lower], confidence)

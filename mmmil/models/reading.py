@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmmil.models.fusion import Encoder, MultimodalMIL, Squared
 
 OVER = ("image", "genes")
-SHOWN = "rollout"  # of an encoder's three, the one that heatmaps show: benchmarks/results/planted_attention.md says why
+SHOWN = "rollout"  # of an encoder's three, the one that stands for it: benchmarks/results/planted_attention.md says why
 
 
 def encoders(model: nn.Module) -> dict[str, Encoder]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.ticker import MaxNLocator
 
 from mmmil.plots.slides import scale_bar, thumbnail
@@ -45,17 +46,32 @@ def attended_sets(table: pd.DataFrame, class_names: list[str], n: int = 15) -> p
     return finish(figure)
 
 
+def shades(values: np.ndarray, signed: bool = False) -> tuple[Normalize, Colormap]:
+    """Scale and colours of tiles (N,): from their least to their greatest value, or where they have a sign from blue to
+    red around 0.
+    """
+    if not signed:
+        return plt.Normalize(values.min(), values.max()), plt.cm.inferno
+    largest = np.abs(values).max() or 1.0
+    return plt.Normalize(-largest, largest), plt.cm.RdBu_r
+
+
 def draw_tiles(
-    axes: Axes, where: places.Place, weights: np.ndarray, shade: Callable[[np.ndarray], np.ndarray], longest: int = 900
+    axes: Axes,
+    where: places.Place,
+    weights: np.ndarray,
+    shade: Callable[[np.ndarray], np.ndarray],
+    longest: int = 900,
+    colourmap: Colormap = plt.cm.inferno,
 ) -> None:
-    """A slide's thumbnail with its tiles filled by attention; `shade` maps weights to [0, 1].
+    """A slide's thumbnail with its tiles filled by their value; `shade` maps weights to [0, 1].
 
     The axes count level-0 px, and thumbnail and tiles are both laid out in them, so that no factor between the two can
     be wrong or rounded. Where a tile would be a speck, a dot around its centre lies under it.
     """
     image, _ = thumbnail(str(where.slide_path), longest)
     axes.imshow(image, extent=(0, where.width, where.height, 0), interpolation="nearest")
-    colours = plt.cm.inferno(shade(weights))
+    colours = colourmap(shade(weights))
     x, y = where.coords.T
     corners = np.stack([(x, y), (x + where.size, y), (x + where.size, y + where.size), (x, y + where.size)])
     axes.add_collection(
@@ -70,12 +86,21 @@ def draw_tiles(
     axes.axis("off")
 
 
-def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: str, top: int = 8) -> plt.Figure:
-    """Figs 9-11: attention over the tiles of one slide, one column per source, with its most and least attended tiles.
+def attention_on_slide(
+    where: places.Place,
+    maps: Mapping[str, np.ndarray],
+    title: str,
+    top: int = 8,
+    signed: Mapping[str, str] | None = None,
+) -> plt.Figure:
+    """Figs 9-11: the tiles of one slide by what a model attends to, one column per source, with its most and least
+    attended tiles.
 
     maps: source -> (N,) weights in the order of `where.coords`. Colours are weights times N, so that 1 is even
-    attention; each column has its own colour bar.
+    attention; each column has its own colour bar. signed: sources whose values have a sign and are no attention, and
+    what their colour bar says; they are drawn as they are, around 0.
     """
+    signed = signed or {}
     n = len(where.coords)
     n_shown = min(top, max(n // 2, 1))
     across = min(4, n_shown)
@@ -94,20 +119,21 @@ def attention_on_slide(where: places.Place, maps: dict[str, np.ndarray], title: 
     tops = np.cumsum(rows)
     for column, (name, weights) in enumerate(maps.items()):
         left = gap + column * (width + gap)
-        relative = weights * n
-        shade = plt.Normalize(relative.min(), relative.max())
+        relative = weights if name in signed else weights * n
+        shade, colourmap = shades(relative, name in signed)
         axes = axes_at(left, tops[0], width, height)
-        draw_tiles(axes, where, relative, shade)
+        draw_tiles(axes, where, relative, shade, colourmap=colourmap)
         if where.mpp:
             scale_bar(axes, where.mpp, 1.0, where.width, where.height)
         axes.set_title(name, fontsize=11)
         bar = axes_at(left + 0.3, tops[1], width - 0.6, 0.12)
-        figure.colorbar(plt.cm.ScalarMappable(shade, "inferno"), cax=bar, orientation="horizontal")
+        figure.colorbar(plt.cm.ScalarMappable(shade, colourmap), cax=bar, orientation="horizontal")
         bar.tick_params(labelsize=9, length=3, pad=2)
         bar.xaxis.set_major_locator(MaxNLocator(4))
-        bar.set_xlabel("attention × number of tiles", fontsize=9, labelpad=2)
+        bar.set_xlabel(signed.get(name, "attention × number of tiles"), fontsize=9, labelpad=2)
         order = np.argsort(-weights, kind="stable")
-        ends = {"most attended": (tops[2], order[:n_shown]), "least attended": (tops[3], order[::-1][:n_shown])}
+        most, least = ("highest", "lowest") if name in signed else ("most attended", "least attended")
+        ends = {most: (tops[2], order[:n_shown]), least: (tops[3], order[::-1][:n_shown])}
         for said, (below, which) in ends.items():
             for k, i in enumerate(which):
                 small = axes_at(left + k % across * cell, below + k // across * cell, 0.96 * cell, 0.96 * cell)

@@ -46,7 +46,7 @@ def rows_of_estimates(
     for label, (_, one) in zip(axes.get_yticklabels(), lines, strict=True):
         label.set_fontweight("bold" if one is None else "normal")
     axes.tick_params(axis="y", length=0)
-    return finish(figure)
+    return finish(figure, scores=True)
 
 
 def reliability(label: np.ndarray, probs: Mapping[str, np.ndarray], class_names: Sequence[str]) -> plt.Figure:
@@ -66,7 +66,7 @@ def reliability(label: np.ndarray, probs: Mapping[str, np.ndarray], class_names:
     grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
     for axes in grid[1]:
         axes.set(xlabel=f"predicted probability\nof {class_names[1]}")
-    return finish(figure)
+    return finish(figure, scores=True)
 
 
 def reliability_panel(axes: plt.Axes, label: np.ndarray, prob: np.ndarray) -> None:
@@ -110,4 +110,4 @@ def decision_curves(table: pd.DataFrame, shown_as: Mapping[str, str], class_name
         xlim=(0, 1),
     )
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return finish(figure)
+    return finish(figure, scores=True)

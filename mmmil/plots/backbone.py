@@ -122,4 +122,4 @@ def balance(folds: pd.DataFrame, names: list[str], class_names: list[str]) -> pl
         ylim=(-0.5, len(names) - 0.5),
     )
     right.set_yticks(rows, [variants.variant(name).shown_as for name in names], fontsize=9)
-    return finish(figure)
+    return finish(figure, scores=True)

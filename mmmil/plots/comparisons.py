@@ -54,7 +54,7 @@ def differences(table: pd.DataFrame, alpha: float = 0.05) -> plt.Figure:
     handles = [Line2D([], [], color=colours[m], marker=METHODS[m][0], label=METHODS[m][1]) for m in methods]
     handles.append(Line2D([], [], color="black", marker="o", mfc="white", ls="", label=f"Holm-adjusted p ≥ {alpha:g}"))
     figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
-    return finish(figure)
+    return finish(figure, scores=True)
 
 
 def _named(a: str, b: str) -> str:

@@ -29,7 +29,7 @@ def intervals(summary: pd.DataFrame, names: list[str], metrics: tuple[str, ...] 
             ylim=(-0.6, len(names) - 0.4),
         )
         axes.set_yticks(range(len(names)), [variants.variant(n).shown_as for n in reversed(names)], fontsize=9)
-    return finish(figure)
+    return finish(figure, scores=True)
 
 
 def curves(predictions: pd.DataFrame, names: list[str]) -> plt.Figure:
@@ -55,7 +55,7 @@ def curves(predictions: pd.DataFrame, names: list[str]) -> plt.Figure:
     right.plot([0, 1], [0, 1], color="#c9c9c9", lw=1, zorder=0)
     right.set(xlabel="1 - specificity", ylabel="sensitivity", ylim=(-0.02, 1.04))
     right.legend(frameon=False, fontsize=8, loc="lower right")
-    return finish(figure)
+    return finish(figure, scores=True)
 
 
 def confusion(
@@ -85,4 +85,4 @@ def confusion(
             cbar_kws={"label": "share of the true class"},
         )
         axes.set(xlabel="called", ylabel="true", title=variants.variant(name).shown_as)
-    return finish(figure)
+    return finish(figure, scores=True)

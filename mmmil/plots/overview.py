@@ -34,4 +34,4 @@ def all_variants(metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc") -
         axes.set(title=task, xlabel="ROC-AUC", ylim=(len(names) - 0.4, -0.6))
         axes.set_yticks(range(len(names)), [variants.variant(n).shown_as for n in names], fontsize=8)
         axes.title.set_fontsize(10)
-    return finish(figure)
+    return finish(figure, scores=True)

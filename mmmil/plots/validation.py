@@ -28,4 +28,4 @@ def calibration(
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     probabilities_panel(below, label, prob, class_names)
     below.set(xlabel=f"predicted probability of {class_names[1]}")
-    return finish(figure)
+    return finish(figure, scores=True)

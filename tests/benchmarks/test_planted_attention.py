@@ -1,4 +1,4 @@
-"""Layer 1, layer 2 and the rollout on planted truth: 5 to 15 % of the tiles, 10 % of the sets, a converged training."""
+"""Layers, rollout and gradient on planted truth: 5 to 15 % of the tiles, 10 % of the sets, a converged training."""
 
 import importlib
 import sys
@@ -24,10 +24,13 @@ def test_few_tiles_are_planted_and_in_class_1_alone(benchmark):
 
 
 @pytest.mark.parametrize("fusion", ["image", "genes"])
-def test_the_rollout_finds_what_was_planted(benchmark, fusion):
+def test_rollout_and_gradient_find_what_was_planted(benchmark, fusion):
     found = benchmark.read(fusion, "exact", seed=0)
     print(found)
     auroc = {source.split("_")[0]: value for source, value in found["found"].items()}
     assert found["auc"].iloc[0] >= 0.7, "the training learnt it"
     assert auroc["rollout"] >= 0.85 and auroc["layer1"] >= 0.85 and auroc["rollout"] >= auroc["self"]
-    assert set(auroc) == {"layer1", "self", "rollout"} and (found["evenness"].between(0.3, 1)).all()
+    assert auroc["gradient"] >= 0.85
+    assert set(auroc) == {"layer1", "self", "rollout", "gradient"}
+    of_attention = found[~found.index.str.startswith("gradient")]
+    assert of_attention["evenness"].between(0.3, 1).all()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from mmmil import results
+from mmmil import plots, results
 from mmmil.book import captions
 from mmmil.evaluation import summary
 from tests import book_stubs
@@ -52,7 +52,17 @@ def test_a_kernel_shows_them_from_then_on(monkeypatch):
     captions.carry("LGG", True, [WARNING])
     assert "<caption>LGG, synthetic cohort</caption>" in show(PATIENTS)["text/html"]
     assert WARNING.replace("&", "&amp;") in show(scores())["text/html"]
+    assert show(pd.DataFrame({"a": [1]}))["text/html"].count("Confounded") == 0
+    captions.carry("LGG", True, [WARNING], ["class is a file"])
+    rows = pd.DataFrame({"auc": [0.7], "low": [0.6], "high": [0.8], "patients": [9], "a": ["x"], "b": ["y"]})
+
+    def written():
+        figure = plots.rows_of_estimates(rows, "auc", "a", "b", "ROC-AUC")
+        return " ".join(text.get_text() for text in figure.texts)
+
+    assert "class is a file" in written() and "synthetic" in written()
     captions.carry("LUNG", False)
+    assert written() == ""
     assert "<caption>LUNG</caption>" in show(PATIENTS)["text/html"] and "label" in show(PATIENTS)["text/plain"]
 
 

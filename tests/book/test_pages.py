@@ -25,7 +25,8 @@ def project(tmp_path, monkeypatch):
 
 def test_every_part_is_written_and_synthetic_is_labelled(project):
     written = {path.stem: path.read_text() for path in sections.write()}
-    own = {"03_costs", "03_benchmarks", "unsaid", "real", "real_folds", "ledger", "glance", "overview", "status"}
+    own = {"03_costs", "03_benchmarks", "07_readouts", "unsaid", "real", "real_folds"}
+    own |= {"ledger", "glance", "overview", "status"}
     assert set(written) == {*sections.PARTS, *own}
     for number in sections.PARTS:
         assert "Synthetic cohorts: not a reproduction" in written[number]
@@ -201,6 +202,13 @@ def test_what_confounds_a_class_stands_beneath_every_table_of_its_scores(confoun
         of_scores = [block for block in blocks if "| ROC-AUC |" in block]
         assert len(of_scores) >= 2 and all(line in block for block in of_scores)
     assert "**Confounded**, LGG" not in "".join(written.values())
+
+
+def test_the_first_pages_figure_says_which_of_its_cohorts_are_confounded(confounded, monkeypatch):
+    told = []
+    monkeypatch.setattr("mmmil.plots.of_cohort", lambda *given: told.append(given))
+    overview.overview(pages.executed_tasks(), confounded / "book" / "generated")
+    assert told == [(True, ["NSCLC LUAD / LUSC: class is a file"])]
 
 
 def test_tables_of_a_section_say_of_which_cohorts_they_are(confounded):

@@ -56,6 +56,16 @@ def test_own_table(own, tmp_path):
     assert made.labels.value_counts().to_dict() == {0: N, 1: N} and made.class_names == ["low", "high"]
 
 
+def test_an_own_table_that_says_whose_it_is_is_read_as_one_that_does_not(own):
+    p = own()
+    table, folder = pd.read_csv(p.path(p.cohort_table), dtype=str), str(p.data)
+    table[["slide_path", "expression_path"]] = folder + "/" + table[["slide_path", "expression_path"]]
+    path = results.write(p.override(synthetic=True), "applied/cohort", table)
+    assert set(pd.read_csv(path)["cohort"]) == {"synthetic cohort t"}
+    made = cohorts.build(p.override(data_dir=str(path.parent), cohort_table=path.name))
+    pd.testing.assert_frame_equal(made.patients, cohorts.build(p).patients)
+
+
 def test_labels_by_class_name_or_value(own):
     by_name = cohorts.build(own(lambda t: t.assign(label=t["label"].map({"0": "low", "1": "high"}))))
     by_value = cohorts.build(
@@ -825,19 +835,6 @@ def test_a_split_is_found_again(tmp_path, monkeypatch, code_replaced):
     assert made.equals(cohorts.split(patients["label"], p.test_fraction, p.n_folds, p.seed))
     monkeypatch.setattr(cohorts, "split", None)
     assert cohorts.folds_of(patients, p).equals(made)
-
-
-def test_splits_are_written_as_clam_reads_them(tmp_path):
-    folds = cohorts.split(LABELS)
-    patients = pd.DataFrame({"slide_id": [f"s-{i}" for i in LABELS.index], "label": LABELS}, index=LABELS.index)
-    cohorts.write_splits(folds, tmp_path, patients)
-    assert len(list(tmp_path.iterdir())) == 6
-    table = pd.read_csv(tmp_path / "splits_2.csv", index_col=0)
-    assert table.columns.tolist() == ["train", "val", "test"]
-    assert set(table["val"].dropna()) == {f"s-{i}" for i in folds.index[folds == 2]}
-    assert table.notna().sum().tolist() == [64, 16, 20]
-    labels = pd.read_csv(tmp_path / "labels.csv")
-    assert labels.columns.tolist() == ["case_id", "slide_id", "label"] and labels["label"].tolist() == LABELS.tolist()
 
 
 # -- beside the paper --------------------------------------------------------------------------------------------

@@ -82,10 +82,9 @@ def test_a_clinical_table_that_is_not_there_is_an_error(tmp_path):
 @pytest.mark.real
 def test_real_gliomas_have_all_of_them(real_data):
     p = params.load("real_lgg")
-    further = ["labels/tcgabiolinks_lgg_gbm_subtype_grade.csv"]
-    found = characteristics.of(p, build.build(p).patients, further)
+    found = characteristics.of(p, build.build(p).patients)
     assert list(found) == ["site", "sex", "age", "IDH", "1p/19q"]
     assert set(found["IDH"]) <= {"mutant", "wild type", ""} and found["age"].between(14, 90).mean() > 0.95
-    alone = characteristics.of(p, build.build(p).patients)
+    alone = characteristics.of(p, build.build(p).patients, [])
     known = (alone["IDH"] != "") & (found["IDH"] != "")
     assert (alone["IDH"] == found["IDH"])[known].mean() > 0.9  # the matrix knows IDH1 alone

@@ -8,7 +8,7 @@ import pytest
 
 from mmmil import params, record
 from mmmil.cohort import build as cohorts
-from mmmil.cohort import inventory
+from mmmil.cohort import characteristics, inventory
 from mmmil.cohort.build import CohortError
 from mmmil.sources import feature_files
 from mmmil.sources.slide_files import parts_of
@@ -276,3 +276,18 @@ def test_the_same_features_of_two_patients_are_an_error(of_features):
         CohortError, match=r"P5.h5, patient P5: encoders: the content is that of .*P3.h5, patient P3; one"
     ):
         update(of_features)
+
+
+def test_a_further_table_of_characteristics_is_of_the_subgroups_alone(p):
+    before = update(p)
+    assert "further" not in set(before["setting"]), "none is there, and none is asked for"
+    path = p.path(characteristics.FURTHER[0])
+    path.parent.mkdir()
+    path.write_text("patient,IDH.status\nP00,WT\n")
+    first = update(p)
+    assert first.loc[first["setting"] == "further", "path"].tolist() == [str(path)]
+    path.write_text("patient,IDH.status\nP00,Mutant\n")
+    second = update(p)
+    assert inventory.digest(first, inventory.SUBGROUPS) != inventory.digest(second, inventory.SUBGROUPS)
+    for others in (inventory.WHO, inventory.SLIDES, inventory.GENES):
+        assert inventory.digest(before, others) == inventory.digest(second, others)

@@ -102,6 +102,49 @@ def test_two_models_without_a_mistake_may_yet_differ():
     assert paired_tests.widened(told, (0.9, 0.8, 0.95), (0.8, 0.7, 0.9)) == told  # away from the ceiling: as tested
 
 
+def test_a_difference_of_intervals_knows_what_its_models_share():
+    a, b = (0.9, 0.7, 0.95), (0.8, 0.5, 0.9)
+    off, low, high = intervals.difference(a, b, 0.5)
+    assert off == pytest.approx(0.1)
+    assert low == pytest.approx(0.1 - np.sqrt(0.2**2 + 0.1**2 - 0.2 * 0.1))
+    assert high == pytest.approx(0.1 + np.sqrt(0.05**2 + 0.3**2 - 0.05 * 0.3))
+    apart = intervals.difference(a, b)
+    assert apart[1] < low < high < apart[2] and intervals.difference(a, b, -0.5) == apart
+    assert intervals.difference((1, 0.9, 1), (1, 0.9, 1), 1.0)[1:] == pytest.approx((-0.1, 0.1)), "no point at 1"
+    assert paired_tests.correlation(np.array([[4.0, 3.0], [3.0, 9.0]])) == 0.5
+    for unknown in ([[0.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]], [[np.nan] * 2] * 2):
+        assert paired_tests.correlation(np.array(unknown)) == 0
+
+
+@pytest.mark.parametrize("n1, n0, a, b", [(20, 20, 0.99, 0.97), (20, 80, 0.99, 0.98), (20, 20, 0.9999, 0.98)])
+def test_a_difference_near_the_ceiling_is_held_as_often_as_its_interval_says(n1, n0, a, b):
+    """Binormal scores of two models that share half of what they see in a patient: DeLong's own interval holds the
+    truth in 73 to 91 of 100 such cohorts, and is none where both models make no mistake.
+    """
+    rng, label, held, alone = np.random.default_rng(1), np.repeat([1, 0], [n1, n0]), [], []
+    for _ in range(150):
+        shared, own = rng.normal(size=len(label)), rng.normal(size=(2, len(label)))
+        distance = np.sqrt(2) * stats.norm.ppf([a, b])[:, None]
+        scores = np.sqrt(0.5) * (shared + own) + distance * label
+        found = paired_tests.delong(label, *scores)
+        assert found.high - found.low > 0.02
+        held.append(found.low <= a - b <= found.high)
+        aucs, covariance = paired_tests.auc_covariance(label, scores)
+        tested = paired_tests.contrast(aucs, covariance, 0, 1, 0.95, len(label))
+        alone.append(tested.low <= a - b <= tested.high)
+    assert np.mean(held) >= 0.94 and np.mean(alone) < 0.92, (np.mean(held), np.mean(alone))
+
+
+def test_near_the_ceiling_is_where_less_than_one_patient_is_ranked_wrongly():
+    assert intervals.near_ceiling(1.0, 500, 500) and intervals.near_ceiling(0.96, 20, 80)
+    assert not intervals.near_ceiling(0.94, 20, 80) and intervals.near_ceiling(0.01, 20, 80)
+    rng, label = np.random.default_rng(0), np.repeat([1, 0], 200)
+    scores = rng.normal(size=(2, 400)) + np.sqrt(2) * stats.norm.ppf([[0.98], [0.97]]) * label
+    aucs, covariance = paired_tests.auc_covariance(label, scores)
+    as_tested = paired_tests.contrast(aucs, covariance, 0, 1, 0.95, 400)
+    assert paired_tests.delong(label, *scores) == as_tested, "enough patients: as DeLong has it"
+
+
 def test_tables_and_comparisons_of_models_without_a_mistake():
     label, prob, folds = of_37(folds=3)
     rows = [

@@ -71,6 +71,27 @@ def test_delong_over_runs_agrees_with_the_bootstrap():
     assert drawn.high - drawn.low == pytest.approx(delong.high - delong.low, rel=0.15)
 
 
+@pytest.mark.parametrize("runs", [{}, {"seeds": 2}, {"repeats": 2}])
+def test_at_the_ceiling_a_difference_is_no_point_and_no_surer_for_more_runs(runs):
+    table = predictions(**runs)
+    jitter = np.random.default_rng(1).random(len(table))
+    perfect = table.assign(prob=np.where(table["label"] == 1, 0.6, 0.2) + 0.2 * jitter)
+    made = Repeated.arrange(perfect, FOLDS)
+    for metric in ("roc_auc", "f1", "accuracy"):
+        found = made.difference("a", "b", metric, 0.95)
+        assert found.difference == 0 and found.p == 1
+        low = made.own("b", 0.95).loc[metric, "low"]
+        assert (found.low, found.high) == pytest.approx((low - 1, 1 - low)) and low < 0.999
+        once = Repeated.arrange(perfect.query("fold < @FOLDS and seed == 0"), FOLDS).difference("a", "b", metric, 0.95)
+        assert (found.low, found.high) == pytest.approx((once.low, once.high))
+    gap = made.contrast("a", "sensitivity", "specificity", 0.95)
+    assert gap.low < gap.difference == 0 < gap.high
+    one = Repeated.arrange(perfect.where(perfect["variant"] == "a", table), FOLDS)
+    found = one.difference("a", "b", "roc_auc", 0.95)
+    influence = one.auc("b")[1]
+    assert found.high > found.difference + 1.96 * np.sqrt(influence @ influence), "a may lose what it has not lost here"
+
+
 def test_a_model_that_lacks_a_training_is_refused_and_the_others_are_not():
     table = predictions(seeds=2)
     made = Repeated.arrange(table[~((table["variant"] == "b") & (table["seed"] == 1) & (table["fold"] == 0))], FOLDS)

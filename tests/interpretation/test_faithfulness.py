@@ -218,18 +218,46 @@ def test_the_models_of_a_task_follow_its_inputs_and_what_was_trained(monkeypatch
     assert attribution.variants(genes) == ["go", "kegg"]
     assert attribution.variants(slides) == ["wsi"]
     assert attribution.kinds("dual_go") == ["tiles", "sets"] and attribution.kinds("dual_genes") == ["tiles"]
-    assert list(heatmaps.sources(slides)) == ["self-attention, rolled out"] and heatmaps.sources(genes) == {}
+    assert list(heatmaps.sources(slides)) == ["input × gradient", "self-attention, rolled out"]
+    assert heatmaps.sources(genes) == {}
     failed |= {("dual_go", -1), ("dual_kegg", 1), ("wsi", 0)}
     assert attribution.variants(task()) == ["go", "kegg"] and attribution.variants(slides) == []
     assert heatmaps.sources(task())["self-attention, rolled out"] == ("dual_kegg", "rollout_image")
+    assert heatmaps.sources(task())["input × gradient"] == ("dual_kegg", "gradient")
 
 
-def test_heatmaps_of_a_multimodal_model_show_self_and_cross_side_by_side(trained):
+def test_heatmaps_of_a_multimodal_model_show_what_finds_planted_tiles_and_have_the_rest(trained):
     found = heatmaps.of_each_class(trained)
     assert [shown.label for shown in found] == [0, 1]
+    t = attribution.tokens(trained, "dual_go", -1, "tiles")
+    gradient = attribution.rankings(t, "tiles", towards=1)["gradient"]
     for shown in found:
-        assert list(shown.maps) == ["self-attention, rolled out", "cross-attention, GO"]
-        assert all(len(w) == 6 and w.sum() == pytest.approx(1) for w in shown.maps.values())
+        assert list(shown.maps) == ["input × gradient", "self-attention, rolled out", "cross-attention, GO"]
+        first, *attended = shown.maps.values()
+        assert np.allclose(first, gradient[t.patients.index(shown.patient)]) and (first < 0).any() and (first > 0).any()
+        assert all(len(w) == 6 and w.sum() == pytest.approx(1) for w in attended)
+        assert list(heatmaps.drawn(shown.maps)) == ["input × gradient"]
+        assert list(heatmaps.drawn(shown.maps, ["rollout", "cross"])) == list(shown.maps)[1:]
+        assert heatmaps.signed(trained.p, shown.maps) == {"input × gradient": "LUAD ← logits → LUSC"}
+
+
+def test_a_gradient_of_another_prediction_is_not_drawn(trained, monkeypatch, code_replaced):
+    monkeypatch.setattr(attribution, "whole", lambda t: np.zeros(len(t.patients)))
+    with pytest.raises(heatmaps.HeatmapError, match="dual_go: read tile by tile, it gives other probabilities"):
+        heatmaps.of_each_class(trained)
+
+
+def test_the_caption_says_what_was_measured_of_each_readout(trained):
+    table = faithfulness.planted_tiles(trained, "dual_go")
+    said = heatmaps.caption(trained.p, {"dual_go": table})
+    assert said.startswith("**Drawn: input × gradient.**") and "towards LUSC (red)" in said
+    for title, source in (("input × gradient", "gradient"), ("rolled out", "rollout_image")):
+        assert f"{title} {table.loc[source, 'auroc']:.2f} [{table.loc[source, 'low']:.2f}" in said
+    swapped = table.assign(auroc=[0.1, 0.2, 0.3, 0.9, 0.4, 0.5])  # the rollout is best, and the caption says so
+    assert heatmaps.caption(trained.p, {"dual_go": swapped}).endswith("highest is that of self-attention, rolled out.")
+    unknown = heatmaps.caption(trained.p, {}, ["cross"])
+    assert unknown.startswith("**Drawn: cross-attention.**") and "Nobody knows here" in unknown
+    assert "logits" not in unknown and not any(c.isdigit() for c in unknown)
 
 
 # -- seeds -------------------------------------------------------------------------------------------------------

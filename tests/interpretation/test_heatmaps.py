@@ -158,6 +158,23 @@ def test_the_files_are_whole_and_say_what_qupath_reads(one_odd_tile, tmp_path):
     assert len(colour) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in colour)
 
 
+def test_a_map_with_a_sign_is_red_above_zero_and_blue_below(one_odd_tile):
+    where = heatmaps.place_of(one_odd_tile(), "P1")
+    n = len(where.coords)
+    values = np.linspace(-1, 3, n)
+    maps = {"input × gradient": values, "self": np.full(n, 1 / n)}
+    colours = [f["properties"]["color"] for f in heatmaps.geojson(where, maps)["features"]]
+    for value, (red, _, blue) in zip(values, colours, strict=True):
+        assert abs(value) < 0.2 or (red > blue) == (value > 0)
+    labels = heatmaps.signed(params.load("lgg", "demo"), maps)
+    assert labels == {"input × gradient": "grade II ← logits → grade III"}
+    figure = plots.attention_on_slide(where, maps, "x", signed=labels)
+    said = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+    assert said == ["grade II ← logits → grade III", "attention × number of tiles"]
+    limits = [axes.get_xlim() for axes in figure.axes if axes.get_xlabel()]
+    assert limits[0] == pytest.approx((-3, 3)), "as they are, around 0"
+
+
 def test_qupaths_origin_is_the_scanned_part(one_odd_tile):
     where = heatmaps.place_of(one_odd_tile(), "P1")
     moved = replace(where, origin=(4, 8))
@@ -247,6 +264,8 @@ def test_one_patient_of_each_class_is_shown_as_predicted(trained):
         assert (folder / row.png).is_file()
         features = json.loads((folder / row.geojson).read_text())["features"]
         assert len(features) == 4 and set(features[0]["properties"]["measurements"]) == {
+            "input × gradient",
+            "rank: input × gradient",
             "attention: self-attention, rolled out",
             "rank: self-attention, rolled out",
         }
