@@ -277,7 +277,7 @@ class Steps:
         beside = [p.enough_tiles, p.title, paper.PROPOSED]
         beside += [self.inventory[inventory.CONTENT].to_numpy().tolist()] if "patients" in section.reads else []
         beside += [p.set_sizes] if "patients" in section.reads else []  # the look at gene sets
-        beside += [self.files(["clinical", "expression_matrix"])] if "audits" in section.reads else []  # subgroups
+        beside += [self.files(inventory.SUBGROUPS)] if "audits" in section.reads else []  # subgroups
         beside += [self.who, self.content("tiles.csv")] if {"patients", "tiles"} & set(section.reads) else []
         return record.digest([p.stage(*section.stages), code, beside, [asdict(table) for table in section.scores]])
 
