@@ -65,7 +65,7 @@ PACKAGES = [
     *("torch", "timm", "nystrom-attention", "scikit-learn", "scipy", "numpy", "pandas", "pydeseq2", "gseapy"),
     *("histolab", "scikit-image", "openslide-bin", "opencv-python-headless", "pillow"),
 ]
-LOT = 36  # trainings of a job, at most
+LOT = 18  # trainings of a job, at most
 BENCHMARKS = Path("benchmarks/results")
 BROUGHT = [params.FEATURES, "encoders"]  # settings whose folders hold features made beforehand
 AUDITED = [*inventory.GENES, *inventory.WEIGHTS, *BROUGHT]

@@ -56,7 +56,7 @@ def study(tmp_path, monkeypatch, code_replaced):
 def test_a_training_has_a_name():
     assert receipts.parse("dual_go/3") == ("dual_go", 3, None) and receipts.parse("wsi/final") == ("wsi", -1, None)
     assert receipts.parse("wsi/final-seed7") == ("wsi", -1, 7)
-    two = params.load("lgg", "demo", repeats=2, model_seeds=3)
+    two = params.load("lgg", "demo", n_folds=5, repeats=2, model_seeds=3)
     for there in receipts.trainings(two):
         receipts.require(two, there)
     for none in ("go/10", "go/0-seed0", "go/final-seed3"):
