@@ -172,6 +172,27 @@ def test_the_number_that_all_patients_can_give(cohort, p, monkeypatch, code_repl
     assert set(everyone["used"]) == {valid[3]}
 
 
+def test_the_table_is_found_without_a_look_at_the_bags_and_lost_bags_are_made_again(cohort, p, monkeypatch):
+    first = bags.tile_cohort(cohort, p)
+    pixels, paths = bag_files.load_bags(list(first["bag"][:3])), list(map(Path, first["bag"][:3]))
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    monkeypatch.setattr(bag_files.h5py, "File", None)
+    pd.testing.assert_frame_equal(bags.tile_cohort(cohort, p), first)
+    monkeypatch.undo()
+    bags.make_again(first, p)
+    np.testing.assert_array_equal(bag_files.load_bags(list(map(str, paths))), pixels)
+
+
+def test_another_slide_under_the_same_name_is_tiled_anew(cohort, p, tmp_path):
+    path = tmp_path / "s0.svs"
+    patients = cohort.iloc[:1].assign(slide_path=str(path))
+    path.write_bytes(Path(cohort["slide_path"].iloc[0]).read_bytes())
+    first = bags.tile_cohort(patients, p)
+    path.write_bytes(Path(cohort["slide_path"].iloc[1]).read_bytes())
+    assert bags.tile_cohort(patients, p)["bag"].item() != first["bag"].item()
+
+
 def test_a_slide_tiled_once_is_not_tiled_again(cohort, p, monkeypatch, code_replaced):
     first = bags.tile_cohort(cohort.iloc[:2], p)
     monkeypatch.setattr(tiling, "find_candidates", None)
