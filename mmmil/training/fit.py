@@ -89,14 +89,18 @@ def on_device(fabric: Fabric, inputs: Inputs, which: Sequence[int]) -> Inputs:
 
     Those of the others are not read, and must not be asked for.
     """
-    if fabric.device.type != "cuda" or inputs.tiles is None or isinstance(inputs.tiles, Bags):
+    held = inputs.tiles
+    if fabric.device.type != "cuda" or not isinstance(held, Tensor | np.ndarray):
         return inputs
     free, _ = torch.cuda.mem_get_info(fabric.device)
-    if inputs.tiles.nbytes > free / 3:
+    if held.nbytes > free / 3:
         return inputs
-    tiles = torch.empty(inputs.tiles.shape, dtype=torch.as_tensor(inputs.tiles[:0]).dtype, device=fabric.device)
-    for i in which:
-        tiles[i] = inputs.take(torch.tensor([i]))["tiles"][0]
+    if isinstance(held, Tensor):
+        return replace(inputs, tiles=held.to(fabric.device))
+    kind = torch.from_numpy(np.empty(0, held.dtype)).dtype
+    tiles = torch.empty(held.shape, dtype=kind, device=fabric.device)
+    for i, bag in zip(which, packed.each(held, which), strict=True):
+        tiles[i] = torch.from_numpy(bag)
     return replace(inputs, tiles=tiles)
 
 
