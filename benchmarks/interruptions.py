@@ -26,7 +26,8 @@ import pandas as pd
 
 RUN = """
 import sys, pandas as pd
-from mmmil import bags, params
+from mmmil import params
+from mmmil.slides import bags
 folder, results, workers = sys.argv[1:]
 p = params.load("lgg", "demo", data_dir=folder, results_dir=results, tile_px=64, n_tiles=16, mpp_table="")
 patients = pd.read_csv(f"{folder}/cohort.csv", index_col=0)
@@ -62,7 +63,7 @@ def wait_for_work(process: subprocess.Popen, results: Path, before: set[Path]) -
 
 
 def finished(results: Path) -> dict[Path, int]:
-    """Folders of results that a reader would see, with the time of their run.json; exits where one is torn."""
+    """Folders of results that a reader would see, with the time of their files; exits where one is torn."""
     from mmmil import record
 
     written_at = {}
@@ -75,7 +76,7 @@ def finished(results: Path) -> dict[Path, int]:
                 sys.exit(f"torn: {folder / name} differs from its checksum")
             with h5py.File(folder / name) as file:
                 assert len(file["coords"])
-        written_at[folder.relative_to(results)] = run.stat().st_mtime_ns
+            written_at[folder.relative_to(results)] = (folder / name).stat().st_mtime_ns
     return written_at
 
 

@@ -251,7 +251,7 @@ def ours(folder: Path, train: list[int], held: list[int], given) -> dict:
     torch.set_num_threads(given.threads)
     tiles = np.load(folder / "tiles.npy")
     genes, labels = (torch.load(folder / f"{name}.pt") for name in ("genes", "labels"))
-    inputs = fit.on_device(fabric, fit.Inputs(torch.from_numpy(tiles), genes))
+    inputs = fit.on_device(fabric, fit.Inputs(torch.from_numpy(tiles), genes), range(len(tiles)))
     torch.manual_seed(given.seed)
     every_tile = np.ones(tiles.shape[:2], bool)
     encoder, _ = build.tile_encoder(p, variants.variant("dual_go"), tiles, every_tile, train, fabric)

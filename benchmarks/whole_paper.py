@@ -71,7 +71,7 @@ def cost(v, given, fabric, tiles: torch.Tensor) -> dict[str, float]:
         genes = torch.randn(n, *shape)
     if v.uses_slides and not v.is_trained_end_to_end(p):
         held = torch.randn(n, given.tiles, FEATURES[v.encoder(p)])
-    inputs = fit.on_device(fabric, fit.Inputs(held if v.uses_slides else None, genes))
+    inputs = fit.on_device(fabric, fit.Inputs(held if v.uses_slides else None, genes), range(n))
     start, encoder = time.perf_counter(), None
     if v.is_trained_end_to_end(p):
         few = -(-p.apoz_tiles // given.tiles)
@@ -110,17 +110,15 @@ def features(name: str, given, fabric, bag: torch.Tensor) -> float:
 
 
 def reading(bag: torch.Tensor) -> float:
-    """Seconds to read one patient's bag from the file that `mmmil.slides.bags` writes, in the system's cache."""
-    import h5py
-
-    from mmmil.slides import bag_files
+    """Seconds to read one patient's bag from a packed file that is mapped and in the system's cache."""
+    from mmmil.slides import packed
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bag.h5"
-        with h5py.File(path, "w") as file:
-            file.create_dataset("imgs", data=bag.cpu().numpy(), chunks=(1, *bag.shape[1:]))
+        path = Path(folder) / packed.PIXELS
+        packed.write(path, [bag.cpu().numpy()], 1)
+        bags = packed.mapped(path)
         start = time.perf_counter()
-        bag_files.BagFiles([str(path)])[np.array([0])]
+        packed.taken(bags, [0])
         return time.perf_counter() - start
 
 

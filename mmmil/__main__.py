@@ -45,11 +45,13 @@ def look_at_data(task: Task, overlay: Overlay = "", workers: Workers = 1) -> Non
 
 @app.command()
 def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
-    """Build the cohort, tile its slides and split the patients: cohort.csv, tiles.csv, splits/."""
+    """Build the cohort, tile its slides, pack the bags and split the patients: cohort.csv, tiles.csv, splits/."""
     from mmmil import study
 
     s = study.load(params.load(task, overlay), workers)
     study.write(s)
+    if s.tiles is not None:
+        print(f"{task}: bags in {s.packed_bags}")
     print(f"{task}: {len(s.cohort)} patients, {len(s.cohort.excluded)} excluded")
 
 

@@ -3,6 +3,8 @@
 Every computed result is a folder `<parent>/<key>/`, its key the hash of its inputs (parameters, patients, the
 checksums of files, package versions and the source that computes it). It is written beside its place and renamed
 when it is whole, with a `run.json` that holds the inputs and the circumstances. Nothing half-written is ever read.
+It is sealed: `run.json` holds the digest of every file and its state, and a file is read for its digest again only
+where its state is another one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN = "run.json"
+TICK = 20_000_000  # ns; within one tick of a file system's clock a file can change and keep its times
 _makes: contextvars.ContextVar[bool] = contextvars.ContextVar("makes", default=True)
 
 
@@ -152,20 +155,41 @@ def find(parent: Path, inputs: Mapping[str, Any], module: str) -> Path | None:
 
     A damaged one is removed, so that it is made again.
     """
-    return _whole(parent / key(inputs, module))
+    return whole(parent / key(inputs, module))
 
 
-def _whole(folder: Path) -> Path | None:
+def whole(folder: Path) -> Path | None:
+    """The folder of a result whose files are as its seal says, or None: a damaged one is removed."""
     if not folder.exists():  # nothing to remove, not even what another process is about to put there
         return None
     try:
-        files = json.loads((folder / RUN).read_text())["files"]
-        if all(file_digest(folder / name) == checksum for name, checksum in files.items()):
+        run = json.loads((folder / RUN).read_text())
+        states = _states(folder, run["files"])
+        if states == run.get("states") and _settled(folder, states):
+            return folder
+        if all(file_digest(folder / name) == checksum for name, checksum in run["files"].items()):
+            with contextlib.suppress(OSError):  # of somebody else's results, which are looked at again each time
+                write_atomically(folder / RUN, lambda path: path.write_text(_told(run | {"states": states})))
             return folder
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         pass  # absent or damaged; any other error of the file system is no reason to remove a result
     shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+def _states(folder: Path, names: Iterable[str]) -> dict[str, list[int]]:
+    """The `state` of files of a result, without their paths: a folder may be moved."""
+    return {name: list(state(folder / name)[1:]) for name in names}
+
+
+def _settled(folder: Path, states: Mapping[str, list[int]]) -> bool:
+    """Whether the files were left alone before they were sealed for longer than a file system's clock may stand."""
+    sealed = (folder / RUN).stat().st_mtime_ns
+    return all(changed < sealed - TICK for _, _, changed in states.values())
+
+
+def _told(run: Mapping[str, Any]) -> str:
+    return json.dumps(run, indent=1, default=_plain)
 
 
 @contextlib.contextmanager
@@ -200,13 +224,13 @@ def cached(
     source_code.require_as_loaded(module, make.__module__)
     inputs = with_code(inputs, module)
     folder = parent / digest(inputs)
-    kept = _whole(folder)
+    kept = whole(folder)
     if kept:
         return kept
     if not _makes.get():
         raise NotThereError(f"{parent}: holds no result of these settings, this code and these files; run make book")
     with leases.held(folder, wait) as lease:
-        if (kept := _whole(folder)) is None:  # else another process has made it meanwhile
+        if (kept := whole(folder)) is None:  # else another process has made it meanwhile
             if deaths is not None and lease.term > deaths:
                 raise DiedError(
                     f"{lease.term - 1} processes died while they made this, one after the other: out of memory is the "
@@ -231,16 +255,17 @@ def _make(folder: Path, inputs: Mapping[str, Any], make: Maker, module: str) -> 
             "inputs": dict(inputs),
             "facts": facts,
             "files": files,
+            "states": _states(unfinished, files),
             "seconds": round(time.monotonic() - start, 2),
             "peak_memory_mib": _peak_memory(),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "commit": commit(),
         }
-        (unfinished / RUN).write_text(json.dumps(run, indent=1, default=_plain))
+        (unfinished / RUN).write_text(_told(run))
         try:
             unfinished.rename(folder)
         except OSError:  # another process was first with the same result
-            if not _whole(folder):
+            if not whole(folder):
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -5,7 +5,6 @@ What every stage and notebook starts from. Everything slow behind it is computed
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from mmmil.cohort import build as cohorts
 from mmmil.cohort import flow, inventory, split_files
 from mmmil.genes import expression
 from mmmil.params import Params
-from mmmil.slides import bag_files, bags, coordinates, tiling
+from mmmil.slides import bags, coordinates, packed, tiling
 from mmmil.slides import features as slide_features
 from mmmil.sources.slide_files import is_pattern
 
@@ -93,7 +92,18 @@ class Study:
 
     @cached_property
     def bag_paths(self) -> pd.Series:
-        """patient -> HDF5 file of the bag. Raises ValueError where slides are not read as pixels."""
+        """patient -> HDF5 file of the bag, which is there: what is gone or damaged is made again.
+
+        For what is asked of a slide; trainings read `bags`, for which these need not be there. Raises ValueError where
+        slides are not read as pixels.
+        """
+        named = self._named_bags
+        bags.make_again(self.tiles, self.p)
+        return named
+
+    @property
+    def _named_bags(self) -> pd.Series:
+        """As `bag_paths`, without a look at the files."""
         if self.tiles is None:
             there = f"features in their place ({self.p.features_dir})" if self.p.has_slides else "no slides"
             raise ValueError(f"task '{self.p.task}' has no pixels but {there}: see Study.features")
@@ -116,19 +126,6 @@ class Study:
         """slide_id and slide_path of every patient whose slide was looked at, those left out for it included."""
         return self.tiles.set_index("patient_id")[["slide_id", "slide_path"]]
 
-    def fold_bags(self, fold: int) -> list[str]:
-        """HDF5 files of the bags as a fold's models see them, in the cohort's order: stain-normalised if asked for.
-
-        The stain reference is fitted on the fold's training patients.
-        """
-        if self.p.stain == "none":
-            return list(self.bag_paths)
-        from mmmil.slides import stained_bags
-
-        slide_ids, train = self.cohort.patients["slide_id"], self.training_patients(fold)
-        paths = stained_bags.bags_of(self.p, self.bag_paths, slide_ids, train, fold)
-        return [str(path) for path in paths]
-
     def stain_reference(self, fold: int) -> StainReference:
         """The stain reference of a fold; only with stain normalisation."""
         from mmmil.slides import stained_bags
@@ -136,25 +133,39 @@ class Study:
         return stained_bags.reference_of(self.p, self.bag_paths, self.training_patients(fold), fold)
 
     def bag_keys(self, fold: int) -> list[str]:
-        """What names the pixels of a fold's bags, for the hash of results that depend on them."""
-        return [Path(path).parent.name for path in self.fold_bags(fold)]
+        """What names the pixels of a fold's bags, for the hash of results that depend on them; reads none of them."""
+        if self.p.stain == "none":
+            return [Path(path).parent.name for path in self._named_bags]
+        from mmmil.slides import stained_bags
 
-    def bags(self, fold: int) -> np.ndarray | bag_files.BagFiles:
-        """Pixels (patients, n_tiles, px, px, 3) uint8 of a fold's bags in the cohort's order: in memory, or in their
-        files where they would take more than half of the machine's memory.
+        return [stained_bags.key_of(self.p, self.bag_paths, self.training_patients(fold), fold)]
+
+    def bags(self, fold: int) -> np.ndarray:
+        """Pixels (patients, n_tiles, px, px, 3) uint8 of a fold's bags in the cohort's order, stain-normalised if asked
+        for (the reference is fitted on the fold's training patients). Mapped from their packed file: see `packed`.
         """
-        paths = self.fold_bags(fold)
-        if getattr(self, "_loaded", None) is None or self._loaded[0] != paths:  # one array at a time: gigabytes
-            files = bag_files.BagFiles(paths)
-            half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
-            self._loaded = (paths, files if files.nbytes > half else bag_files.load_bags(paths))
-        return self._loaded[1]
+        folder = self.packed_bags
+        if self.p.stain != "none":
+            from mmmil.slides import stained_bags
+
+            folder = stained_bags.bags_of(self.p, self.bag_paths, self.training_patients(fold), fold)
+        return packed.mapped(folder / packed.PIXELS)
+
+    @cached_property
+    def packed_bags(self) -> Path:
+        """Folder of the cohort's packed bags (`packed.cohort`), made now where they are not there."""
+        return packed.cohort(self.p, self._named_bags, lambda: list(self.bag_paths))
+
+    @cached_property
+    def tile_coords(self) -> np.ndarray | None:
+        """Where all real tiles lie, one patient behind the other: (tiles, 2) in level-0 px; None where nobody knows."""
+        return np.load(self.packed_bags / packed.COORDS) if self.has_coords else None
 
     def features(self, encoder: str) -> slide_features.Bags:
-        """The bags of features made beforehand (`Params.feature_folders`), in the cohort's order; kept in memory."""
+        """The bags of features made beforehand (`Params.feature_folders`), in the cohort's order (`features.pack`)."""
         if encoder not in self._features:
-            rows = self._files_of(encoder)
-            self._features[encoder] = slide_features.load(rows, self.patients, self.p.n_tiles, self.p.seed)
+            rows, keys = self._files_of(encoder), self.feature_keys(encoder)
+            self._features[encoder] = slide_features.pack(self.p, encoder, rows, self.patients, keys)
         return self._features[encoder]
 
     def feature_keys(self, encoder: str) -> list[list[str]]:
@@ -179,7 +190,7 @@ class Study:
     @cached_property
     def tile_masks(self) -> np.ndarray:
         """Which tiles of the bags are real and which padding, (patients, n_tiles) bool."""
-        return bag_files.load_masks(list(self.bag_paths))
+        return np.load(self.packed_bags / packed.MASKS)
 
     @cached_property
     def expression(self) -> expression.Expression:

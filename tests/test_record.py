@@ -1,4 +1,7 @@
 import json
+import os
+import shutil
+import time
 
 import pytest
 
@@ -34,6 +37,68 @@ def test_a_damaged_result_is_noticed_and_made_again(tmp_path, damage):
     again = record.cached(tmp_path, {"a": 1}, lambda f: (f / "x.txt").write_text("whole") and None, CODE)
     assert again == folder and (folder / "x.txt").read_text() == "whole"
     assert json.loads((folder / "run.json").read_text())["inputs"] == record.with_code({"a": 1}, CODE)
+
+
+def age(folder):
+    """Have a result's seal be younger than its files by more than a tick, as where they took a while to write."""
+    run = json.loads((folder / "run.json").read_text())
+    time.sleep(2 * record.TICK / 1e9)
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Names of the files that are read for their digest."""
+    names, whole = [], record.file_digest
+    monkeypatch.setattr(record, "file_digest", lambda path: names.append(path.name) or whole(path))
+    return names
+
+
+def make(folder):
+    (folder / "x.bin").write_bytes(b"0123456789")
+
+
+def test_a_sealed_result_is_found_without_reading_it(tmp_path, read, code_replaced):
+    folder = record.cached(tmp_path, {"a": 1}, make, CODE)
+    age(folder)
+    read.clear()
+    assert record.cached(tmp_path, {"a": 1}, make, CODE) == folder and read == []
+    moved = tmp_path / "moved"
+    tmp_path.joinpath(folder.name).rename(moved)  # its files keep their state
+    assert record.whole(moved) == moved and read == []
+
+
+def test_a_result_whose_state_changed_is_read_once_and_sealed_again(tmp_path, read, code_replaced):
+    folder = record.cached(tmp_path, {"a": 1}, make, CODE)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    time.sleep(2 * record.TICK / 1e9)
+    read.clear()
+    assert record.whole(copy) == copy and read == ["x.bin"]
+    assert record.whole(copy) == copy and read == ["x.bin"]
+    assert record.run_json(copy)["files"] == record.run_json(folder)["files"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "flipped in the past"])
+def test_a_sealed_result_is_damaged_where_its_state_changed_and_its_content_too(tmp_path, damage):
+    folder = record.cached(tmp_path, {"a": 1}, make, CODE)
+    age(folder)
+    path = folder / "x.bin"
+    stat = path.stat()
+    path.write_bytes(b"01234" if damage == "cut" else b"01234X6789")
+    if damage == "flipped in the past":  # the time of the entry cannot be set
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert record.whole(folder) is None and not folder.exists()
+
+
+def test_what_changed_within_a_tick_of_the_clock_is_noticed(tmp_path):
+    """A seal of the very moment in which its files were written does not vouch for them."""
+    folder = record.cached(tmp_path, {"a": 1}, make, CODE)
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "x.bin").write_bytes(b"01234X6789")
+    run["states"] = {"x.bin": list(record.state(folder / "x.bin")[1:])}  # as if the times were the same
+    (folder / "run.json").write_text(json.dumps(run))
+    assert record.whole(folder) is None
 
 
 def test_nothing_stays_of_a_result_that_failed(tmp_path):

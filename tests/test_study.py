@@ -38,7 +38,7 @@ def test_a_study_reads_features_in_the_cohorts_order_and_is_written_without_tile
 
 def test_what_needs_pixels_says_that_there_are_none(p):
     s = study.load(p)
-    for ask in (lambda: s.bags(0), lambda: s.fold_bags(0), lambda: s.bag_paths, lambda: s.tile_masks):
+    for ask in (lambda: s.bags(0), lambda: s.bag_paths, lambda: s.tile_masks):
         with pytest.raises(
             ValueError, match=r"task 't' has no pixels but features in their place \(uni\): see Study.fea"
         ):

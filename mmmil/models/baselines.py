@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +63,7 @@ def joined(inputs: Sequence[tuple[np.ndarray, float]], y_train: np.ndarray) -> t
     return np.concatenate(weights), bias
 
 
-def colour(bags: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def colour(bags: Iterable[np.ndarray], masks: np.ndarray) -> np.ndarray:
     """Mean and standard deviation of red, green and blue over a bag's real tiles: (patients, 6) from uint8 pixels."""
     flat = [bag[mask].reshape(-1, 3) for bag, mask in zip(bags, masks, strict=True)]
     return np.stack([np.r_[pixels.mean(0), pixels.std(0)] for pixels in flat])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import h5py
 import numpy as np
 
@@ -18,31 +16,6 @@ def load_bags(paths: list[str]) -> np.ndarray:
     return bags
 
 
-class BagFiles:
-    """Pixels of many bags that stay in their files until they are asked for: what memory cannot hold is streamed.
-
-    shape: (patients, n_tiles, px, px, 3), of uint8.
-    """
-
-    def __init__(self, paths: list[str]):
-        self.paths = list(paths)
-        with h5py.File(self.paths[0]) as file:
-            self.shape = (len(self.paths), *file["imgs"].shape)
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape))
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, which: Any) -> np.ndarray:
-        """Bags (len(which), n_tiles, px, px, 3) uint8 of some patients; one bag for a single number."""
-        if np.ndim(which) == 0:
-            return load_bags([self.paths[which]])[0]
-        return load_bags([self.paths[i] for i in which])
-
-
 def load_masks(paths: list[str]) -> np.ndarray:
     """Which tiles of many bags are real and which padding, (patients, n_tiles) bool."""
     masks = []
@@ -50,6 +23,12 @@ def load_masks(paths: list[str]) -> np.ndarray:
         with h5py.File(path) as file:
             masks.append(file["mask"][:])
     return np.stack(masks)
+
+
+def has_coords(path: str) -> bool:
+    """Whether a bag's file says where its tiles lie."""
+    with h5py.File(path) as file:
+        return "coords" in file
 
 
 def load_coords(path: str) -> tuple[np.ndarray, dict]:

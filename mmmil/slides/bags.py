@@ -1,7 +1,12 @@
-"""Bags: the same number of tiles for every patient of a cohort, one HDF5 file per slide (Preprocessing)."""
+"""Bags: the same number of tiles for every patient of a cohort, one HDF5 file per slide (Preprocessing).
+
+The files are the record of the tiling: what an interrupted one goes on from, and where each tile lies. Trainings read
+the cohort's packed ones (`packed`).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,9 +17,9 @@ from tqdm import tqdm
 
 from mmmil import record
 from mmmil.params import Params
-from mmmil.slides import coordinates, scale, tile_images, tiling
+from mmmil.slides import coordinates, files, scale, tile_images, tiling
 from mmmil.slides.files import SlideError
-from mmmil.sources.slide_files import is_pattern
+from mmmil.sources.slide_files import images_of, is_pattern
 
 SUMMARY = ["patient_id", "slide_id", "slide_path", "width", "height", "mpp", "um_per_tile"]
 SUMMARY += ["pieces", "left_out", "candidates", "valid", "used", "bag", "problem"]
@@ -117,16 +122,65 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
     """Tile every patient's slide; one row per patient with columns SUMMARY, `bag` empty where there is none.
 
     pieces and left_out: of tissue on the slide, and the share of its area outside the grid ('' where the positions are
-    read from files). Of images of tiles in a slide's place only their number is known. A bad slide does not stop the
-    others. Raises TilingError at the end, naming all of them; slides with too few valid tiles are an error, reported in
-    `problem`, or padded, by the parameter `few_tiles`. Raises SlideError where mpp_table or coords_dir may mean two
-    slides by one name.
+    read from files). Of images of tiles in a slide's place only their number is known. The table is found again by the
+    content of the slides, without a look at the files of their tiles (`make_again` sees to these).
+
+    A bad slide does not stop the others. Raises TilingError at the end, naming all of them; slides with too few valid
+    tiles are an error, reported in `problem`, or padded, by the parameter `few_tiles`. Raises SlideError where
+    mpp_table or coords_dir may mean two slides by one name.
     """
     slides = [Path(path) for path in patients["slide_path"]]
     if p.mpp_table:
         scale.unused_rows(p.path(p.mpp_table), slides)
     if p.coords_dir:
         coordinates.unused_files(p.path(p.coords_dir), slides)
+    table = scale.read_mpp_table(p.path(p.mpp_table)) if p.mpp_table else {}
+    inputs = {
+        "slides": [[i, r.slide_id, _content(Path(r.slide_path), p, table)] for i, r in patients.iterrows()],
+        "settings": p.stage("tiles"),
+        "seed": p.seed,
+        "versions": record.versions(*tiling.VERSIONS, "pillow"),
+    }
+
+    def make(folder: Path) -> None:
+        rows = [{name: row[name] for name in SUMMARY} for row in _tiled(patients, p, workers)]
+        for row in rows:
+            row["bag"] = row["bag"] and str(Path(row["bag"]).relative_to(p.results))
+        (folder / "tiles.json").write_text(json.dumps(rows, indent=0))
+
+    rows = json.loads((record.cached(p.results / "tiling", inputs, make) / "tiles.json").read_text())
+    for row, path in zip(rows, slides, strict=True):  # they and the results may have been moved
+        row |= {"slide_path": str(path), "bag": row["bag"] and str(p.results / row["bag"])}
+    return pd.DataFrame(rows, columns=SUMMARY)
+
+
+def _content(slide_path: Path, p: Params, table: dict) -> object:
+    """What a slide's row hangs on beside the settings; of a bad one what is wrong with it, and no table is kept."""
+    try:
+        if is_pattern(slide_path):
+            return [[path.name, record.file_digest(path)] for path in images_of(slide_path)]
+        coords = coordinates.find(p.path(p.coords_dir), slide_path.stem) if p.coords_dir else None
+        of_file = record.file_digest(coords) if coords else None
+        return [files.slide_fingerprint(slide_path), scale.table_mpp(slide_path, table), of_file]
+    except (SlideError, OSError) as error:
+        return str(error)
+
+
+def make_again(tiles: pd.DataFrame, p: Params) -> None:
+    """Make those bags of a table of `tile_cohort` again whose files are gone or damaged. Raises TilingError."""
+    there = tiles[tiles["bag"] != ""]
+    for row in there.to_dict("records"):
+        if record.whole(Path(row["bag"]).parent) is None:
+            path, n_tiles = Path(row["slide_path"]), p.n_tiles or int(there["used"].max())
+            again = _examine_slide(row["patient_id"], row["slide_id"], path, p, 1)
+            again = again if again["problem"] else _bag_slide(again, path, p, n_tiles)
+            if again["bag"] != row["bag"]:
+                told = again["problem"].removeprefix("error: ") or "its slide was replaced; tile the cohort again"
+                raise TilingError(f"{row['bag']}: is gone or damaged and cannot be made again: {told}")
+
+
+def _tiled(patients: pd.DataFrame, p: Params, workers: int) -> list[dict]:
+    """The rows of `tile_cohort`, columns SUMMARY and more."""
     jobs = min(workers, len(patients))
     threads = max(1, workers // max(jobs, 1))  # of one slide, where there are fewer slides than workers
 
@@ -161,4 +215,4 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
     if bad.any():
         lines = "\n".join(f"  {r.patient_id}: {r.problem.removeprefix('error: ')}" for r in table[bad].itertuples())
         raise TilingError(f"{bad.sum()} of {len(table)} slides cannot be used:\n{lines}")
-    return table
+    return rows

@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from mmmil import record
+from mmmil.params import Params
+from mmmil.slides import packed
 from mmmil.sources import barcodes, feature_files
 from mmmil.sources.feature_files import FeatureError, Features
 from mmmil.sources.tables import fail
@@ -181,9 +184,10 @@ class Bags:
         """Where the bag of patient i lies in instances, of_file, row and coords."""
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
-    def means(self) -> np.ndarray:
-        """Mean of each bag's instances, (patients, D) float32."""
-        return np.stack([self.instances[self.of(i)].mean(axis=0) for i in range(len(self))])
+    def means(self, which: Sequence[int] | None = None) -> np.ndarray:
+        """Mean of the instances of some patients' bags, or of each, (patients, D) float32."""
+        which = range(len(self)) if which is None else which
+        return np.stack([self.instances[self.of(i)].mean(axis=0) for i in which])
 
     def __getitem__(self, which: Sequence[int] | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Instances (b, n, D) of some patients' bags, zeros behind the shorter ones, and a mask (b, n) of the instances
@@ -195,7 +199,8 @@ class Bags:
         sizes = torch.from_numpy(self.sizes[picked])
         tiles = torch.zeros(len(picked), int(sizes.max()), self.dim)
         for bag, i in zip(tiles, picked, strict=True):
-            bag[: self.sizes[i]] = torch.from_numpy(self.instances[self.of(i)])
+            bag.numpy()[: self.sizes[i]] = self.instances[self.of(i)]
+        packed.release(self.instances)
         mask = torch.arange(tiles.shape[1])[None] < sizes[:, None]
         return tiles, None if mask.all() else mask
 
@@ -222,3 +227,26 @@ def load(files: pd.DataFrame, patients: list[str], most: int, seed: int) -> Bags
         end -= len(part)
     of_file = np.repeat(np.arange(len(files)), [len(part) for part in rows])
     return Bags(list(patients), values, offsets, seen, of_file, np.concatenate(rows), coords)
+
+
+def pack(p: Params, encoder: str, files: pd.DataFrame, patients: list[str], keys: list[list[str]]) -> Bags:
+    """As `load` with the settings' sample, but read once: the bags are found again in one file, and mapped from there.
+
+    keys: the content of each patient's files (`Study.feature_keys`). Raises CohortError as `load` does.
+    """
+
+    def make(folder: Path) -> None:
+        bags = load(files, patients, p.n_tiles, p.seed)
+        np.save(folder / "features.npy", bags.instances)
+        places = {"offsets": bags.offsets, "of_file": bags.of_file, "row": bags.row}
+        np.savez(folder / "places.npz", **places | ({} if bags.coords is None else {"coords": bags.coords}))
+        bags.files.to_parquet(folder / "files.parquet")
+
+    inputs = {"files": dict(zip(patients, keys, strict=True)), "order": patients, "sample": [p.n_tiles, p.seed]}
+    folder = record.cached(p.results / "features" / encoder, inputs, make)
+    table = record.read_parquet(folder / "files.parquet")
+    now = dict(iter(files.groupby("patient_id", sort=False)))
+    for name in ("slide_id", "path"):  # which may have been given other names since
+        table[name] = np.concatenate([now[i][name] for i in patients])
+    with np.load(folder / "places.npz") as places:
+        return Bags(list(patients), packed.mapped(folder / "features.npy"), files=table, **places)

@@ -1,4 +1,4 @@
-"""Bags with stain applied: a reference of a fold's training patients, and every bag in its colours."""
+"""Bags with stain applied: a reference of a fold's training patients, and the cohort's packed bags in its colours."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mmmil import record
 from mmmil.params import Params
+from mmmil.slides import packed
 from mmmil.slides.stain import StainReference, fit, normalised
 
 TILES = 32  # of training patients that a reference is made of: a tile of most patients of a small cohort, and fast
@@ -72,46 +73,46 @@ def reference_of(p: Params, bags: pd.Series, training: list[str], fold: int) -> 
     return StainReference.load(record.cached(p.results / "stain", inputs, make) / "reference.json")
 
 
-def _write(source: Path, path: Path, reference: StainReference) -> dict:
-    """Write a bag with its tiles normalised and all else as it is; how many tiles were normalised and how many not."""
-    with h5py.File(source) as old, h5py.File(path, "w") as new:
-        real = _real(old)
-        pixels = old["imgs"][:]
-        pixels[real], done = normalised(pixels[real], reference)
-        new.attrs.update(old.attrs)
-        for name, dataset in old.items():
-            if name == "imgs":
-                new.create_dataset(name, data=pixels, chunks=dataset.chunks)
-                new[name].attrs.update(dataset.attrs)
-            else:
-                old.copy(dataset, new, name)
-            new[name].attrs.update({"stain": reference.kind, "stain_reference": reference.key})
-    return {"normalised": int(done.sum()), "left_as_they_are": int((~done).sum())}
+def _stained(path: str, reference: StainReference) -> tuple[np.ndarray, int, int]:
+    """Pixels of a bag in the reference's colours, padding as it is; how many tiles were normalised and how many not."""
+    with h5py.File(path) as file:
+        real, pixels = _real(file), file["imgs"][:]
+    pixels[real], done = normalised(pixels[real], reference)
+    return pixels, int(done.sum()), int((~done).sum())
 
 
-def stained_bag(source: Path, folder: Path, reference: StainReference) -> Path:
-    """HDF5 file of a bag in the reference's colours: as the original, with `stain` and `stain_reference` (its key)."""
-    inputs = {"bag": source.parent.name, "reference": reference.key, "kind": reference.kind, **_made_by()}
-    cached_folder = record.cached(
-        folder / "stained", inputs, lambda unfinished: _write(source, unfinished / "bag.h5", reference)
-    )
-    return cached_folder / "bag.h5"
+def _inputs(bags: pd.Series, reference: StainReference) -> dict:
+    keys = [Path(path).parent.name for path in bags]
+    return {"bags": keys, "reference": reference.key, "kind": reference.kind, **_made_by()}
 
 
-def bags_of(
-    p: Params, bags: pd.Series, slides: pd.Series, training: list[str], fold: int, workers: int = 1
-) -> list[Path]:
-    """Every bag as a fold sees it, in the order of `bags`: normalised to its reference, or untouched.
+def key_of(p: Params, bags: pd.Series, training: list[str], fold: int) -> str:
+    """The name of the folder of `bags_of`, which need not be there."""
+    return record.key(_inputs(bags, reference_of(p, bags, training, fold)), __name__)
 
-    bags: patient -> HDF5 file; slides: patient -> slide_id; training: the fold's training patients. With stain `none`
-    these are the original bags. Raises StainError where no reference can be fitted.
+
+def bags_of(p: Params, bags: pd.Series, training: list[str], fold: int, workers: int = 1) -> Path:
+    """Folder of a cohort's bags as a fold sees them, in their order: `packed.PIXELS` in its reference's colours.
+
+    bags: patient -> HDF5 file; training: the fold's training patients. What else there is to know of a bag is in
+    `packed.cohort`. Raises StainError where no reference can be fitted.
     """
-    if p.stain == "none":
-        return [Path(path) for path in bags]
     reference = reference_of(p, bags, training, fold)
-    jobs = [
-        delayed(stained_bag)(Path(path), p.results / "tiles" / slides[patient], reference)
-        for patient, path in bags.items()
-    ]
-    done = Parallel(n_jobs=workers, return_as="generator")(jobs)
-    return list(tqdm(done, total=len(jobs), desc=f"stain, fold {fold}", unit="slide", mininterval=5, delay=2))
+
+    def make(folder: Path) -> dict:
+        jobs = [delayed(_stained)(str(path), reference) for path in bags]
+        done = Parallel(n_jobs=workers, return_as="generator")(jobs)
+        facts = {"normalised": 0, "left_as_they_are": 0}
+
+        def pixels() -> Iterator[np.ndarray]:
+            for bag, normal, left in tqdm(
+                done, total=len(jobs), desc=f"stain, fold {fold}", unit="slide", mininterval=5, delay=2
+            ):
+                facts["normalised"] += normal
+                facts["left_as_they_are"] += left
+                yield bag
+
+        packed.write(folder / packed.PIXELS, pixels(), len(bags))
+        return facts
+
+    return record.cached(p.results / "stained", _inputs(bags, reference), make)

@@ -16,7 +16,6 @@ from mmmil.models.bag_model import BagModel
 from mmmil.models.fusion import LinearSkip
 from mmmil.models.standardise import Standardise
 from mmmil.params import Params
-from mmmil.slides.bag_files import BagFiles
 from mmmil.slides.features import Bags
 from mmmil.training.fit import Inputs
 from mmmil.training.inputs import Genes, inputs_of
@@ -92,11 +91,10 @@ def measure_scale(model: BagModel, p: Params, inputs: Inputs, train: list[int]) 
         parts = [model.unscaled_image_tokens(part[None].to(device))[0].cpu() for part in pixels]
         model.image_scale.measure(torch.cat(parts))
     elif isinstance(inputs.tiles, Bags):
-        model.image_scale.measure(
-            torch.cat([torch.from_numpy(inputs.tiles.instances[inputs.tiles.of(i)]) for i in train])
-        )
+        bags = inputs.tiles
+        model.image_scale.measure(torch.from_numpy(np.concatenate([bags.instances[bags.of(i)] for i in train])))
     else:
-        model.image_scale.measure(inputs.tiles[train].cpu().flatten(0, 1))
+        model.image_scale.measure(inputs.take(torch.tensor(train))["tiles"].cpu().flatten(0, 1))
 
 
 @torch.no_grad()
@@ -130,18 +128,19 @@ def start_skip(model: BagModel, inputs: Inputs, labels: Tensor, train: list[int]
     skip.start(torch.from_numpy(weights).float(), bias)
 
 
-def sampled(tiles: Tensor | np.ndarray | BagFiles, masks: np.ndarray, train: list[int], p: Params) -> np.ndarray:
+def sampled(tiles: Tensor | np.ndarray, masks: np.ndarray, train: list[int], p: Params) -> np.ndarray:
     """Pixels (n, px, px, 3) uint8 of `apoz_tiles` real tiles of training patients at most, drawn by the seed.
 
     tiles (P, N, px, px, 3) uint8, masks (P, N) bool.
     """
     patient, tile = np.nonzero(masks[train])
     picked = np.random.default_rng(p.seed).choice(len(tile), min(p.apoz_tiles, len(tile)), replace=False)
-    return np.stack([np.asarray(tiles[train[patient[i]]][tile[i]]) for i in np.sort(picked)])
+    held = [tiles[train[patient[i]]][tile[i]] for i in np.sort(picked)]
+    return np.stack([one.cpu().numpy() if isinstance(one, Tensor) else one for one in held])
 
 
 def tile_encoder(
-    p: Params, v: Variant, tiles: np.ndarray | BagFiles, masks: np.ndarray, train: list[int], fabric: Fabric
+    p: Params, v: Variant, tiles: np.ndarray, masks: np.ndarray, train: list[int], fabric: Fabric
 ) -> tuple[backbone.TileEncoder, pd.DataFrame | None]:
     """The variant's tile encoder with the statistics of training tiles; the reduced one is pruned by APoZ on them.
 

@@ -11,7 +11,7 @@ import torch
 from mmmil import record
 from mmmil.models import backbone, weights
 from mmmil.params import ParameterError, Params
-from mmmil.slides import bag_files
+from mmmil.slides import bag_files, packed
 from mmmil.slides.features import LOOK, Bags
 from mmmil.sources import feature_files
 from mmmil.training import device
@@ -29,18 +29,15 @@ def frozen_features(study: Study, name: str, fold: int) -> Bags:
     """
     if name in study.p.feature_folders:
         return study.features(name)
-    values, masks = _computed(study, name, fold), study.tile_masks
-    sizes = masks.sum(1)
+    masks = study.tile_masks
     files = study.cohort.patients.reset_index().reindex(columns=LOOK)
-    coords = None
-    if study.has_coords:
-        coords = np.concatenate([bag_files.load_coords(path)[0] for path in study.bag_paths])
     of_file, row = np.nonzero(masks)
-    return Bags(study.patients, values[masks], np.cumsum([0, *sizes]), files, of_file, row, coords)
+    values = packed.mapped(_computed(study, name, fold))
+    return Bags(study.patients, values, np.cumsum([0, *masks.sum(1)]), files, of_file, row, study.tile_coords)
 
 
-def _computed(study: Study, name: str, fold: int) -> np.ndarray:
-    """Features (patients, n_tiles, D) float32 of a network, of padding too."""
+def _computed(study: Study, name: str, fold: int) -> Path:
+    """File of a network's features (real tiles, D) float32, one patient behind the other."""
     p = study.p
     source, kind = network(p, name)
     inputs = {
@@ -55,10 +52,13 @@ def _computed(study: Study, name: str, fold: int) -> np.ndarray:
     def make(folder: Path) -> dict:
         fabric = device.make_fabric(p)
         made = encoder(p, name, fabric)
-        np.save(folder / "features.npy", np.stack([of_tiles(made, bag, fabric) for bag in study.bags(fold)]))
+        bags, masks = study.bags(fold), study.tile_masks
+        each = zip(packed.each(bags, range(len(bags))), masks, strict=True)
+        parts = [of_tiles(made, bag, fabric)[mask] for bag, mask in each]
+        np.save(folder / "features.npy", np.concatenate(parts))
         return device.circumstances(p)
 
-    return np.load(record.cached(p.results / "features" / name, inputs, make) / "features.npy")
+    return record.cached(p.results / "features" / name, inputs, make) / "features.npy"
 
 
 def encoder(p: Params, name: str, fabric: Fabric) -> backbone.FrozenEncoder:

@@ -26,7 +26,7 @@ from mmmil.models.clam import BAG_WEIGHT
 from mmmil.models.reading import OVER, reading_layers
 from mmmil.params import Params
 from mmmil.processes import wall_time
-from mmmil.slides.bag_files import BagFiles
+from mmmil.slides import packed
 from mmmil.slides.features import Bags
 from mmmil.training import augmentation
 from mmmil.training.device import freed_memory_kept
@@ -41,13 +41,13 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8, their files, features (P, N, D), or bags of
-    features of any size, which bring their mask; genes (P, S, D), or levels (P, G) where the model encodes them
-    itself; the mask (P, N) of real tiles where bags are padded; None for what it does not read. patients: their names,
-    for messages; positions: whether the order of tiles says where they lie.
+    """What a model reads, patients first: tiles (P, N, px, px, 3) uint8 or features (P, N, D), in memory or mapped
+    (`packed`), or bags of features of any size, which bring their mask; genes (P, S, D), or levels (P, G) where the
+    model encodes them itself; the mask (P, N) of real tiles where bags are padded; None for what it does not read.
+    patients: their names, for messages; positions: whether the order of tiles says where they lie.
     """
 
-    tiles: Tensor | BagFiles | Bags | None = None
+    tiles: Tensor | np.ndarray | Bags | None = None
     genes: Tensor | None = None
     mask: Tensor | None = None
     patients: Sequence[str] = field(default_factory=list)
@@ -63,7 +63,11 @@ class Inputs:
     def take(self, which: Tensor) -> dict[str, Tensor]:
         """Arguments of the model for some patients; bags of any size are padded to the largest of these."""
         held = {"tiles": self.tiles, "genes": self.genes, "mask": self.mask}
-        given = {name: values[which] for name, values in held.items() if values is not None}
+        given = {
+            name: packed.taken(values, which) if isinstance(values, np.ndarray) else values[which]
+            for name, values in held.items()
+            if values is not None
+        }
         if isinstance(self.tiles, Bags):
             given["tiles"], given["mask"] = given["tiles"]
         return {name: torch.as_tensor(values) for name, values in given.items() if values is not None}
@@ -82,14 +86,24 @@ class Inputs:
         return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
 
 
-def on_device(fabric: Fabric, inputs: Inputs) -> Inputs:
-    """The inputs with all they hold in the GPU's memory, where the tiles take less than a third of what is free."""
-    if fabric.device.type != "cuda" or not isinstance(inputs.tiles, Tensor):
+def on_device(fabric: Fabric, inputs: Inputs, which: Sequence[int]) -> Inputs:
+    """The inputs with the tiles of some patients in the GPU's memory, where all take less than a third of what is free.
+
+    Those of the others are not read, and must not be asked for.
+    """
+    held = inputs.tiles
+    if fabric.device.type != "cuda" or not isinstance(held, Tensor | np.ndarray):
         return inputs
     free, _ = torch.cuda.mem_get_info(fabric.device)
-    if inputs.tiles.nbytes > free / 3:
+    if held.nbytes > free / 3:
         return inputs
-    return replace(inputs, tiles=inputs.tiles.to(fabric.device))
+    if isinstance(held, Tensor):
+        return replace(inputs, tiles=held.to(fabric.device))
+    kind = torch.from_numpy(np.empty(0, held.dtype)).dtype
+    tiles = torch.empty(held.shape, dtype=kind, device=fabric.device)
+    for i, bag in zip(which, packed.each(held, which), strict=True):
+        tiles[i] = torch.from_numpy(bag)
+    return replace(inputs, tiles=tiles)
 
 
 def fit(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmmil.slides.bag_files import BagFiles
 from mmmil.training.features import frozen_features
 from mmmil.training.fit import Inputs, TrainingError
 from mmmil.variants import Variant
@@ -33,12 +32,11 @@ def inputs_of(study: Study, v: Variant, fold: int) -> tuple[Inputs, Genes | None
     positions = True
     if v.is_trained_end_to_end(study.p):
         tiles = study.bags(fold)
-        tiles = tiles if isinstance(tiles, BagFiles) else torch.from_numpy(tiles)
         positions = study.has_coords
     elif v.uses_slides:
         bags = frozen_features(study, v.encoder(study.p), fold)
         positions, alike = bags.has_coords, len(set(bags.sizes)) == 1
-        tiles = torch.from_numpy(bags.instances).unflatten(0, (len(bags), -1)) if alike else bags
+        tiles = bags.instances.reshape(len(bags), -1, bags.dim) if alike else bags
     if v.is_trained_end_to_end(study.p) and not study.tile_masks.all():
         require_tiles(study.tile_masks, study.patients)
         mask = torch.from_numpy(study.tile_masks)

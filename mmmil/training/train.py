@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from mmmil.models import backbone, baselines
 from mmmil.models.bag_model import BagModel
 from mmmil.params import Params
+from mmmil.slides import packed
 from mmmil.training import device, fit, tuning
 from mmmil.training.build import build, measure_scale, start_seed, start_skip, tile_encoder
 from mmmil.training.device import make_fabric
@@ -70,7 +71,7 @@ def train(
             return model
 
         augment = p.augment and v.is_trained_end_to_end(p)
-        inputs = fit.on_device(fabric, inputs)
+        inputs = fit.on_device(fabric, inputs, [*train, *evaluated])
         if p.tuning:
             sites = study.cohort.patients["site"].to_numpy() if p.fold_groups == "site" else None
             p, tried = tuning.choose(p, fabric, start, inputs, targets, train, sites, augment, checkpoint)
@@ -107,11 +108,18 @@ def _baseline(
     """Probability of class 1 of the evaluated patients by logistic regression on genes, on image features (the mean
     of those that the task brings, else the colours of the tiles), or by the late fusion of the two.
     """
-    inputs = []
+    inputs, used = [], [*train, *evaluated]  # nobody else's tiles are read
+
+    def of_all(values: np.ndarray) -> np.ndarray:
+        x = np.full((len(study.patients), values.shape[1]), np.nan, values.dtype)
+        x[used] = values
+        return x
+
     if v.uses_slides and v.reads_features(study.p):
-        inputs.append((study.features(v.encoder(study.p)).means(), baselines.FEATURES))
+        inputs.append((of_all(study.features(v.encoder(study.p)).means(used)), baselines.FEATURES))
     elif v.uses_slides:
-        inputs.append((baselines.colour(study.bags(fold), study.tile_masks), baselines.COLOUR))
+        pixels, masks = packed.each(study.bags(fold), used), study.tile_masks[used]
+        inputs.append((of_all(baselines.colour(pixels, masks)), baselines.COLOUR))
     if v.uses_genes:
         inputs.append((study.expression.level, baselines.GENES))
     if len(inputs) > 1:

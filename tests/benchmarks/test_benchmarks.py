@@ -38,6 +38,16 @@ def number(text):
     return float(text.replace(",", ""))
 
 
+def test_bytes_read_tells_what_each_training_opens(tmp_path):
+    (_, jobs), (_, read) = tables(page(tmp_path, "bytes_read"))
+    assert len(jobs) == 5 and list(read) == ["mapped", "in memory"]
+    for name, row in jobs.items():
+        assert number(row["opened: slides"]) == number(row["opened: bags"]) == 0
+        assert number(row["opened: packed"]) == 0 or "genes" not in name
+        assert number(row["read, KiB"]) >= number(row["of it hashed, KiB"])
+    assert number(read["mapped"]["private, MiB"]) < number(read["in memory"]["private, MiB"])
+
+
 def test_train_step_compares_both_recipes(tmp_path):
     text = page(tmp_path, "train_step")
     (_, speed), (_, loss) = tables(text)

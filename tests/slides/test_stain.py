@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmmil import params, plots
 from mmmil.simulate.slides import Slide, strips
-from mmmil.slides import stain, stained_bags
+from mmmil.slides import packed, stain, stained_bags
 
 KINDS = {"macenko": MacenkoStainNormalizer, "reinhard": ReinhardStainNormalizer}
 PX = 96
@@ -38,7 +38,7 @@ def reference_tiles(s, fold):
 
 
 def bags_of(s, fold):
-    return stained_bags.bags_of(s.p, s.bag_paths, s.cohort.patients["slide_id"], s.training_patients(fold), fold)
+    return stained_bags.bags_of(s.p, s.bag_paths, s.training_patients(fold), fold)
 
 
 @pytest.fixture
@@ -65,7 +65,6 @@ def make_study(tmp_path):
         return SimpleNamespace(
             p=params.load("lgg", "demo", results_dir=str(results), **defaults | settings),
             patients=patients,
-            cohort=SimpleNamespace(patients=pd.DataFrame({"slide_id": [f"S-{p}" for p in patients]}, index=patients)),
             bag_paths=pd.Series({patient: str(path) for patient, path in paths.items()}),
             fold_patients=lambda fold: (patients[:-2], patients[-2:]),
             training_patients=lambda fold: patients[:-2],
@@ -74,9 +73,8 @@ def make_study(tmp_path):
     return make
 
 
-def read(path, name="imgs"):
-    with h5py.File(path) as file:
-        return file[name][:]
+def read(folder):
+    return packed.mapped(folder / packed.PIXELS)
 
 
 # -- fit and transform -------------------------------------------------------------------------------------------
@@ -196,29 +194,17 @@ def test_reference_tiles_are_drawn_by_seed_one_per_patient_first(make_study, pix
 
 def test_bags_are_as_before_but_for_their_colours(make_study, pixels):
     study = make_study(pixels)
-    paths = bags_of(study, 0)
-    assert [path.parents[2].name for path in paths] == [f"S-{patient}" for patient in study.patients]
+    folder = bags_of(study, 0)
     reference = reference_of(study, 0)
-    for patient, path in zip(study.patients, paths, strict=True):
-        np.testing.assert_array_equal(read(path), stain.transform(pixels[patient], reference))
-        with h5py.File(path) as new, h5py.File(study.bag_paths[patient]) as old:
-            assert set(new) == set(old) and new["imgs"].chunks == old["imgs"].chunks
-            np.testing.assert_array_equal(new["coords"][:], old["coords"][:])
-            for name in old:
-                added = {"stain": "reinhard", "stain_reference": reference.key}
-                assert dict(new[name].attrs) == dict(old[name].attrs) | added
-        assert stain.record.run_json(path.parent)["facts"] == {"normalised": 6, "left_as_they_are": 0}
-    before = {path: path.stat().st_mtime_ns for path in paths}
-    assert {path: path.stat().st_mtime_ns for path in bags_of(study, 0)} == before  # found again
-    assert not set(bags_of(study, 1)) & set(paths)  # another fold, another reference
-    figure = plots.stain_before_after(pixels["P0"], read(paths[0]), stain.mosaic(reference_tiles(study, 0)))
+    assert folder.name == stained_bags.key_of(study.p, study.bag_paths, study.training_patients(0), 0)
+    for patient, bag in zip(study.patients, read(folder), strict=True):
+        np.testing.assert_array_equal(bag, stain.transform(pixels[patient], reference))
+    assert stain.record.run_json(folder)["facts"] == {"normalised": 36, "left_as_they_are": 0}
+    before = (folder / packed.PIXELS).stat().st_mtime_ns
+    assert bags_of(study, 0) == folder and (folder / packed.PIXELS).stat().st_mtime_ns == before  # found again
+    assert bags_of(study, 1) != folder  # another fold, another reference
+    figure = plots.stain_before_after(pixels["P0"], read(folder)[0], stain.mosaic(reference_tiles(study, 0)))
     assert len(figure.axes) == 2 * 6 + 1
-
-
-def test_without_normalisation_the_bags_are_the_original_ones(make_study, pixels):
-    study = make_study(pixels, stain="none")
-    assert [str(path) for path in bags_of(study, 0)] == list(study.bag_paths)
-    assert not study.p.results.exists()
 
 
 def test_padding_is_neither_fitted_on_nor_changed(make_study, pixels):
@@ -230,16 +216,15 @@ def test_padding_is_neither_fitted_on_nor_changed(make_study, pixels):
     study = make_study(padded, masks=masks)
     assert len(reference_tiles(study, 0)) == 24
     assert not (reference_tiles(study, 0) == red[0]).all((1, 2, 3)).any()
-    path = bags_of(study, 0)[0]
-    np.testing.assert_array_equal(read(path)[6:], red)
-    np.testing.assert_array_equal(read(path, "mask"), masks["P0"])
-    assert (read(path)[:6] != padded["P0"][:6]).any((1, 2, 3)).all()
+    first = read(bags_of(study, 0))[0]
+    np.testing.assert_array_equal(first[6:], red)
+    assert (first[:6] != padded["P0"][:6]).any((1, 2, 3)).all()
 
 
 def test_tiles_that_could_not_be_normalised_are_counted(make_study, pixels):
     white = pixels["P5"].copy()
     white[2] = 244
     study = make_study(pixels | {"P5": white}, stain="macenko")
-    path = bags_of(study, 0)[-1]
-    assert stain.record.run_json(path.parent)["facts"] == {"normalised": 5, "left_as_they_are": 1}
-    np.testing.assert_array_equal(read(path)[2], white[2])
+    folder = bags_of(study, 0)
+    assert stain.record.run_json(folder)["facts"] == {"normalised": 35, "left_as_they_are": 1}
+    np.testing.assert_array_equal(read(folder)[-1][2], white[2])

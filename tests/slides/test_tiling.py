@@ -1,6 +1,7 @@
 """Tiles are histolab's own; their number, choice and padding follow the parameters; a bad slide is named."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,12 +165,34 @@ def test_the_number_that_all_patients_can_give(cohort, p, monkeypatch, code_repl
     table = bags.tile_cohort(cohort, p)
     valid = table["valid"].tolist()
     assert set(table["used"].iloc[:3]) == {min(valid[:3])} and table["problem"].iloc[3].endswith("fewer than 4")
+    shutil.rmtree(p.results / "tiling")  # the constant is part of the code, of which the test changes no line
     monkeypatch.setattr(bags, "MIN_TILES", 5000)
     with pytest.raises(TilingError, match="no patient has 5000 valid tiles"):
         bags.tile_cohort(cohort, p)
     monkeypatch.setattr(bags, "MIN_TILES", 1)
     everyone = bags.tile_cohort(cohort, p)
     assert set(everyone["used"]) == {valid[3]}
+
+
+def test_the_table_is_found_without_a_look_at_the_bags_and_lost_bags_are_made_again(cohort, p, monkeypatch):
+    first = bags.tile_cohort(cohort, p)
+    pixels, paths = bag_files.load_bags(list(first["bag"][:3])), list(map(Path, first["bag"][:3]))
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    monkeypatch.setattr(bag_files.h5py, "File", None)
+    pd.testing.assert_frame_equal(bags.tile_cohort(cohort, p), first)
+    monkeypatch.undo()
+    bags.make_again(first, p)
+    np.testing.assert_array_equal(bag_files.load_bags(list(map(str, paths))), pixels)
+
+
+def test_another_slide_under_the_same_name_is_tiled_anew(cohort, p, tmp_path):
+    path = tmp_path / "s0.svs"
+    patients = cohort.iloc[:1].assign(slide_path=str(path))
+    path.write_bytes(Path(cohort["slide_path"].iloc[0]).read_bytes())
+    first = bags.tile_cohort(patients, p)
+    path.write_bytes(Path(cohort["slide_path"].iloc[1]).read_bytes())
+    assert bags.tile_cohort(patients, p)["bag"].item() != first["bag"].item()
 
 
 def test_a_slide_tiled_once_is_not_tiled_again(cohort, p, monkeypatch, code_replaced):

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,7 +13,7 @@ from mmmil import params
 from mmmil.models.bag_model import BagModel
 from mmmil.models.clam import CLAM
 from mmmil.models.fusion import MultimodalMIL
-from mmmil.slides.bag_files import BagFiles
+from mmmil.slides import packed
 from mmmil.slides.features import Bags
 from mmmil.training import augmentation, device, fit
 from mmmil.training.fit import Inputs, TrainingError
@@ -219,19 +218,15 @@ def test_instances_add_their_loss():
         assert classifier.weight.grad.abs().sum() > 0
 
 
-def test_tiles_from_their_files_are_those_in_memory(tmp_path):
+def test_tiles_of_a_mapped_file_are_those_in_memory(tmp_path):
     model, inputs, labels = small()
-    paths = []
-    for i, bag in enumerate(inputs.tiles.numpy()):
-        paths.append(str(tmp_path / f"{i}.h5"))
-        with h5py.File(paths[-1], "w") as file:
-            file["imgs"] = bag
+    packed.write(tmp_path / "tiles.npy", inputs.tiles.numpy(), len(inputs.tiles))
     p = parameters(epochs=1)
     _, held = fitted(model, inputs, labels, p, augment=True)
     again, _, _ = small()
-    files = BagFiles(paths)
-    assert files.shape == inputs.tiles.shape and files.nbytes == inputs.tiles.nbytes
-    _, streamed = fitted(again, Inputs(files, inputs.genes), labels, p, augment=True)
+    mapped = packed.mapped(tmp_path / "tiles.npy")
+    assert mapped.shape == inputs.tiles.shape and mapped.dtype == np.uint8
+    _, streamed = fitted(again, Inputs(mapped, inputs.genes), labels, p, augment=True)
     assert held["loss"].tolist() == streamed["loss"].tolist()
 
 
