@@ -168,11 +168,10 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
 
     pieces and left_out: of tissue on the slide, and the share of its area outside the grid ('' where the positions are
     read from files). valid: of the candidates that were `tested`; where these are not all, there are at least so many,
-    and `valid_estimate` says about how many. Fewer valid ones than are wanted are all there are.
-    Of images of tiles in a slide's place only their number is known. A bad slide does not stop the
-    others. Raises TilingError at the end, naming all of them; slides with too few valid tiles are an error, reported in
-    `problem`, or padded, by the parameter `few_tiles`. Raises SlideError where mpp_table or coords_dir may mean two
-    slides by one name.
+    and `valid_estimate` says about how many. Fewer valid ones than are wanted are all there are. Of images of tiles in
+    a slide's place only their number is known. A bad slide does not stop the others. Raises TilingError at the end,
+    naming all of them; slides with too few valid tiles are an error, reported in `problem`, or padded, by the parameter
+    `few_tiles`. Raises SlideError where mpp_table or coords_dir may mean two slides by one name.
     """
     rows = _examined(patients, p, workers)
     readable = [row for row in rows if not row["problem"]]

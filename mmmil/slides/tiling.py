@@ -144,8 +144,9 @@ def _blocks(coords: np.ndarray, g: Geometry) -> Iterator[np.ndarray]:
 def _until(
     wanted: int, coords: np.ndarray, order: np.ndarray, examine: Callable, is_given: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tissue share (N,) float32, NaN where not tested, and validity (N,) bool of the tiles at `coords`, which are tested
-    in this order until `wanted` are valid.
+    """Tissue share (N,) float32, NaN where not tested, and validity (N,) bool of the tiles at `coords`.
+
+    They are tested in this order until `wanted` are valid.
 
     is_given: positions of a file are valid whatever their tissue share. As many are tested at a time as are still
     missing: none in vain, and the same ones with any number of threads.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from mmmil import record
 from mmmil.models import backbone, weights
@@ -20,6 +22,7 @@ from mmmil.variants import network
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from mmmil.processes.shards import Shard
     from mmmil.study import Study
 
 
@@ -41,24 +44,41 @@ def frozen_features(study: Study, name: str, fold: int) -> Bags:
 
 def _computed(study: Study, name: str, fold: int) -> np.ndarray:
     """Features (patients, n_tiles, D) float32 of a network, of padding too."""
+    return np.stack([np.load(path / "features.npy") for path in compute(study, name, fold)])
+
+
+def compute(study: Study, name: str, fold: int, shard: Shard | None = None) -> list[Path]:
+    """Folders with the features of a fold's bags, or of a shard of them: each found again, or computed now.
+
+    Bag by bag, so that what was computed before a kill is found, whoever computed it.
+    """
     p = study.p
     source, kind = network(p, name)
     inputs = {
         "encoder": source,
         "weights": weights.weights_key(source, kind, p.weights_folder),
         "seed": p.seed if kind == "random" else None,
-        "bags": study.bag_keys(fold),
         "precision": device.precision_of(p),
         "versions": record.versions("torch", "timm"),
     }
 
-    def make(folder: Path) -> dict:
+    @cache
+    def network_on_device() -> tuple[backbone.FrozenEncoder, Fabric]:  # where everything is found it is not read
         fabric = device.make_fabric(p)
-        made = encoder(p, name, fabric)
-        np.save(folder / "features.npy", np.stack([of_tiles(made, bag, fabric) for bag in study.bags(fold)]))
+        return encoder(p, name, fabric), fabric
+
+    def make(folder: Path, bag: str) -> dict:
+        made, fabric = network_on_device()
+        np.save(folder / "features.npy", of_tiles(made, bag_files.load_bags([bag])[0], fabric))
         return device.circumstances(p)
 
-    return np.load(record.cached(p.results / "features" / name, inputs, make) / "features.npy")
+    def features_of(bag: str) -> Path:
+        of_bag = {**inputs, "bag": Path(bag).parent.name}
+        return record.cached(p.results / "features" / name, of_bag, lambda folder: make(folder, bag))
+
+    bags = study.fold_bags(fold)
+    bags = bags if shard is None else shard.of(bags)
+    return [features_of(bag) for bag in tqdm(bags, desc=f"features, {name}", unit="slide", mininterval=5, delay=5)]
 
 
 def encoder(p: Params, name: str, fabric: Fabric) -> backbone.FrozenEncoder:
