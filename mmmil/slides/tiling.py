@@ -108,7 +108,7 @@ def find_candidates(
                 about |= {"pieces": found.pieces, "left_out": found.left_out}
             order = drawn(coords, path.stem, seed) if wanted else np.arange(len(coords))
             examine = partial(_examine, slide, g=g, percent=tissue_percent, threads=threads)
-            share, valid = _until(wanted or len(coords), coords, order, examine, bool(coords_file))
+            share, valid = search(wanted or len(coords), coords, order, examine, bool(coords_file))
         except OpenSlideError as error:
             damaged = f"reading its pixels failed ({error}): the file is damaged"
             raise SlideError(f"{path}: {damaged}; {slide_files.AGAIN}") from None
@@ -141,7 +141,7 @@ def _blocks(coords: np.ndarray, g: Geometry) -> Iterator[np.ndarray]:
     yield from np.split(order, np.flatnonzero((np.diff(cell[order], axis=0) != 0).any(1)) + 1)
 
 
-def _until(
+def search(
     wanted: int, coords: np.ndarray, order: np.ndarray, examine: Callable, is_given: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tissue share (N,) float32, NaN where not tested, and validity (N,) bool of the tiles at `coords`.
