@@ -60,10 +60,10 @@ class Candidates:
 
     @property
     def valid_estimate(self) -> float:
-        """Valid positions of the whole grid: their number where all were tested, else an estimate without bias.
+        """Valid positions of the whole grid: their number where all were tested, else an estimate.
 
         Of m tested positions the last is the n-th valid one, so that (n - 1) / (m - 1) is expected to be the share of
-        valid ones (Haldane 1945), on a finite grid too: it is the chance that the first one was valid.
+        valid ones (Haldane 1945), on a finite grid too: it is how probable it is, given m, that the first was valid.
         """
         valid, tested, there = int(self.valid.sum()), int(self.tested.sum()), len(self.valid)
         if tested == there:
