@@ -9,7 +9,8 @@ valid and a bag of them as HDF5; `every position` tests all of the grid first, a
 tiles. histolab's RandomTiler draws corners anywhere in the tissue's box and tests each in the same way; its GridTiler
 tests and writes every position, takes most of an hour on the large slide and is measured on a smaller one. LazySlide
 finds tissue on a small image and tests no tile; 64 random ones of its grid are read and written. Seconds of CPU time
-are those that count where other work runs on the machine. Writes benchmarks/results/random_tiles.md.
+are those that count where other work runs on the machine. Measurements are kept beside the slides, so that an
+interrupted benchmark goes on; `--again` starts afresh. Writes benchmarks/results/random_tiles.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ N = 64
 SLIDES = 941  # of a study of this size, for which the cost is extrapolated
 GRID_SIDE = 6000  # px, of the slide on which GridTiler is measured
 WARM_SIDE = 1024
+MEASURED = "random_tiles.jsonl"
 WAYS = {
     "random order": "ours, positions tested in random order",
     "every position": "ours, every position tested first",
@@ -110,16 +112,28 @@ def measured(way: str, path: Path, python: str) -> dict:
 
 # -- the table ---------------------------------------------------------------------------------------------------
 def turns(slides: Path, side: int, repeats: dict[str, int], lazy: str) -> dict[str, list[dict]]:
-    """The measurements of every way; the ways take turns."""
+    """The measurements of every way, with those that are there already; the ways take turns."""
     runs: dict[str, list[dict]] = {way: [] for way in WAYS if way != "LazySlide" or lazy}
+    file = slides / MEASURED
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        run = json.loads(line)
+        if run["path"] == str(_slide(slides, side, run["way"])):
+            runs.setdefault(run["way"], []).append(run)
     for turn in range(max(repeats.values())):
         for way in runs:
-            if turn < repeats[way]:
-                path = slides / f"{GRID_SIDE if way == 'GridTiler' else side}.svs"
-                runs[way].append(measured(way, path, lazy if way == "LazySlide" else sys.executable))
+            if len(runs[way]) <= turn < repeats[way]:
+                runs[way].append(
+                    measured(way, _slide(slides, side, way), lazy if way == "LazySlide" else sys.executable)
+                )
+                with file.open("a") as handle:
+                    handle.write(json.dumps(runs[way][-1]) + "\n")
                 told = {name: runs[way][-1].get(name) for name in ("seconds", "cpu", "tested", "positions")}
                 print(turn, way, told, file=sys.stderr, flush=True)
     return runs
+
+
+def _slide(slides: Path, side: int, way: str) -> Path:
+    return slides / f"{GRID_SIDE if way == 'GridTiler' else side}.svs"
 
 
 def table(runs: dict[str, list[dict]], side: int, about: list[str]) -> str:
@@ -166,6 +180,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=60_000, help="px")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--slow", type=int, default=3, help="repeats of what takes a minute or more")
+    parser.add_argument("--again", action="store_true", help="measure anew what was measured before")
     parser.add_argument("--lazyslide", default="", help="interpreter that has LazySlide", metavar="PYTHON")
     parser.add_argument("--slides", type=Path, default=Path(tempfile.gettempdir()) / "mmmil_benchmark")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "random_tiles.md")
@@ -173,7 +188,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.measure:
         path = Path(given.measure[1])
-        print(json.dumps(measure(given.measure[0], path) | {"path": str(path)}))
+        print(json.dumps(measure(given.measure[0], path) | {"way": given.measure[0], "path": str(path)}))
         return
     from tiling import write_slide
 
@@ -183,6 +198,8 @@ def main() -> None:
     for side in (WARM_SIDE, GRID_SIDE, given.side):
         if not (path := given.slides / f"{side}.svs").is_file():
             record.write_atomically(path, lambda t, side=side: write_slide(t, side))
+    if given.again:
+        (given.slides / MEASURED).unlink(missing_ok=True)
     repeats = dict.fromkeys(WAYS, given.repeats) | {"every position": given.slow, "GridTiler": given.slow}
     busy = os.getloadavg()[0]
     runs = turns(given.slides, given.side, repeats, given.lazyslide)

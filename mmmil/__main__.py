@@ -116,14 +116,15 @@ def features(
 ) -> None:
     """Compute a frozen encoder's features of every bag, which its trainings then find; or write them out."""
     from mmmil import study
-    from mmmil.training.features import compute, export
+    from mmmil.training.features import compute, export, frozen_features
 
-    s, part = study.load(params.load(task, overlay)), Shard.parse(shard)
+    part = Shard.parse(shard)
+    s = study.load(params.load(task, overlay))
     if to:
         print(f"{to}: {len(export(s, encoder, Path(to)))} files of features")
         return
     for fold in s.fold_numbers:
-        compute(s, encoder, fold, part)
+        frozen_features(s, encoder, fold) if part.is_whole else compute(s, encoder, fold, part)
 
 
 @app.command()

@@ -43,8 +43,26 @@ def frozen_features(study: Study, name: str, fold: int) -> Bags:
 
 
 def _computed(study: Study, name: str, fold: int) -> np.ndarray:
-    """Features (patients, n_tiles, D) float32 of a network, of padding too."""
-    return np.stack([np.load(path / "features.npy") for path in compute(study, name, fold)])
+    """Features (patients, n_tiles, D) float32 of a network, of padding too: gathered once, found as one file."""
+    inputs = _inputs(study.p, name) | {"bags": study.bag_keys(fold)}
+
+    def make(folder: Path) -> dict:
+        bags = compute(study, name, fold)
+        np.save(folder / "features.npy", np.stack([np.load(bag / "features.npy") for bag in bags]))
+        return record.run_json(bags[0])["facts"]
+
+    return np.load(record.cached(study.p.results / "features" / name, inputs, make) / "features.npy")
+
+
+def _inputs(p: Params, name: str) -> dict:
+    source, kind = network(p, name)
+    return {
+        "encoder": source,
+        "weights": weights.weights_key(source, kind, p.weights_folder),
+        "seed": p.seed if kind == "random" else None,
+        "precision": device.precision_of(p),
+        "versions": record.versions("torch", "timm"),
+    }
 
 
 def compute(study: Study, name: str, fold: int, shard: Shard | None = None) -> list[Path]:
@@ -53,14 +71,7 @@ def compute(study: Study, name: str, fold: int, shard: Shard | None = None) -> l
     Bag by bag, so that what was computed before a kill is found, whoever computed it.
     """
     p = study.p
-    source, kind = network(p, name)
-    inputs = {
-        "encoder": source,
-        "weights": weights.weights_key(source, kind, p.weights_folder),
-        "seed": p.seed if kind == "random" else None,
-        "precision": device.precision_of(p),
-        "versions": record.versions("torch", "timm"),
-    }
+    inputs = _inputs(p, name)
 
     @cache
     def network_on_device() -> tuple[backbone.FrozenEncoder, Fabric]:  # where everything is found it is not read
@@ -74,7 +85,7 @@ def compute(study: Study, name: str, fold: int, shard: Shard | None = None) -> l
 
     def features_of(bag: str) -> Path:
         of_bag = {**inputs, "bag": Path(bag).parent.name}
-        return record.cached(p.results / "features" / name, of_bag, lambda folder: make(folder, bag))
+        return record.cached(p.results / "features" / name / "bags", of_bag, lambda folder: make(folder, bag))
 
     bags = study.fold_bags(fold)
     bags = bags if shard is None else shard.of(bags)

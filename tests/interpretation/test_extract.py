@@ -205,7 +205,7 @@ def test_frozen_features_say_where_they_were_made_and_keep_precisions_apart(smal
     from mmmil.training import device, features
 
     def made():
-        return {path.parent for path in (small.p.results / "features" / "resnet50d").rglob("run.json")}
+        return {path.parent for path in (small.p.results / "features" / "resnet50d" / "bags").rglob("run.json")}
 
     whole = features.frozen_features(small, "resnet50d", -1)
     first = made()

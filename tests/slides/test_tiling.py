@@ -143,7 +143,7 @@ def test_seeds_and_slides_draw_positions_evenly():
 def test_random_order_gives_the_tiles_that_testing_every_position_gives(svs, tile_px, level):
     every = tiling.find_candidates(svs, tile_px, level)
     assert every.tested.all() and every.valid_estimate == every.valid.sum() > 20
-    for seed, wanted in itertools.product(range(4), (1, 9, 20)):
+    for seed, wanted in ((0, 1), (1, 9), (2, 20)):
         first, again = (
             tiling.find_candidates(svs, tile_px, level, wanted=wanted, seed=seed, threads=n) for n in (1, 3)
         )
