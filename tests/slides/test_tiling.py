@@ -295,6 +295,18 @@ def test_the_table_says_what_was_tested_and_workers_change_nothing(cohort, p):
         assert Path(one).read_bytes() == Path(other).read_bytes() and Path(one).parent.name == Path(other).parent.name
 
 
+def test_the_figure_of_valid_tiles_says_where_their_number_is_estimated():
+    from mmmil import plots
+
+    table = pd.DataFrame({"candidates": [100, 90, 50, ""], "tested": [80, 90, 50, ""], "used": [64, 64, "", ""]})
+    table = table.assign(valid=[64, 70, 5, ""], valid_estimate=[80, 70, 5, ""])
+    (axes,) = plots.valid_tiles(table).axes
+    assert [bar.get_height() for bar in axes.patches] == [80, 70, 5, 0, 64, 70, 5, 0]
+    assert axes.get_ylabel() == "valid tiles\n(pale: estimated)"
+    (axes,) = plots.valid_tiles(table.iloc[1:]).axes
+    assert [bar.get_height() for bar in axes.patches] == [70, 5, 0] and axes.get_ylabel() == "valid tiles"
+
+
 @pytest.mark.parametrize("n_tiles", [4, 0])
 def test_shards_of_slides_are_found_by_the_whole(cohort, p, monkeypatch, code_replaced, n_tiles):
     monkeypatch.setattr(bags, "MIN_TILES", 4)
