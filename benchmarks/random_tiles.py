@@ -125,6 +125,7 @@ def turns(slides: Path, side: int, repeats: dict[str, int], lazy: str) -> dict[s
                 runs[way].append(
                     measured(way, _slide(slides, side, way), lazy if way == "LazySlide" else sys.executable)
                 )
+                runs[way][-1]["load"] = round(os.getloadavg()[0], 1)
                 with file.open("a") as handle:
                     handle.write(json.dumps(runs[way][-1]) + "\n")
                 told = {name: runs[way][-1].get(name) for name in ("seconds", "cpu", "tested", "positions")}
@@ -201,8 +202,8 @@ def main() -> None:
     if given.again:
         (given.slides / MEASURED).unlink(missing_ok=True)
     repeats = dict.fromkeys(WAYS, given.repeats) | {"every position": given.slow, "GridTiler": given.slow}
-    busy = os.getloadavg()[0]
     runs = turns(given.slides, given.side, repeats, given.lazyslide)
+    loads = [run["load"] for of_way in runs.values() for run in of_way]
     names = ("histolab", "openslide-python", "openslide-bin", "opencv-python-headless", "scikit-image")
     versions = record.versions(*names)
     if given.lazyslide:
@@ -210,7 +211,7 @@ def main() -> None:
         versions["lazyslide"] = subprocess.check_output([given.lazyslide, "-c", asked], text=True).strip()
     about = [
         f"- {datetime.date.today()}, commit {record.commit()}, {allocation.cores()} CPU cores ({platform.machine()}), "
-        f"one process of one thread each; load average {busy:.1f} before and {os.getloadavg()[0]:.1f} after",
+        f"one process of one thread each; load average after a measurement: {min(loads)} to {max(loads)}",
         f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items()),
     ]
     text = table(runs, given.side, about)
