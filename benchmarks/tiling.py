@@ -4,7 +4,8 @@
     python benchmarks/tiling.py --sides 60000 --repeats 1   the largest: about an hour, nearly all of it histolab
 
 Every measurement is a process of its own, so that its peak memory is its own, and the ways take turns. `ours` is
-what a cohort's run does for one slide, candidates and a bag of 64 tiles as HDF5, with the given number of threads;
+what a cohort's run does for one slide where every position is tested, candidates and a bag of 64 tiles as HDF5, with
+the given number of threads (what random tiles cost without that, random_tiles.py measures);
 `histolab` is GridTiler.extract, which writes PNG files; `reading` reads histolab's valid and rejected positions one
 by one through OpenSlide on one thread and throws them away. Writes benchmarks/results/tiling.md.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import io
 import json
 import os
 import platform
@@ -24,26 +26,66 @@ from pathlib import Path
 
 import numpy as np
 
+TILE = 256  # px, of the slides' JPEG tiles and of ours
 TEXTURE = 2048  # px of rendered tissue that a large slide repeats: rendering 3.6 gigapixels would take 15 minutes
 SHARE = 0.43  # radius of the tissue by the slide's side
 
 
-def strips(side: int) -> Iterator[np.ndarray]:
-    """A slide of one round piece of synthetic tissue, with an irregular outline."""
+def write_slide(path: Path, side: int) -> None:
+    """A slide of one round piece of synthetic tissue with an irregular outline, in a minute whatever its side.
+
+    Within the tissue the same encoded tiles are repeated; only those on the outline are drawn.
+    """
+    import tifffile
+
+    from mmmil.simulate import pyramid
     from mmmil.simulate import slides as synthetic_slides
-    from mmmil.simulate.pyramid import GLASS, TILE
 
     source = synthetic_slides.Slide(("benchmark",), 3 * TEXTURE, planted_share=0.3)
     rows = list(synthetic_slides.strips(source))[TEXTURE // TILE : 2 * TEXTURE // TILE]
     texture = np.concatenate(rows)[:, TEXTURE : 2 * TEXTURE]
     outline = synthetic_slides.Slide(("benchmark", side), side, radius=SHARE * side)
-    width = -(-side // TILE) * TILE
-    across = np.tile(texture, (1, -(-width // TEXTURE), 1))[:, :width]
-    x = np.arange(width, dtype=np.float32)[None]
-    for top in range(0, side, TILE):
-        inside, _ = outline.border_distance(x, np.arange(top, top + TILE, dtype=np.float32)[:, None])
-        start = top % TEXTURE
-        yield np.where((inside > 0)[..., None], across[start : start + TILE], np.uint8(GLASS))
+    jpeg = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": pyramid.QUALITY}}
+    jpeg |= {"metadata": None, "software": False, "tile": (TILE, TILE), "dtype": np.uint8, "maxworkers": 1}
+
+    def encoded(tile: np.ndarray) -> bytes:
+        held = io.BytesIO()
+        with tifffile.TiffWriter(held) as file:
+            file.write(tile, **jpeg)
+        held.seek(0)
+        page = tifffile.TiffFile(held).pages[0]
+        return held.getvalue()[page.dataoffsets[0] : page.dataoffsets[0] + page.databytecounts[0]]
+
+    def tiles(size: int, image: np.ndarray) -> Iterator[bytes]:
+        """Of a level of `size` px, whose texture is `image`."""
+        at, known = np.arange(TILE, dtype=np.float32), {}
+        for top in range(0, size, TILE):
+            for left in range(0, size, TILE):
+                across, down = (left + at) % image.shape[1], (top + at) % len(image)
+                corners = [(v + np.array([0, TILE])) * (side / size) for v in (left, top)]
+                middle, _ = outline.border_distance(*(np.mean(v, keepdims=True) for v in corners))
+                part = np.sign(middle[0]) if abs(middle[0]) > 3 * TILE * side / size else 0
+                key = (part, down[0] if part > 0 else 0, across[0] if part > 0 else 0)
+                if part and key in known:
+                    yield known[key]
+                    continue
+                scale = np.float32(side / size)
+                inside, _ = outline.border_distance((left + at)[None] * scale, (top + at)[:, None] * scale)
+                tissue = image[down.astype(int)][:, across.astype(int)]
+                known[key] = encoded(np.where((inside > 0)[..., None], tissue, np.uint8(pyramid.GLASS)))
+                yield known[key]
+
+    with tifffile.TiffWriter(path, bigtiff=side > 20_000) as file:
+        size, image = side, texture
+        while size >= 64:
+            about = f"Aperio Image Library v12.0.15 \r\n{side}x{side} [0,0 {size}x{size}] ({TILE}x{TILE}) JPEG/RGB"
+            about += "|Synthetic = mmmil|AppMag = 20|MPP = 0.5000" if size == side else ""
+            kind = {"shape": (size, size, 3), "description": about, "subfiletype": int(size != side)}
+            file.write(tiles(size, image), **kind, **jpeg)
+            size, by = size // pyramid.DOWNSAMPLE, pyramid.DOWNSAMPLE
+            image = (
+                image.reshape(len(image) // by, by, image.shape[1] // by, by, 3).mean((1, 3)).round().astype(np.uint8)
+            )
 
 
 def peak() -> int:
@@ -69,10 +111,10 @@ def measure(way: str, path: Path, threads: int) -> dict:
 
     with tempfile.TemporaryDirectory() as folder:
         if way == "ours":
-            p = params.load("lgg", results_dir=folder)
+            p = params.load("lgg", results_dir=folder, n_tiles=0)
             start = time.perf_counter()
             candidates_path = tiling.candidates_of(path, Path(folder), p, threads)
-            bags.bag_of(path, candidates_path, Path(folder), p, p.n_tiles)
+            bags.bag_of(path, candidates_path, Path(folder), p, 64)
             seconds = time.perf_counter() - start
             candidates = tiling.read_candidates(candidates_path)
             tiles = sorted(map(tuple, candidates.coords[candidates.valid].tolist()))
@@ -157,14 +199,13 @@ def main() -> None:
         print(json.dumps(measure(given.measure[0], Path(given.measure[1]), given.threads)))
         return
     from mmmil import record
-    from mmmil.simulate import pyramid
 
     given.slides.mkdir(parents=True, exist_ok=True)
     rows = []
     for side in given.sides:
         path = given.slides / f"{side}.svs"
         if not path.is_file():
-            record.write_atomically(path, lambda t, side=side: pyramid.write(t, strips(side), side, 0.5))
+            record.write_atomically(path, lambda t, side=side: write_slide(t, side))
         rows.append(compare(side, path, given.repeats, given.threads))
     text = table(rows, given.threads, given.repeats)
     record.write_atomically(given.out, lambda t: t.write_text(text))

@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from mmmil import params, record, results, variants
-from mmmil.processes import wall_time
+from mmmil.processes import allocation, wall_time
+from mmmil.processes.shards import Shard
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 Task = Annotated[str, typer.Option(help="a file of params/")]
 Overlay = Annotated[str, typer.Option(help="a second file of params/ laid over it; none: the paper's scale")]
 RUNS = "runs that the book shows their tasks by, as demo/lgg, or lgg without an overlay"
-Workers = Annotated[int, typer.Option(help="processes")]
+Workers = Annotated[int, typer.Option(help="processes, no more than the cores that are allotted; 0: as many")]
+Part = Annotated[str, typer.Option("--shard", help="i/n: of the i-th of n parts of the slides alone, for all to find")]
 
 
 @app.command()
@@ -26,7 +28,7 @@ def simulate(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     p = params.load(task, overlay)
     if not p.synthetic:
         raise params.ParameterError(f"task '{task}' with overlay '{overlay}' is not synthetic; nothing to make")
-    print(synthetic.make(p, workers))
+    print(synthetic.make(p, allocation.workers(workers)))
 
 
 @app.command(name="check")
@@ -37,18 +39,23 @@ def look_at_data(task: Task, overlay: Overlay = "", workers: Workers = 1) -> Non
     """
     from mmmil import check
 
-    seen = check.look(params.load(task, overlay), workers)
+    seen = check.look(params.load(task, overlay), allocation.workers(workers))
     print(seen)
     if seen.errors:
         raise typer.Exit(1)
 
 
 @app.command()
-def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
+def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1, shard: Part = "") -> None:
     """Build the cohort, tile its slides, pack the bags and split the patients: cohort.csv, tiles.csv, splits/."""
     from mmmil import study
 
-    s = study.load(params.load(task, overlay), workers)
+    p, part = params.load(task, overlay), Shard.parse(shard)
+    if not part.is_whole:
+        for line in study.tile_shard(p, part, allocation.workers(workers)):
+            print(line)
+        return
+    s = study.load(p, allocation.workers(workers))
     study.write(s)
     if s.tiles is not None:
         print(f"{task}: bags in {s.packed_bags}")
@@ -56,15 +63,16 @@ def tiles(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
 
 
 @app.command()
-def quality(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
+def quality(task: Task, overlay: Overlay = "", workers: Workers = 1, shard: Part = "") -> None:
     """Examine every slide (pen, blur, little tissue, another stain, frozen section, scale): quality.csv."""
     from mmmil import study
     from mmmil.slides import quality as slide_quality
 
-    p = params.load(task, overlay)
+    p, part = params.load(task, overlay), Shard.parse(shard)
     s = study.load(p)
-    table = slide_quality.table(s.slides, s.tiles, p, workers)
-    results.write(p, "quality", table)
+    table = slide_quality.table(part.of(s.slides), s.tiles, p, allocation.workers(workers))
+    if part.is_whole:
+        results.write(p, "quality", table)
 
 
 @app.command()
@@ -75,7 +83,7 @@ def genes(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     from mmmil import study
     from mmmil.genes import tokens as gene_tokens
 
-    p = params.load(task, overlay)
+    p, workers = params.load(task, overlay), allocation.workers(workers)
     s = study.load(p, workers)
     libraries: list = sorted({variants.variant(n).genes for n in variants.variants(p)} - {"", "all"})
     if not p.has_pixels:  # nobody else writes down who is in the cohort
@@ -91,7 +99,7 @@ def leakage(task: Task, overlay: Overlay = "", workers: Workers = 1) -> None:
     from mmmil import study
     from mmmil.evaluation import leakage as evaluation_leakage
 
-    p = params.load(task, overlay)
+    p, workers = params.load(task, overlay), allocation.workers(workers)
     s = study.load(p, workers)
     runs = 2 * p.null_repeats * p.n_folds
     test = "DESeq2" if s.expression.kind == "counts" else "Welch's test"
@@ -118,17 +126,19 @@ def features(
     encoder: Annotated[str, typer.Option(help="resnet50d, ctranspath, or a name of `encoders`")],
     overlay: Overlay = "",
     to: Annotated[str, typer.Option(help="folder for the features as TRIDENT writes them, <slide_id>.h5 a slide")] = "",
+    shard: Part = "",
 ) -> None:
     """Compute a frozen encoder's features of every bag, which its trainings then find; or write them out."""
     from mmmil import study
-    from mmmil.training.features import export, frozen_features
+    from mmmil.training.features import compute, export, frozen_features
 
+    part = Shard.parse(shard)
     s = study.load(params.load(task, overlay))
     if to:
         print(f"{to}: {len(export(s, encoder, Path(to)))} files of features")
         return
     for fold in s.fold_numbers:
-        frozen_features(s, encoder, fold)
+        frozen_features(s, encoder, fold) if part.is_whole else compute(s, encoder, fold, part)
 
 
 @app.command()

@@ -161,8 +161,8 @@ class Tiles(Stage):
     )
     tile_choice: Literal["random", "tissue", "spread"] = setting(
         "random",
-        "how n_tiles of the valid ones are chosen: random, which has no bias, highest tissue share, or spread over the "
-        "tissue",
+        "how n_tiles of the valid ones are chosen: random, which has no bias and for which positions are tested only "
+        "until there are enough, highest tissue share, or spread over the tissue",
         "tiles",
     )
     few_tiles: Literal["error", "exclude", "pad"] = setting(

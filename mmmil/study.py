@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmmil.genes.choice import Library
     from mmmil.genes.encoder import GeneSetEncoder
     from mmmil.genes.tokens import GeneTokens
+    from mmmil.processes.shards import Shard
     from mmmil.slides.stain import StainReference
 
 
@@ -232,6 +233,14 @@ def load(p: Params, workers: int = 1, train: bool = True) -> Study:
     study = Study(p, cohort, folds, tiles, train)
     study.repeated_folds()  # sites that cannot be dealt are told of now
     return study
+
+
+def tile_shard(p: Params, shard: Shard, workers: int = 1) -> list[str]:
+    """Tile a shard of the cohort's slides, which `load` then finds; what is wrong with slides, which it will tell."""
+    p.require_files()
+    cohort = cohorts.build(p)
+    inventory.look(cohort, p)
+    return bags.tile_some(shard.of(cohort.patients), p, workers)
 
 
 def write(study: Study) -> None:

@@ -65,8 +65,9 @@ def write_results(
     cohort = {"patient_id": patients, "label": [0, 1] * 6, "site": ["AA", "BB", "CC"] * 4}
     write("cohort", pd.DataFrame(cohort | {"fold": [-1, -1, *range(5), *range(5)]}))
     if inputs != "genes":
-        tiles = {"patient_id": patients, "slide_id": patients, "mpp": 0.5, "candidates": 64, "valid": range(12, 24)}
-        write("tiles", pd.DataFrame({**tiles, "used": 9, "bag": "bag.h5"}))
+        tiles = {"patient_id": patients, "slide_id": patients, "mpp": 0.5, "candidates": 64, "tested": 64}
+        tiles |= {"valid": range(12, 24), "valid_estimate": range(12, 24), "used": 9, "bag": "bag.h5"}
+        write("tiles", pd.DataFrame(tiles))
     genes = [("genes", -1, None, None)]
     genes += [(lib, fold, 60, fold + 1) for lib in ("go", "kegg") for fold in range(-1, 5)]
     write("genes", pd.DataFrame(genes, columns=["library", "fold", "tested", "significant"]))

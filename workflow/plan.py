@@ -133,6 +133,10 @@ class Steps:
         """What says that published weights were fetched, where a model starts from any."""
         return [ancient(self.result("weights.done"))] if variant_table.published(self.p) else []
 
+    def shard_inputs(self, step: str) -> list[str]:
+        """What a shard of the slides needs at a step of `shards`."""
+        return self.certificate if step == "tiles" else self.prepared("tiles")
+
     def variant_inputs(self, name: str) -> list[str]:
         v = variant_table.variant(name)
         computed = v.reads_features(self.p) and v.encoder(self.p) not in self.p.feature_folders
@@ -430,6 +434,17 @@ def logged(command: str, on_failure: str = "tail -n 20 {log} >&2; exit $status")
 def call(command: str) -> str:
     """A command of the package for the rule's task; the Snakefile knows OVERLAY."""
     return f"python -m mmmil {command} --task {{wildcards.task}} --overlay '{{OVERLAY}}'"
+
+
+def shards(results: str, step: str, n: int) -> list[str]:
+    """What says that each of n shards of the slides is through tiles, quality or features_<encoder>; nothing of one."""
+    return [f"{results}/shards/{step}-{i}-of-{n}.done" for i in range(1, n + 1)] if n > 1 else []
+
+
+def shard_command(step: str) -> str:
+    """The command of the package that computes a step of `shards`, on all cores that the job is given."""
+    name, _, encoder = step.partition("_")
+    return f"{name} --encoder {encoder}" if encoder else f"{name} --workers 0"
 
 
 def _study() -> str:

@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]  # this copy of the package, 
 import plan  # noqa: E402
 
 from mmmil import paper, record, results  # noqa: E402
-from mmmil.processes import leases  # noqa: E402
+from mmmil.processes import allocation, leases  # noqa: E402
 from mmmil.training import receipts  # noqa: E402
 
 # Options with which Snakemake tells or tidies and makes nothing; -n may stand among other letters.
@@ -38,6 +38,7 @@ LISTS = re.compile(
 )
 NOTES = ROOT / ".snakemake"
 RUN = "MMMIL_RUN"  # in the environment of every job: the folder of its run's notes
+SHARDS = 16  # jobs that a cluster's slides are shared out to, at each step that goes through them
 # What the tables of tiles depended on when Snakemake last found them made.
 TILED = NOTES / "tiled.json"
 
@@ -109,8 +110,9 @@ def gpus() -> int:
 
 
 def command(tasks: list[str], overlay: str, cores: int, profile: str, more: Iterable[str] = ()) -> list[str]:
-    """The Snakemake command line; on a cluster every model is a job of its own."""
+    """The Snakemake command line; on a cluster every model is a job of its own, and slides are shared out."""
     config = [f"tasks={','.join(tasks)}"] + ([f"overlay={overlay}"] if overlay else [])
+    config += [f"shards={SHARDS}"] if profile == "slurm" else []
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile"),
         *("--workflow-profile", f"workflow/profiles/{profile}", "--cores", str(cores)),
@@ -160,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=[*paper.TASKS], help="files of params/")
     parser.add_argument("--overlay", default="demo", help="file of params/ laid over each task's; '' for none")
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs at a time")
+    parser.add_argument("--cores", type=int, default=allocation.cores(), help="jobs at a time")
     parser.add_argument("--profile", default="local", help="folder of workflow/profiles/")
     parser.add_argument("more", nargs="*", help="after --: passed to Snakemake")
     given = parser.parse_args(arguments)

@@ -45,14 +45,16 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
     """Tiles per slide, what was found on the slides, and gene sets per library."""
     rows, found_on, sets = [], [], []
     for p in tasks.values():
-        columns = ["slide_id", "mpp", "candidates", "valid", "used", "bag"]
+        columns = ["slide_id", "mpp", "candidates", "tested", "valid", "valid_estimate", "used", "bag"]
         tiles = read_results(p, "tiles", columns) if p.has_pixels else None
         if tiles is not None:
-            valid, enough = tiles["valid"].fillna(0), int(tiles["bag"].notna().sum())
+            valid, enough = tiles["valid_estimate"].fillna(0), int(tiles["bag"].notna().sum())
             used = f"{tiles['used'].max():.0f}" if enough else "–"
-            spread = f"{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
+            about = "about " * bool((tiles["tested"] < tiles["candidates"]).any())
+            spread = f"{about}{valid.median():.0f} ({valid.min():.0f}–{valid.max():.0f})"
             mpp = "–".join(dict.fromkeys(f"{v:.3g}" for v in (tiles["mpp"].min(), tiles["mpp"].max())))
-            rows.append([title(p), len(tiles), mpp, f"{tiles['candidates'].sum():.0f}", spread, used, enough])
+            positions = [f"{tiles[column].sum():.0f}" for column in ("candidates", "tested")]
+            rows.append([title(p), len(tiles), mpp, *positions, spread, used, enough])
         quality = read_results(p, "quality", ["slide_id", "check", "flagged"]) if p.has_pixels else None
         if quality is not None:
             counts = quality[quality["flagged"]].groupby("check")["slide_id"].nunique()
@@ -73,6 +75,7 @@ def preprocessing(tasks: Mapping[str, params.Params]) -> str:
         "slides",
         "µm per px",
         "tiles on the grid",
+        "tested",
         "valid per slide: median (range)",
         "used",
         "slides used",

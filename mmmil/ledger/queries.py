@@ -91,9 +91,19 @@ def _count(claim: Claim, results: Results) -> Answer:
         return Answer(int(significant.iloc[0]), note="in the development patients")
     if asked.what == "tiles":
         _require_pixels(results.p)
-        valid = results.table("tiles", ["valid"])["valid"].dropna()
-        return Answer(int(valid.min()), note="fewest valid tiles of a slide, those left out included")
+        return _tiles(results)
     return _genes(results)
+
+
+def _tiles(results: Results) -> Answer:
+    tiles = results.table("tiles", ["candidates", "tested", "valid"]).dropna(subset=["valid"])
+    fewest = tiles["valid"].min()
+    if not (tiles["tested"] == tiles["candidates"])[tiles["valid"] == fewest].any():
+        raise NotTestable(
+            f"every slide has at least {fewest:.0f} valid tiles, and positions were tested no further: n_tiles 0, or "
+            "another tile_choice than random, tests all"
+        )
+    return Answer(int(fewest), note="fewest valid tiles of a slide, those left out included")
 
 
 def _genes(results: Results) -> Answer:

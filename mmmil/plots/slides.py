@@ -17,7 +17,8 @@ def tissue_filter(slide_path: str, candidates: tiling.Candidates, percent: float
     """Fig. 2: kept tiles above, rejected ones below, each with its share of tissue."""
     figure, grid = plt.subplots(2, shown, figsize=(1.5 * shown, 3.9), squeeze=False)
     a = candidates.attributes
-    for row, (which, title) in enumerate([(candidates.valid, "kept"), (~candidates.valid, "rejected")]):
+    rejected = candidates.tested & ~candidates.valid
+    for row, (which, title) in enumerate([(candidates.valid, "kept"), (rejected, "rejected")]):
         index = np.flatnonzero(which)
         index = index[np.linspace(0, len(index) - 1, min(shown, len(index))).astype(int)] if len(index) else index
         tiles = tiling.read_tiles(slide_path, candidates.coords[index], a)
@@ -33,18 +34,23 @@ def tissue_filter(slide_path: str, candidates: tiling.Candidates, percent: float
 
 
 def valid_tiles(tiles: pd.DataFrame) -> plt.Figure:
-    """Valid tiles per patient, sorted, with the line at the number that is used of each; red: too few."""
-    table = tiles.assign(valid=pd.to_numeric(tiles["valid"], errors="coerce").fillna(0)).sort_values(
-        "valid", ascending=False, kind="stable"
-    )
-    used = int(pd.to_numeric(tiles["used"], errors="coerce").max())
+    """Valid tiles per patient, sorted, with the line at the number that is used of each; red: too few.
+
+    Where not every position was tested their number is an estimate, and the bar is pale above those that were found.
+    """
+    numbers = tiles[["candidates", "tested", "valid", "valid_estimate", "used"]].apply(pd.to_numeric, errors="coerce")
+    table = numbers.fillna(0).sort_values("valid_estimate", ascending=False, kind="stable")
+    used = int(table["used"].max())
     few = table["valid"] < used
+    is_estimate = (table["tested"] < table["candidates"]).any()
     figure, axes = plt.subplots(figsize=(7, 3))
+    if is_estimate:
+        axes.bar(np.arange(len(table)), table["valid_estimate"], width=1.0, color=CLASSES[0], alpha=0.35)
     axes.bar(np.arange(len(table)), table["valid"], width=1.0, color=np.where(few, CLASSES[1], CLASSES[0]))
     axes.axhline(used, color="black", lw=1, ls="--")
     axes.text(1.01, used, f"{used} per patient", transform=axes.get_yaxis_transform(), va="center", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="patients, sorted", ylabel="valid tiles")
+    axes.set(xlabel="patients, sorted", ylabel="valid tiles" + "\n(pale: estimated)" * int(is_estimate))
     return finish(figure)
 
 

@@ -71,6 +71,12 @@ def optical_density(image: np.ndarray) -> np.ndarray:
     return -np.log((image + np.float32(1)) / np.float32(light + 1)).clip(None, 0)
 
 
+def _range(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest channel (h, w) of an image (h, w, 3), much faster than by its last axis."""
+    first, second, third = np.moveaxis(image, 2, 0)
+    return np.minimum(np.minimum(first, second), third), np.maximum(np.maximum(first, second), third)
+
+
 def _disk(diameter: int) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter))
 
@@ -99,14 +105,14 @@ def pen_masks(image: np.ndarray) -> dict[str, np.ndarray]:
     thin, thick = max(3, round(longest / 200)), max(5, round(longest / 100))
     od = optical_density(image)
     r, g, b = np.moveaxis(od, 2, 0)
-    low, high = od.min(2), od.max(2)
+    (low, high), (darkest, lightest) = _range(od), _range(image)
     # Dark blue ink takes as much from green as from red, and far more of both than nuclei do on a thumbnail.
     core = (r > 0.5) & (r > 1.25 * g) | (r > 1.2) & (r > 0.95 * g) & (b < 0.65 * r)
     cold = _grown(core, (r > 0.3) & (r > 1.1 * g), thin)
     # Blood is as red as ink, but not as dark: 1.3 in green, where strokes have 1.7 and more.
     red = _grown((g > 1.5) & (b > 0.75 * g) & (r < 0.35 * g), (g > 0.9) & (b > 0.65 * g) & (r < 0.4 * g), thin)
     # Near black the sensor's offset bends OD; there the grey values say how neutral a pixel is.
-    dark = (low > 1.0) & (low > 0.62 * high) | (image.max(2) < 55) & (np.ptp(image, axis=2) < 30)
+    dark = (low > 1.0) & (low > 0.62 * high) | (lightest < 55) & (lightest - darkest < 30)
     dark = cv2.morphologyEx((dark & ~cold & ~red).astype(np.uint8), cv2.MORPH_CLOSE, _disk(3))
     black = _opened(dark, thick) & ~cold & ~red
     # Over pink tissue green ink looks blue; what the whole stroke takes from blue light tells them apart.
@@ -128,7 +134,8 @@ def tissue_mask(image: np.ndarray, pens: dict[str, np.ndarray] | None = None) ->
     """
     ink = np.any(list((pens or pen_masks(image)).values()), axis=0).astype(np.uint8)
     halo = cv2.dilate(ink, _disk(2 * max(3, round(max(image.shape[:2]) / 100)) + 1)) > 0
-    return (np.ptp(optical_density(image), axis=2) > STAINED) & ~halo
+    low, high = _range(optical_density(image))
+    return (high - low > STAINED) & ~halo
 
 
 def tissue_percent(image: np.ndarray) -> float:

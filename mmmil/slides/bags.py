@@ -7,7 +7,6 @@ the cohort's packed ones (`packed`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from mmmil.slides.files import SlideError
 from mmmil.sources.slide_files import images_of, is_pattern
 
 SUMMARY = ["patient_id", "slide_id", "slide_path", "width", "height", "mpp", "um_per_tile"]
-SUMMARY += ["pieces", "left_out", "candidates", "valid", "used", "bag", "problem"]
+SUMMARY += ["pieces", "left_out", "candidates", "tested", "valid", "valid_estimate", "used", "bag", "problem"]
 MIN_TILES = 16  # with n_tiles 0: a patient with fewer valid ones would make the bags of all others too small
 
 
@@ -59,7 +58,7 @@ def _examine_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params, 
     try:
         if is_pattern(slide_path):
             n = tile_images.require_tiles(slide_path, p.tile_px)
-            return row | {"candidates": n, "valid": n}
+            return row | {"candidates": n, "tested": n, "valid": n, "valid_estimate": n}
         path = tiling.candidates_of(slide_path, p.results / "tiles" / slide_id, p, threads)
     except SlideError as error:
         return row | {"problem": f"error: {error}"}
@@ -73,7 +72,9 @@ def _examine_slide(patient_id: str, slide_id: str, slide_path: Path, p: Params, 
         "pieces": int(a["pieces"]) if "pieces" in a else "",
         "left_out": round(float(a["left_out"]), 4) if "left_out" in a else "",
         "candidates": len(candidates.valid),
+        "tested": int(candidates.tested.sum()),
         "valid": int(candidates.valid.sum()),
+        "valid_estimate": round(candidates.valid_estimate),
         "found": str(path),
     }
 
@@ -118,22 +119,66 @@ def common_number(valid: pd.Series, p: Params) -> int:
     return int(enough.min())
 
 
+def _each(calls: list, description: str, jobs: int) -> list[dict]:
+    done = Parallel(n_jobs=jobs, return_as="generator")(calls)
+    return list(tqdm(done, total=len(calls), desc=description, unit="slide", mininterval=5))
+
+
+def _examined(patients: pd.DataFrame, p: Params, workers: int) -> list[dict]:
+    """A row of every patient, with what tiles the slide has."""
+    slides = [Path(path) for path in patients["slide_path"]]
+    jobs = max(1, min(workers, len(patients)))
+    threads = max(1, workers // jobs)  # of one slide, where there are fewer slides than workers
+    named = zip(patients.index, patients["slide_id"], slides, strict=True)
+    return _each([delayed(_examine_slide)(*of, p, threads) for of in named], "looking for tissue", jobs)
+
+
+def _judged(rows: list[dict], p: Params, n_tiles: int) -> list[dict]:
+    """The rows, with the problem of those that could be read and have too few valid tiles."""
+    least = 1 if p.few_tiles == "pad" else (n_tiles if p.n_tiles else MIN_TILES)
+    too_few = {1: "none at all"}.get(least, f"fewer than n_tiles ({least})" if p.n_tiles else f"fewer than {least}")
+    for row in rows:
+        if not row["problem"] and row["valid"] < least:
+            row["problem"] = f"{row['valid']} valid tiles, {too_few}"
+    return rows
+
+
+def _bagged(rows: list[dict], patients: pd.DataFrame, p: Params, n_tiles: int, workers: int) -> list[dict]:
+    """The rows, those without a problem with their bags."""
+    paths = patients["slide_path"]
+    good = [row for row in rows if not row["problem"]]
+    calls = [delayed(_bag_slide)(row, Path(paths[row["patient_id"]]), p, n_tiles) for row in good]
+    done = {row["patient_id"]: row for row in _each(calls, "reading tiles", max(1, min(workers, len(good))))}
+    return [done.get(row["patient_id"], row) for row in rows]
+
+
+def tile_some(patients: pd.DataFrame, p: Params, workers: int = 1) -> list[str]:
+    """What `tile_cohort` computes for some of a cohort's patients, slide by slide, for it to find; what is wrong with
+    slides, which it will tell.
+
+    With n_tiles 0 the bags wait for it: their number of tiles is known when all slides have been looked at.
+    """
+    _require_tables(patients, p)
+    rows = _examined(patients, p, workers)
+    if p.n_tiles:
+        rows = _bagged(_judged(rows, p, p.n_tiles), patients, p, p.n_tiles, workers)
+    return [f"{row['patient_id']}: {row['problem']}" for row in rows if row["problem"]]
+
+
 def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataFrame:
     """Tile every patient's slide; one row per patient with columns SUMMARY, `bag` empty where there is none.
 
     pieces and left_out: of tissue on the slide, and the share of its area outside the grid ('' where the positions are
-    read from files). Of images of tiles in a slide's place only their number is known. The table is found again by the
-    content of the slides, without a look at the files of their tiles (`make_again` sees to these).
+    read from files). valid: of the candidates that were `tested`; where these are not all, there are at least so many,
+    and `valid_estimate` says about how many. Fewer valid ones than are wanted are all there are. Of images of tiles in
+    a slide's place only their number is known. The table is found again by the content of the slides, without a look at
+    the files of their tiles (`make_again` sees to these).
 
     A bad slide does not stop the others. Raises TilingError at the end, naming all of them; slides with too few valid
     tiles are an error, reported in `problem`, or padded, by the parameter `few_tiles`. Raises SlideError where
     mpp_table or coords_dir may mean two slides by one name.
     """
-    slides = [Path(path) for path in patients["slide_path"]]
-    if p.mpp_table:
-        scale.unused_rows(p.path(p.mpp_table), slides)
-    if p.coords_dir:
-        coordinates.unused_files(p.path(p.coords_dir), slides)
+    _require_tables(patients, p)
     table = scale.read_mpp_table(p.path(p.mpp_table)) if p.mpp_table else {}
     inputs = {
         "slides": [[i, r.slide_id, _content(Path(r.slide_path), p, table)] for i, r in patients.iterrows()],
@@ -149,9 +194,17 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
         (folder / "tiles.json").write_text(json.dumps(rows, indent=0))
 
     rows = json.loads((record.cached(p.results / "tiling", inputs, make) / "tiles.json").read_text())
-    for row, path in zip(rows, slides, strict=True):  # they and the results may have been moved
+    for row, path in zip(rows, patients["slide_path"], strict=True):  # they and the results may have been moved
         row |= {"slide_path": str(path), "bag": row["bag"] and str(p.results / row["bag"])}
     return pd.DataFrame(rows, columns=SUMMARY)
+
+
+def _require_tables(patients: pd.DataFrame, p: Params) -> None:
+    slides = [Path(path) for path in patients["slide_path"]]
+    if p.mpp_table:
+        scale.unused_rows(p.path(p.mpp_table), slides)
+    if p.coords_dir:
+        coordinates.unused_files(p.path(p.coords_dir), slides)
 
 
 def _content(slide_path: Path, p: Params, table: dict) -> object:
@@ -181,33 +234,11 @@ def make_again(tiles: pd.DataFrame, p: Params) -> None:
 
 def _tiled(patients: pd.DataFrame, p: Params, workers: int) -> list[dict]:
     """The rows of `tile_cohort`, columns SUMMARY and more."""
-    jobs = min(workers, len(patients))
-    threads = max(1, workers // max(jobs, 1))  # of one slide, where there are fewer slides than workers
-
-    def run(calls: Iterable, description: str) -> list[dict]:
-        calls = list(calls)
-        done = Parallel(n_jobs=jobs, return_as="generator")(calls)
-        return list(tqdm(done, total=len(calls), desc=description, unit="slide", mininterval=5))
-
-    rows = run(
-        (delayed(_examine_slide)(i, r.slide_id, Path(r.slide_path), p, threads) for i, r in patients.iterrows()),
-        "looking for tissue",
-    )
+    rows = _examined(patients, p, workers)
     readable = [row for row in rows if not row["problem"]]
     if readable:
         n_tiles = common_number(pd.Series([row["valid"] for row in readable]), p)
-        least = 1 if p.few_tiles == "pad" else (n_tiles if p.n_tiles else MIN_TILES)
-        too_few = {1: "none at all"}.get(least, f"fewer than n_tiles ({least})" if p.n_tiles else f"fewer than {least}")
-        for row in readable:
-            if row["valid"] < least:
-                row["problem"] = f"{row['valid']} valid tiles, {too_few}"
-        paths = patients["slide_path"]
-        good = [row for row in readable if not row["problem"]]
-        bagged = run(
-            (delayed(_bag_slide)(row, Path(paths[row["patient_id"]]), p, n_tiles) for row in good), "reading tiles"
-        )
-        done = {row["patient_id"]: row for row in bagged}
-        rows = [done.get(row["patient_id"], row) for row in rows]
+        rows = _bagged(_judged(rows, p, n_tiles), patients, p, n_tiles, workers)
     table = pd.DataFrame(rows, columns=SUMMARY)
     bad = table["problem"].str.startswith("error: ")
     if p.few_tiles == "error":

@@ -39,7 +39,7 @@ def _finding(check: str, value: float, unit: str, limit: float, flagged: bool, n
     return {"check": check, "value": shown, "unit": unit, "limit": limit, "flagged": bool(flagged), "note": note}
 
 
-def _colours(image: np.ndarray, scanned: np.ndarray, valid: int | None) -> list[dict]:
+def _colours(image: np.ndarray, scanned: np.ndarray, valid: str) -> list[dict]:
     pens = appearance.pen_masks(image)
     tissue = appearance.tissue_mask(image, pens)
     inks = sorted(((100 * float(mask.mean()), colour) for colour, mask in pens.items()), reverse=True)
@@ -54,10 +54,9 @@ def _colours(image: np.ndarray, scanned: np.ndarray, valid: int | None) -> list[
         hue = appearance.tissue_hues(image, tissue)
         typical_hue = np.median(hue[(hue >= 10) & (hue < 220)])
         stained = "mostly " + next(name for up_to, name in OTHER_HUES if typical_hue <= up_to)
-    tiles = "" if valid is None else f"{valid} valid tiles"
     ink_shares = ", ".join(f"{colour} {percent:.1f} %" for percent, colour in inks if percent >= 0.05)
     return [
-        _finding("tissue", area, "%", MIN_TISSUE_PERCENT, area < MIN_TISSUE_PERCENT, tiles),
+        _finding("tissue", area, "%", MIN_TISSUE_PERCENT, area < MIN_TISSUE_PERCENT, valid),
         _finding("pen", ink, "%", MAX_PEN_PERCENT, ink > MAX_PEN_PERCENT, ink_shares),
         _finding("H&E", share, "%", MIN_HE_SHARE, share < MIN_HE_SHARE, stained),
     ]
@@ -115,13 +114,14 @@ def examine(
     slide_path: Path | str,
     p: Params,
     bag_path: Path | str | None = None,
-    valid: int | None = None,
+    valid: str = "",
     pieces: int | None = None,
     left_out: float | None = None,
 ) -> list[dict]:
     """Findings on one slide, in a fixed order: check, value (None: not measured), unit, limit, flagged, note.
 
-    bag_path: HDF5 with `imgs`, without which blur is not measured; valid: its valid tiles, told beside the tissue;
+    bag_path: HDF5 with `imgs`, without which blur is not measured; valid: what is told beside the tissue of its valid
+    tiles, as `_valid` says it;
     pieces of tissue and the share left_out of their area that is not tiled, as `bags.tile_cohort` gives them. Raises
     SlideError where the slide cannot be opened or read.
     """
@@ -145,7 +145,7 @@ def examine(
 def _findings(slide_id: str, slide_path: Path, tiled: dict, p: Params) -> list[dict]:
     """What `examine` finds, made once; a slide or bag that cannot be read is a finding itself, and images of tiles in
     a slide's place are one that says that nothing was looked at. tiled: of the slide's row of tiling's table bag,
-    valid, pieces and left_out.
+    valid (in words), pieces and left_out.
     """
     if is_pattern(slide_path):
         note = "images of tiles that were cut beforehand: there is no slide to look at"
@@ -171,14 +171,23 @@ def _findings(slide_id: str, slide_path: Path, tiled: dict, p: Params) -> list[d
 
 
 def _tiled(patients: pd.DataFrame, tiles: pd.DataFrame | None) -> pd.DataFrame:
-    """bag ('' where there is none), valid, pieces, left_out and mpp of every slide, in the order of `patients`; NaN
-    where nothing was tiled.
+    """bag ('' where there is none), valid (in words), pieces, left_out and mpp of every slide, in the order of
+    `patients`; NaN where nothing was tiled.
     """
-    columns = ["bag", "valid", "pieces", "left_out", "mpp"]
+    columns = ["bag", "valid", "pieces", "left_out", "mpp", "candidates", "tested"]
     found = pd.DataFrame(columns=["slide_id"]) if tiles is None else tiles
     table = found.set_index("slide_id").reindex(index=patients["slide_id"], columns=columns)
-    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in columns[1:]}
-    return table.assign(bag=[bag if isinstance(bag, str) else "" for bag in table["bag"]], **numbers)
+    numbers = table[columns[1:]].apply(pd.to_numeric, errors="coerce")
+    bag = [bag if isinstance(bag, str) else "" for bag in table["bag"]]
+    valid = [_valid(*row) for row in numbers[["valid", "tested", "candidates"]].to_numpy()]
+    return numbers[["pieces", "left_out", "mpp"]].assign(bag=bag, valid=valid)
+
+
+def _valid(valid: float, tested: float, candidates: float) -> str:
+    """Valid tiles in words: their number, or how many there are at least where not every position was tested."""
+    if np.isnan(valid):
+        return ""
+    return f"at least {valid:.0f} valid tiles" if tested < candidates else f"{valid:.0f} valid tiles"
 
 
 def _same_scale(mpp: pd.Series) -> dict[str, dict]:
@@ -203,15 +212,15 @@ def _same_scale(mpp: pd.Series) -> dict[str, dict]:
 def table(patients: pd.DataFrame, tiles: pd.DataFrame | None, p: Params, workers: int = 1) -> pd.DataFrame:
     """Findings on a cohort's slides: one row per slide and check, with columns COLUMNS.
 
-    patients: index patient_id, columns slide_id and slide_path; tiles: tiling's table (slide_id, valid, bag, pieces,
-    left_out, mpp), or None where nothing was tiled. A slide that cannot be read has the one row `unreadable`, with what
-    went wrong.
+    patients: index patient_id, columns slide_id and slide_path; tiles: tiling's table (slide_id, bag, candidates,
+    tested, valid, pieces, left_out, mpp), or None where nothing was tiled. A slide that cannot be read has the one row
+    `unreadable`, with what went wrong.
     """
     tiled = _tiled(patients, tiles)
     jobs = []
     for row, about in zip(patients.itertuples(), tiled.drop(columns="mpp").to_dict("records"), strict=True):
         known = {name: None if pd.isna(value) else value for name, value in about.items()}
-        known |= {name: int(value) for name in ("valid", "pieces") if (value := known[name]) is not None}
+        known |= {} if known["pieces"] is None else {"pieces": int(known["pieces"])}
         jobs.append(delayed(_findings)(row.slide_id, Path(row.slide_path), known, p))
     done = Parallel(n_jobs=workers, return_as="generator")(jobs)
     findings_per_slide = list(tqdm(done, total=len(jobs), desc="quality", unit="slide", mininterval=5))

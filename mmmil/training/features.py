@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from mmmil import record
 from mmmil.models import backbone, weights
@@ -20,6 +22,7 @@ from mmmil.variants import network
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from mmmil.processes.shards import Shard
     from mmmil.study import Study
 
 
@@ -37,28 +40,54 @@ def frozen_features(study: Study, name: str, fold: int) -> Bags:
 
 
 def _computed(study: Study, name: str, fold: int) -> Path:
-    """File of a network's features (real tiles, D) float32, one patient behind the other."""
-    p = study.p
+    """File of a network's features (real tiles, D) float32, one patient behind the other: gathered once."""
+    inputs = _inputs(study.p, name) | {"bags": study.bag_keys(fold)}
+
+    def make(folder: Path) -> dict:
+        bags = compute(study, name, fold)
+        parts = [np.load(bag / "features.npy")[mask] for bag, mask in zip(bags, study.tile_masks, strict=True)]
+        np.save(folder / "features.npy", np.concatenate(parts))
+        return record.run_json(bags[0])["facts"]
+
+    return record.cached(study.p.results / "features" / name, inputs, make) / "features.npy"
+
+
+def _inputs(p: Params, name: str) -> dict:
     source, kind = network(p, name)
-    inputs = {
+    return {
         "encoder": source,
         "weights": weights.weights_key(source, kind, p.weights_folder),
         "seed": p.seed if kind == "random" else None,
-        "bags": study.bag_keys(fold),
         "precision": device.precision_of(p),
         "versions": record.versions("torch", "timm"),
     }
 
-    def make(folder: Path) -> dict:
-        fabric = device.make_fabric(p)
-        made = encoder(p, name, fabric)
-        bags, masks = study.bags(fold), study.tile_masks
-        each = zip(packed.each(bags, range(len(bags))), masks, strict=True)
-        parts = [of_tiles(made, bag, fabric)[mask] for bag, mask in each]
-        np.save(folder / "features.npy", np.concatenate(parts))
-        return device.circumstances(p)
 
-    return record.cached(p.results / "features" / name, inputs, make) / "features.npy"
+def compute(study: Study, name: str, fold: int, shard: Shard | None = None) -> list[Path]:
+    """Folders with the features of a fold's bags, or of a shard of them: each found again, or computed now.
+
+    Bag by bag, so that what was computed before a kill is found, whoever computed it.
+    """
+    p = study.p
+    inputs = _inputs(p, name)
+
+    @cache
+    def network_on_device() -> tuple[backbone.FrozenEncoder, Fabric]:  # where everything is found it is not read
+        fabric = device.make_fabric(p)
+        return encoder(p, name, fabric), fabric
+
+    def features_of(i: int) -> Path:
+        def make(folder: Path) -> dict:
+            made, fabric = network_on_device()
+            np.save(folder / "features.npy", of_tiles(made, packed.taken(study.bags(fold), [i])[0], fabric))
+            return device.circumstances(p)
+
+        return record.cached(p.results / "features" / name / "bags", {**inputs, "bag": names[i]}, make)
+
+    keys, number = study.bag_keys(fold), len(study.patients)
+    names = keys if len(keys) == number else [[*keys, i] for i in range(number)]  # stained bags have one key for all
+    which = list(range(number)) if shard is None else shard.of(list(range(number)))
+    return [features_of(i) for i in tqdm(which, desc=f"features, {name}", unit="slide", mininterval=5, delay=5)]
 
 
 def encoder(p: Params, name: str, fabric: Fabric) -> backbone.FrozenEncoder:

@@ -1,5 +1,6 @@
 """Attention read from models: rows over tokens, by head, before the softmax, rolled out; the record's own pass."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmmil.models.clam import CLAM
 from mmmil.models.mcat import MCAT
 from mmmil.models.reading import reading_layers
 from mmmil.models.transmil import TransMIL
+from mmmil.processes.shards import Shard
 from mmmil.simulate import slides as synthetic_slides
 from mmmil.simulate import truth
 from mmmil.training import runs
@@ -203,14 +205,43 @@ def test_frozen_features_say_where_they_were_made_and_keep_precisions_apart(smal
     from mmmil.training import device, features
 
     def made():
-        return {path.parent for path in (small.p.results / "features" / "resnet50d").rglob("run.json")}
+        return {path.parent for path in (small.p.results / "features" / "resnet50d" / "bags").rglob("run.json")}
 
-    features.frozen_features(small, "resnet50d", -1)
-    (first,) = made()
-    assert extract.record.run_json(first)["facts"] == device.circumstances(small.p)
+    whole = features.frozen_features(small, "resnet50d", -1)
+    first = made()
+    assert len(first) == len(small.patients)
+    assert all(extract.record.run_json(one)["facts"] == device.circumstances(small.p) for one in first)
+    with monkeypatch.context() as without:
+        without.setattr(features, "encoder", None)  # found, without the network
+        assert (features.frozen_features(small, "resnet50d", -1).instances == whole.instances).all()
     monkeypatch.setattr(device, "precision_of", lambda p: "bf16-mixed")
     features.frozen_features(small, "resnet50d", -1)
-    assert len(made()) == 2
+    assert len(made()) == 2 * len(first)
+
+
+def test_features_go_on_at_the_slide_where_a_job_was_killed(small, tmp_path, monkeypatch, code_replaced):
+    from mmmil.training import features
+
+    p = small.p.override(results_dir=str(tmp_path))
+    there, asked, of_tiles = dataclasses.replace(small, p=p), [], features.of_tiles
+
+    def killed(made, tiles, fabric):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(len(tiles))
+        return of_tiles(made, tiles, fabric)
+
+    monkeypatch.setattr(features, "of_tiles", killed)
+    with pytest.raises(KeyboardInterrupt):
+        features.compute(there, "resnet50d", -1)
+    again = []
+    monkeypatch.setattr(features, "of_tiles", lambda *given: again.append(1) or of_tiles(*given))
+    first, second = (features.compute(there, "resnet50d", -1, Shard(i, 2)) for i in (1, 2))
+    assert len(asked) == 3 and len(asked) + len(again) == len(small.patients) == len(first) + len(second)
+    folders = features.compute(there, "resnet50d", -1)
+    assert len(again) == len(small.patients) - 3 and sorted(folders) == sorted(first + second)
+    together = np.concatenate([np.load(folder / "features.npy") for folder in folders])
+    assert (together == features.frozen_features(there, "resnet50d", -1).instances).all()
 
 
 def test_what_cannot_be_asked_for_is_said(small):

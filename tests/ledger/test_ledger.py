@@ -591,6 +591,27 @@ def test_spread_balance_and_contrast_by_hand(project):
     assert queries.ANSWERS["contrast"](query, results).differences[0].value == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("valid", "tested", "found"),
+    [
+        ([90, 70, 80], [100, 100, 100], 70),
+        ([64, 12, 64], [80, 100, 99], 12),  # who has fewer than were wanted was tested whole
+        ([64, 64, 64], [80, 100, 99], 64),
+        ([64, 64, 64], [80, 90, 99], None),
+    ],
+)
+def test_the_fewest_valid_tiles_are_counted_only_where_they_are_known(project, valid, tested, found):
+    results = evidence.Results(params.load("nsclc"))
+    asked = claims.Claim.model_validate(claim(query={"count": {"what": "tiles"}}, kind="number", paper=64))
+    table = pd.DataFrame({"candidates": 100, "tested": tested, "valid": valid})
+    results.table = lambda name, columns: table[columns]
+    if found is None:
+        with pytest.raises(evidence.NotTestable, match="at least 64 valid tiles"):
+            queries.ANSWERS["count"](asked, results)
+    else:
+        assert queries.ANSWERS["count"](asked, results).value == found
+
+
 # -- the page ----------------------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,8 @@ def test_a_cohort_with_their_coordinates(svs, tmp_path):
     )
     patients = pd.DataFrame({"slide_id": ["a"], "slide_path": [str(svs)]}, index=["P"])
     table = bags.tile_cohort(patients, p)
-    assert table[["candidates", "valid", "used"]].to_numpy().tolist() == [[3, 3, 2]]
+    columns = ["candidates", "tested", "valid", "valid_estimate", "used"]
+    assert table[columns].to_numpy().tolist() == [[3, 2, 2, 3, 2]]
     first = table["bag"].item()
     write(tmp_path / "a_patches.h5", TRIDENT, COORDS[1:])  # other coordinates are another result
     assert bags.tile_cohort(patients, p)["bag"].item() != first

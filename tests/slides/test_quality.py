@@ -199,7 +199,7 @@ def test_nothing_is_found_on_the_genuine_slide_until_it_is_blurred(real_data, p,
     path = real_data / "slides" / "CMU-1-Small-Region.svs"
     found = tiling.find_candidates(path)
     tiles = tiling.read_tiles(path, found.coords[found.valid], found.attributes)
-    findings = by_check(quality.examine(path, p, write_bag(tmp_path / "sharp" / "bag.h5", tiles), valid=15))
+    findings = by_check(quality.examine(path, p, write_bag(tmp_path / "sharp" / "bag.h5", tiles), "15 valid tiles"))
     assert not flagged(findings.values())
     checks = ["brightfield", "tissue", "pen", "H&E", "unscanned", "other pieces", "blur", "frozen section", "scale"]
     assert list(findings) == checks
@@ -278,8 +278,11 @@ def cohort(tmp_path):
         "two": write_bag(tmp_path / "a2" / "bag.h5", np.stack([blurred] * 3)),
     }
     tiles = pd.DataFrame(
-        [("one", 3, str(bags["one"])), ("two", 3, str(bags["two"])), ("broken", "", ""), ("gone", np.nan, np.nan)],
-        columns=["slide_id", "valid", "bag"],
+        [
+            *(("one", 9, 9, 3, str(bags["one"])), ("two", 9, 4, 3, str(bags["two"]))),
+            *(("broken", "", "", "", ""), ("gone", np.nan, np.nan, np.nan, np.nan)),
+        ],
+        columns=["slide_id", "candidates", "tested", "valid", "bag"],
     )
     return patients, tiles
 
@@ -291,6 +294,8 @@ def test_one_row_per_slide_and_check_and_a_bad_slide_does_not_stop_the_others(co
     assert table.groupby("slide_id", sort=False).size().to_dict() == {"one": 9, "two": 9, "broken": 1, "gone": 1}
     found = table[table["flagged"]].set_index("patient_id")["check"].to_dict()
     assert found == {"P-two": "blur", "P-broken": "unreadable", "P-gone": "unreadable"}
+    notes = table.set_index("slide_id").query("check == 'tissue'")["note"]
+    assert notes.to_dict() == {"one": "3 valid tiles", "two": "at least 3 valid tiles"}
     notes = table.set_index("slide_id").query("check == 'unreadable'")["note"]
     assert "broken.svs" in notes["broken"] and "not there" in notes["gone"]
     words = plots.in_words(table)

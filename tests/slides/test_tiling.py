@@ -1,5 +1,7 @@
 """Tiles are histolab's own; their number, choice and padding follow the parameters; a bad slide is named."""
 
+import dataclasses
+import itertools
 import os
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from mmmil import params
+from mmmil.processes.shards import Shard
 from mmmil.simulate import slides as synthetic_slides
 from mmmil.slides import bag_files, bags, tiling
 from mmmil.slides.bags import TilingError
@@ -88,6 +91,105 @@ def test_threads_change_nothing(svs):
     assert (one.coords == four.coords).all() and (one.tissue == four.tissue).all() and (one.valid == four.valid).all()
 
 
+# -- random order --------------------------------------------------------------------------------------------------
+def looked_up(valid):
+    """What `search` asks for, of positions (i, 0) whose validity is given."""
+
+    def examine(coords):
+        of = valid[coords[:, 0]]
+        return of.astype(np.float32), of, np.ones(len(of))
+
+    return examine
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3, 4])
+def test_every_set_of_valid_tiles_is_as_likely_as_any_other(wanted):
+    """Over all 720 orders of 6 positions, of which 4 are valid: exactly, and the estimate has no bias."""
+    valid = np.array([True, False, True, True, False, True])
+    coords = np.stack([np.arange(6), np.zeros(6, int)], 1)
+    times, estimates = {}, []
+    for order in itertools.permutations(range(6)):
+        share, found = tiling.search(wanted, coords, np.array(order), looked_up(valid), False)
+        seen = tiling.Candidates(coords, share, found, {})
+        picked = frozenset(np.flatnonzero(found).tolist())
+        times[picked] = times.get(picked, 0) + 1
+        estimates.append(seen.valid_estimate)
+        last = max(order.index(i) for i in picked)
+        assert seen.tested.sum() == last + 1 and len(picked) == wanted and valid[list(picked)].all()
+    sets = set(map(frozenset, itertools.combinations([0, 2, 3, 5], wanted)))
+    assert set(times) == sets and set(times.values()) == {720 // len(sets)}
+    if 1 < wanted < 4:  # of all four there is nothing left to estimate where the last position is the fourth
+        assert np.mean(estimates) == pytest.approx(4)
+
+
+def test_where_there_are_fewer_than_wanted_all_are_tested_and_their_number_is_exact():
+    valid = np.arange(50) % 10 == 0
+    coords = np.stack([np.arange(50), np.zeros(50, int)], 1)
+    share, found = tiling.search(6, coords, np.random.default_rng(0).permutation(50), looked_up(valid), False)
+    seen = tiling.Candidates(coords, share, found, {})
+    assert seen.tested.all() and (found == valid).all() and seen.valid_estimate == 5
+
+
+def test_seeds_and_slides_draw_positions_evenly():
+    found = candidates()
+
+    def of_slide(i):
+        return tiling.choose(dataclasses.replace(found, attributes={"name": f"slide {i}"}), 9, "random", 0)
+
+    require_even(found, 9, lambda seed: tiling.choose(found, 9, "random", seed), 4000)
+    require_even(found, 9, of_slide, 4000)
+
+
+@pytest.mark.parametrize("tile_px, level", [(64, 0), (100, 0), (64, 1)])
+def test_random_order_gives_the_tiles_that_testing_every_position_gives(svs, tile_px, level):
+    every = tiling.find_candidates(svs, tile_px, level)
+    assert every.tested.all() and every.valid_estimate == every.valid.sum() > 20
+    for seed, wanted in ((0, 1), (1, 9), (2, 20)):
+        first, again = (
+            tiling.find_candidates(svs, tile_px, level, wanted=wanted, seed=seed, threads=n) for n in (1, 3)
+        )
+        assert (first.coords == every.coords).all() and first.attributes == every.attributes
+        assert np.array_equal(first.tissue, again.tissue, equal_nan=True) and (first.valid == again.valid).all()
+        tested = first.tested
+        assert first.valid.sum() == wanted <= tested.sum() < len(tested)
+        assert (first.tissue == every.tissue)[tested].all() and (first.valid == every.valid)[tested].all()
+        picked = tiling.choose(first, wanted, "random", seed)
+        assert (picked == tiling.choose(every, wanted, "random", seed)).all()
+        assert set(picked) == set(np.flatnonzero(first.valid))
+    fewer = tiling.find_candidates(svs, tile_px, level, wanted=100_000, seed=1)
+    assert np.array_equal(fewer.tissue, every.tissue) and (fewer.valid == every.valid).all()
+
+
+@pytest.mark.real
+def test_random_order_on_a_genuine_slide_draws_its_valid_tiles_evenly(real_data):
+    """Three seeds read the tiles that testing every position gives, and 3,000 of those take each tile alike often."""
+    path = real_data / "slides" / "CMU-1-Small-Region.svs"
+    every = tiling.find_candidates(path, 128)
+    for seed in range(3):
+        found = tiling.find_candidates(path, 128, wanted=12, seed=seed)
+        assert found.tested.sum() < len(found.valid) and found.valid.sum() == 12
+        assert (np.flatnonzero(found.valid) == np.sort(tiling.choose(every, 12, "random", seed))).all()
+    require_even(every, 12, lambda seed: tiling.choose(every, 12, "random", seed), 3000)
+
+
+def require_even(found, wanted, draw, draws):
+    """Chi-square of how often each valid position is drawn, of `wanted` at a time without putting back."""
+    n, times = int(found.valid.sum()), np.zeros(len(found.valid))
+    for i in range(draws):
+        times[draw(i)] += 1
+    expected = draws * wanted / n
+    chi2 = ((times[found.valid] - expected) ** 2).sum() / (expected * (1 - wanted / n)) * (n - 1) / n
+    assert not times[~found.valid].any() and abs(chi2 - (n - 1)) < 4 * np.sqrt(2 * (n - 1))
+
+
+def test_other_choices_need_every_position(svs):
+    found = tiling.find_candidates(svs, 64, wanted=5)
+    for how in ("tissue", "spread"):
+        with pytest.raises(ValueError, match="not every position was tested"):
+            tiling.choose(found, 5, how)
+
+
+# -- scale and bad slides ------------------------------------------------------------------------------------------
 def test_tiles_at_another_scale_cover_the_same_tissue(svs):
     level, found = tiling.find_candidates(svs, 64, level=1), tiling.find_candidates(svs, 64, mpp=2.0)
     assert found.attributes["patch_size_level0"] == level.attributes["patch_size_level0"] == 256
@@ -200,6 +302,53 @@ def test_a_slide_tiled_once_is_not_tiled_again(cohort, p, monkeypatch, code_repl
     monkeypatch.setattr(tiling, "find_candidates", None)
     monkeypatch.setattr(tiling, "read_tiles", None)
     assert bags.tile_cohort(cohort.iloc[:2], p).equals(first)
+
+
+def test_the_table_says_what_was_tested_and_workers_change_nothing(cohort, p):
+    table = bags.tile_cohort(cohort, p)
+    assert (table["tested"] < table["candidates"]).tolist() == [True, True, True, False]
+    assert table["valid"].tolist()[:3] == [4, 4, 4] and table["valid_estimate"].iloc[3] == table["valid"].iloc[3] < 4
+    counted = bags.tile_cohort(cohort, p.override(tile_choice="spread"))
+    assert (counted["tested"] == counted["candidates"]).all() and counted["valid"].iloc[0] > 4
+    assert counted["valid"].iloc[3] == table["valid"].iloc[3]
+    again = bags.tile_cohort(cohort, p.override(results_dir=str(p.results / "again")), workers=3)
+    plain = table.drop(columns="bag")
+    assert plain.equals(again.drop(columns="bag"))
+    for one, other in zip(table["bag"][:3], again["bag"][:3], strict=True):
+        assert Path(one).read_bytes() == Path(other).read_bytes() and Path(one).parent.name == Path(other).parent.name
+
+
+def test_the_figure_of_valid_tiles_says_where_their_number_is_estimated():
+    from mmmil import plots
+
+    table = pd.DataFrame({"candidates": [100, 90, 50, ""], "tested": [80, 90, 50, ""], "used": [64, 64, "", ""]})
+    table = table.assign(valid=[64, 70, 5, ""], valid_estimate=[80, 70, 5, ""])
+    (axes,) = plots.valid_tiles(table).axes
+    assert [bar.get_height() for bar in axes.patches] == [80, 70, 5, 0, 64, 70, 5, 0]
+    assert axes.get_ylabel() == "valid tiles\n(pale: estimated)"
+    (axes,) = plots.valid_tiles(table.iloc[1:]).axes
+    assert [bar.get_height() for bar in axes.patches] == [70, 5, 0] and axes.get_ylabel() == "valid tiles"
+
+
+@pytest.mark.parametrize("n_tiles", [4, 0])
+def test_shards_of_slides_are_found_by_the_whole(cohort, p, monkeypatch, code_replaced, n_tiles):
+    monkeypatch.setattr(bags, "MIN_TILES", 4)
+    p = p.override(n_tiles=n_tiles)
+    expected = bags.tile_cohort(cohort, p.override(results_dir=str(p.results / "whole"))).drop(columns="bag")
+    told = [bags.tile_some(Shard(i, 3).of(cohort), p) for i in (1, 2, 3)]
+    few = f"P3: {expected['problem'].iloc[3]}"
+    assert told == [[few] if n_tiles else [], [], []]  # with n_tiles 0 nobody knows yet what is enough
+    monkeypatch.setattr(tiling, "find_candidates", None)
+    if n_tiles:
+        monkeypatch.setattr(tiling, "read_tiles", None)
+    assert bags.tile_cohort(cohort, p).drop(columns="bag").equals(expected)
+
+
+def test_a_slide_that_is_bad_in_a_shard_is_told_and_stops_nobody(cohort, p, tmp_path):
+    patients = cohort.iloc[:2].assign(slide_path=[str(tmp_path / "gone.svs"), cohort["slide_path"].iloc[1]])
+    (told,) = bags.tile_some(patients, p)
+    assert told.startswith("P0: error: ") and "gone.svs" in told
+    assert len(list((p.results / "tiles" / "s1" / "bags").iterdir())) == 1
 
 
 def candidates(n=60):

@@ -194,12 +194,14 @@ def test_options_that_only_tell_start_no_work(launcher):
     assert not any(launcher.LISTS.match(option) for option in ["-p", "--forceall", "--jobs", "-j", "results/lgg/x.csv"])
 
 
-def test_the_workflow_plans_every_step_of_a_task(launcher):
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_workflow_plans_every_step_of_a_task(launcher, shards):
     lots = launcher.plan.load(["lgg"], "demo")["lgg"].lots
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--cores", "1", "--nolock"),
             *("--forceall", "--dry-run", "--quiet", "rules", "--config", "tasks=lgg", "overlay=demo"),
+            f"shards={shards}",
         ],
         cwd=ROOT,
         capture_output=True,
@@ -208,6 +210,8 @@ def test_the_workflow_plans_every_step_of_a_task(launcher):
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     assert counts["cohort"] == counts["tiles"] == counts["genes"] == counts["record"] == counts["book"] == "1"
+    steps = 2 + int(counts["features"])  # of tiles, quality and each encoder's features a job per shard
+    assert int(counts.get("shard", 0)) == (0 if shards == 1 else shards * steps)
     assert int(counts["notebook"]) == 10 and int(counts["train"]) == len(lots)
 
 
