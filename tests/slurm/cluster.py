@@ -6,6 +6,7 @@ process is ended by `stop`. It needs the programs of Debian's packages slurm-wlm
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import secrets
@@ -22,6 +23,8 @@ PATH = f"{os.environ.get('PATH', '')}{os.pathsep}{SBIN}"
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol"]
 ACCOUNTING = ["slurmdbd", "mariadbd", "mariadb-install-db", "sacct", "sacctmgr"]
 NODES = ["node1", "node2", "node3"]
+
+SIZE = "CPUs=4 RealMemory=16000 Gres=gpu:2"
 
 SLURM_CONF = """
 ClusterName=test
@@ -58,7 +61,7 @@ JobAcctGatherType={gather}
 JobAcctGatherFrequency=1
 AccountingStorageType={storage}
 {accounting}
-NodeName=node[1-3] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{slurmd}-{slurmd_last}] CPUs=4 RealMemory=16000 Gres=gpu:2
+NodeName=node[1-3] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{slurmd}-{slurmd_last}] {size}
 PartitionName=main Nodes=node[1-3] Default=YES MaxTime=INFINITE DefaultTime=10 OverTimeLimit=0 State=UP
 """
 SLURMDBD_CONF = """
@@ -139,7 +142,7 @@ class Cluster:
     def _configure(self) -> None:
         for name in ("state", *(f"spool.{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
-        values = {"folder": self.folder, "user": self.user, "min_job_age": self.min_job_age} | self.ports
+        values = {"folder": self.folder, "user": self.user, "min_job_age": self.min_job_age, "size": SIZE} | self.ports
         gather, storage = "jobacct_gather/linux", "accounting_storage/slurmdbd"
         accounting = f"AccountingStorageHost=localhost\nAccountingStoragePort={self.ports['dbd']}"
         accounting += f"\nAccountingStoragePass={self.folder}/munge.socket"
@@ -176,8 +179,8 @@ class Cluster:
         where = [f"--datadir={data}", f"--socket={sock}", f"--user={self.user}", f"--port={self.ports['mariadb']}"]
         small = ["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=16M"]
         self._spawn("mariadb", ["mariadbd", "--no-defaults", *where, *small])
-        user = "CREATE USER IF NOT EXISTS slurm@'%' IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@'%';"
-        user += "CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@localhost;"
+        made = "CREATE USER IF NOT EXISTS {0} IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO {0};"
+        user = "".join(made.format(name) for name in ("slurm@'%'", "slurm@localhost"))
         call = ["mariadb", "--no-defaults", f"--socket={sock}", f"--user={self.user}", "-e", user]
         until(lambda: subprocess.run(call, env=self.env, capture_output=True).returncode == 0, "MariaDB")
 
@@ -216,7 +219,7 @@ class Cluster:
 
     # -- questions ---------------------------------------------------------------------------------------------------
     def processes(self) -> dict[int, set[str]]:
-        """Processes that run in this cluster's environment -> their variables: daemons, steps, and what jobs started."""
+        """Processes in this cluster's environment -> their variables: daemons, steps, and what jobs started."""
         ours = f"SLURM_CONF={self.folder / 'slurm.conf'}"
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
@@ -241,10 +244,8 @@ class Cluster:
 
 
 def _signal(pid: int, how: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, how)
-    except ProcessLookupError:
-        pass
 
 
 def _free_ports() -> list[int]:

@@ -1,7 +1,5 @@
 """Rules' shell commands as Slurm jobs: submitted, found again, watched, and submitted again where that may help."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time
@@ -17,6 +15,7 @@ from snakemake_interface_executor_plugins.settings import CommonSettings, Execut
 
 from snakemake_executor_plugin_mmmil_slurm import outcome, slurm, submission
 
+# No `annotations` of the future in this file: Snakemake reads the types of ExecutorSettings.
 common_settings = CommonSettings(
     non_local_exec=True, implies_no_shared_fs=False, job_deploy_sources=False, pass_envvar_declarations_to_cmd=False
 )
