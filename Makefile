@@ -4,7 +4,7 @@
 #   make book OVERLAY=        the same at the paper's scale, on your own download (see README.md)
 #   make book TASKS=nsclc     one task only
 #   make real                 the real data of MMMIL_REAL_DATA, then the book with their pages
-#   make test | lint | lab | lock | clean
+#   make test | test-slurm | lint | lab | lock | clean
 
 PYTHON  ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
@@ -29,7 +29,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := book
-.PHONY: book real test lint lab lock clean env
+.PHONY: book real test test-slurm lint lab lock clean env
 
 book: $(STAMP)
 	$(RUN) --tasks $(TASKS) --overlay "$(OVERLAY)"
@@ -39,6 +39,10 @@ real: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# On a Slurm of its own, which needs Debian's slurm-wlm, slurmdbd, mariadb-server and munge.
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slurm tests/slurm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sco
 ACCOUNTING = ["slurmdbd", "mariadbd", "mariadb-install-db", "sacct", "sacctmgr"]
 NODES = ["node1", "node2", "node3"]
 
-SIZE = "CPUs=4 RealMemory=16000 Gres=gpu:2"
+SIZE = "CPUs=4 RealMemory=256000 Gres=gpu:2"  # more than the machine has: Slurm believes it
 
 SLURM_CONF = """
 ClusterName=test
