@@ -40,10 +40,8 @@ def test_what_a_site_says_is_laid_over_a_cluster_and_not_over_a_laptop(profile, 
         monkeypatch.setenv("MMMIL_PROFILE", str(site))
     below = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     folder, settings = profile.load("slurm")
-    assert (
-        settings == yaml.safe_load((folder / "config.yaml").read_text())
+    assert settings == yaml.safe_load((folder / "config.yaml").read_text())
     assert folder.parent.parent.name == ".snakemake"
-    )
     assert settings["jobs"] == 9 and settings["executor"] == below["executor"]
     assert settings["default-resources"] == below["default-resources"] | {"slurm_account": "lab"}
     assert settings["set-resources"]["tiles"] == below["set-resources"]["tiles"] | {"runtime": 1}
