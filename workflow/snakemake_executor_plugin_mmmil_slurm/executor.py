@@ -171,7 +171,10 @@ class Executor(RemoteExecutor):
         if task.slurm_id is None:
             return False
         mark = task.mark if task.mark and task.mark.slurm_id == task.slurm_id else None
-        queued = next((job for job in (self.queue or {}).get(task.name, []) if job.slurm_id == task.slurm_id), None)
+        of_name = (self.queue or {}).get(task.name, [])
+        queued = next((job for job in of_name if job.slurm_id == task.slurm_id), None)
+        if extra := [job.slurm_id for job in of_name if job.is_active and job is not queued and queued]:
+            self.cancel_quietly(extra)  # taken after all, long after sbatch had given up
         if mark and mark.status == 0:
             if queued and queued.state == "PENDING":  # to run once more: Slurm had lost its node, which went on
                 self.cancel_quietly([task.slurm_id])
@@ -224,6 +227,9 @@ class Executor(RemoteExecutor):
         for suffix in ("sh", "out", "status"):
             task.file(suffix).unlink(missing_ok=True)
 
+    def handle_job_error(self, job) -> None:
+        self.tasks.pop(job, None)
+
     # -- Slurm -------------------------------------------------------------------------------------------------------
     def ask(self) -> bool:
         """Ask Slurm for the queue; whether it answered."""
@@ -251,7 +257,7 @@ class Executor(RemoteExecutor):
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel all jobs of this run; those that are being looked at are not among the active ones."""
-        ids = [task.slurm_id for task in self.tasks.values() if task.slurm_id]
+        ids = [task.slurm_id for task in list(self.tasks.values()) if task.slurm_id]
         if ids and not self.cancel_quietly(ids):
             self.logger.warning("Slurm does not answer: its jobs go on, and the next run takes them over")
 
