@@ -195,12 +195,17 @@ class Cluster:
         until(lambda: b"UP" in subprocess.run(ping, env=self.env, capture_output=True).stdout, "slurmctld")
 
     def start_node(self, name: str) -> None:
-        self._spawn(name, ["slurmd", "-D", "-N", name])
+        self._spawn(name, ["slurmd", "-D", "-N", name], {"TEST_NODE": name})  # which its slurmstepd have, too
 
-    def _spawn(self, name: str, call: list[str]) -> None:
+    def _spawn(self, name: str, call: list[str], more: dict[str, str] | None = None) -> None:
         with (self.folder / f"{name}.said").open("ab") as said:
             self.running[name] = subprocess.Popen(
-                call, env=self.env, stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True
+                call,
+                env=self.env | (more or {}),
+                stdout=said,
+                stderr=said,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     def kill(self, name: str, how: int = signal.SIGKILL) -> None:
@@ -212,9 +217,10 @@ class Cluster:
     def lose_node(self, node: str) -> None:
         """A node goes down with all that runs on it, and Slurm learns of it."""
         self.kill(node)
-        for pid, environment in self.processes().items():
-            if f"SLURMD_NODENAME={node}" in environment or f"slurmstepd-{node}" in environment:
-                _signal(pid, signal.SIGKILL)
+        for own in (f"TEST_NODE={node}", f"SLURMD_NODENAME={node}"):  # what would report a job's end, then the jobs
+            for pid, environment in self.processes().items():
+                if own in environment:
+                    _signal(pid, signal.SIGKILL)
         self.command("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
     # -- questions ---------------------------------------------------------------------------------------------------

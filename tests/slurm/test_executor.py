@@ -194,7 +194,9 @@ def test_a_lost_node_costs_only_what_ran_there(cluster, batch, local):
     try:
         one.go("b")  # makes room
         one.until(lambda: one.times("a") == 2, "another start of a")
+        assert len({line[1] for line in one.started if line[0] == "a"}) == 1  # Slurm has queued it again itself
         assert finishes_as(one, local("a b c")) and one.times("b") == one.times("c") == 1
+        assert "submitted again" not in one.said
     finally:
         cluster.start_node(node)
         cluster.command("scontrol", "update", f"NodeName={node}", "State=RESUME")
