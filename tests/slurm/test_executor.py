@@ -49,7 +49,7 @@ rule record:
     shell: "cat {input} > {output}"
 """
 TRAIN = """
-echo "$1 ${SLURM_JOB_ID:-local} ${MMMIL_JOB_END:-} ${SLURM_JOB_GPUS:-}" >> started
+echo "$1 ${SLURM_JOB_ID:-local} ${MMMIL_JOB_END:-} ${SLURM_GPUS_ON_NODE:-}" >> started
 [ "$1" != broken ] || { echo it is broken >&2; exit 3; }
 [ "$1" != hungry ] || [ $MEMORY -gt 150 ] || kill -9 $$
 if [ "$1" = long ] && [ ! -e checkpoint ]; then touch checkpoint; exit 75; fi
@@ -299,7 +299,7 @@ def test_only_what_may_help_is_tried_again(cluster, batch, local):
     assert re.search(r"train name=broken: job \d+: its command failed, exit status 3\s+it is broken", one.said)
     assert "train name=hungry" in one.said and "needed more memory than it had asked for, exit status 137" in one.said
     assert "sbatch refuses it: sbatch: error: invalid partition specified: nowhere" in one.said
-    assert {line[0]: line[3] for line in one.started} == {"gpu": "0", "hungry": "", "broken": ""}
+    assert {line[0]: line[3] for line in one.started} == {"gpu": "1", "hungry": "", "broken": ""}
     one.names = ["gpu", "hungry"]
     one.start()
     assert one.end() == 0 and one.predictions == local("gpu") + "score,hungry,1\n"
