@@ -58,3 +58,16 @@ def test_a_profile_that_is_none_is_told(profile, tmp_path, monkeypatch):
     (write(tmp_path / "list") / "config.yaml").write_text("- jobs\n")
     with pytest.raises(profile.ProfileError, match="holds no settings"):
         profile.load(str(tmp_path / "list"))
+
+
+def test_a_cluster_is_known_by_its_executor_and_not_by_its_name(profile, tmp_path):
+    import run
+
+    own = write(tmp_path / "mine", executor="another", jobs=3, cores=12)
+    call = run.command(["lgg"], "", None, str(own))
+    assert call[call.index("--cores") + 1] == "12" and "--resources" not in call
+    assert "--resources" in run.command(["lgg"], "", 2, str(write(tmp_path / "slurm", executor="local")))
+    call = run.command(["lgg"], "", 5, "slurm")
+    assert call[call.index("--cores") + 1] == "5" and "--resources" not in call
+    call = run.command(["lgg"], "", 5, "local")
+    assert call[call.index("--cores") + 1] == "5" and call[call.index("--resources") + 1].startswith("gpu=")

@@ -139,7 +139,7 @@ def test_no_path_of_a_machine_in_the_repository():
 
 def test_make_targets_and_test_command():
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("book", "test", "real", "lab", "clean", "lock", "lint"):
+    for target in ("book", "test", "test-slurm", "real", "lab", "clean", "lock", "lint"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert re.search(rf"^TASKS +\?= {' '.join(paper.TASKS)}$", makefile, re.MULTILINE)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
