@@ -82,7 +82,7 @@ class Executor(RemoteExecutor):
         name = submission.name(self.root, job.rule.name, job.output, job.shellcmd, job.params)
         task = self.tasks[job] = Task(name, f"{job.rule.name} {wildcards}".strip())
         with self.busy:
-            if self.queue is None:
+            if self.queue is None and not self.silent:
                 self.ask()
             self.workflow.async_run(self.start(job, task))
         self.report_job_submission(SubmittedJobInfo(job, external_jobid=task.slurm_id))
@@ -107,7 +107,6 @@ class Executor(RemoteExecutor):
         except WorkflowError as error:
             task.refused = str(error)
         except slurm.Unreachable as error:
-            task.asked_before = True
             self.delay = min(300.0, 2 * self.delay or 10.0)
             self.submit_after = time.monotonic() + self.delay
             self.tell_silence(error)
@@ -146,6 +145,7 @@ class Executor(RemoteExecutor):
         named = ["--job-name", task.name, "--comment", task.comment, "--chdir", str(self.root), "--requeue"]
         said = ["--output", str(self.root / task.file("out")), "--open-mode=append", "--export=ALL"]
         resources = dict(job.resources.items())
+        task.asked_before = True
         asked = submission.flags(resources, job.threads, self.executor_settings.gpu_flag)
         return slurm.submit([*named, *said, *asked, str(task.file("sh"))])
 
@@ -238,7 +238,7 @@ class Executor(RemoteExecutor):
         except (slurm.Unreachable, slurm.Refused) as error:
             self.tell_silence(error)
             return False
-        if self.silent and not self.delay:
+        if self.silent and time.monotonic() >= self.submit_after:
             self.logger.warning("Slurm answers again")
             self.silent = False
         return True
