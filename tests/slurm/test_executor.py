@@ -7,6 +7,7 @@ depends on how fast the machine is.
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,24 @@ def test_slurm_may_be_down_for_a_while(cluster, batch, local):
     one.until(lambda: "Slurm answers again" in one.said, "word of its return")
     assert finishes_as(one, local("a b c d"))
     assert sorted(line[0] for line in one.started) == ["a", "b", "c", "d"]
+
+
+def test_a_job_that_sbatch_took_without_saying_so_is_not_submitted_twice(batch, local, tmp_path):
+    (tmp_path / "bin").mkdir()
+    once, sbatch = tmp_path / "once", tmp_path / "bin/sbatch"
+    lines = [
+        f'said=$({shutil.which("sbatch", path=slurm.PATH)} "$@") || exit 1',
+        f"[ -e {once} ] && echo $said && exit",
+        f"touch {once}; echo Batch job submission failed: Socket timed out on send/recv operation >&2; exit 1",
+    ]
+    sbatch.write_text("\n".join(["#!/bin/bash", *lines, ""]))
+    sbatch.chmod(0o755)
+    one = batch("a b")
+    one.env["PATH"] = f"{sbatch.parent}:{one.env['PATH']}"
+    one.start()
+    one.until_started(2)
+    assert finishes_as(one, local("a b")) and len(one.started) == 2
+    assert one.said.count("is taken over") == 1 and "Socket timed out" in one.said
 
 
 def test_jobs_of_a_killed_head_are_taken_over(cluster, batch, local):
