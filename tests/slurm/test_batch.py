@@ -83,9 +83,9 @@ def test_a_task_on_slurm_predicts_what_it_predicts_here(tmp_path):
 
         try:
             head = start(there, env, "--profile", "slurm")
-            cancelled = until(training, "a training", 600)[0]
+            cancelled = until(training, "a training", 3600)[0]
             cluster.command("scancel", cancelled)
-            until(lambda: set(training()) - {cancelled}, "another training", 600)
+            until(lambda: set(training()) - {cancelled}, "another training", 3600)
             os.killpg(head.pid, signal.SIGKILL)
             head.wait()
             head = start(there, env, "--profile", "slurm")
