@@ -86,7 +86,7 @@ def missing(accounting: bool = True) -> list[str]:
     return [name for name in PROGRAMS + ACCOUNTING * accounting if not shutil.which(name, path=PATH)]
 
 
-def until(condition: Callable[[], object], what: str, ceiling: float = 120.0, step: float = 0.2):
+def until(condition: Callable[[], object], what: str, ceiling: float = 600.0, step: float = 0.2):
     """The first true value of `condition`; an AssertionError that says `what` after `ceiling` seconds."""
     deadline = time.monotonic() + ceiling
     while not (value := condition()):

@@ -97,7 +97,7 @@ class Batch:
     def until_started(self, count: int) -> None:
         self.until(lambda: len(self.started) >= count, f"{count} trainings started")
 
-    def until(self, condition, what: str, ceiling: float = 300.0):
+    def until(self, condition, what: str, ceiling: float = 900.0):
         def met():
             assert self.head.poll() is None, f"Snakemake ended before {what}:\n{self.said}"
             return condition()
@@ -109,7 +109,7 @@ class Batch:
 
     def end(self) -> int:
         """Exit status of Snakemake, when it ends by itself."""
-        until(lambda: self.head.poll() is not None, "Snakemake's end", 300)
+        until(lambda: self.head.poll() is not None, "Snakemake's end", 900)
         return self.head.returncode
 
     def kill(self) -> None:
@@ -181,7 +181,7 @@ def test_a_job_at_its_time_limit_is_submitted_again_and_one_at_a_checkpoint_goes
     first = int(one.started[0][1])
     assert 0 < ends[str(first)] - time.time() <= 61
     one.go("long")
-    one.until(lambda: one.times("a") == 2, "another start of the one at its limit", 400)
+    one.until(lambda: one.times("a") == 2, "another start of the one at its limit")
     assert re.search(r"train name=a: job \d+: it reached its time limit; submitted again", one.said)
     assert finishes_as(one, local("a long"))
 
@@ -333,7 +333,7 @@ def test_without_accounting_where_slurm_forgets_jobs_at_once(tmp_path_factory, t
             cancelled = dict(line[:2] for line in one.started)["a"]
             os.kill(one.head.pid, signal.SIGSTOP)
             bare.command("scancel", cancelled)
-            until(lambda: cancelled not in {job[0] for job in bare.jobs()}, "a job forgotten", 300)
+            until(lambda: cancelled not in {job[0] for job in bare.jobs()}, "a job forgotten", 900)
             os.kill(one.head.pid, signal.SIGCONT)
             one.until(lambda: one.times("a") == 2, "another start of a")
             assert "it was cancelled; submitted again" in one.said
