@@ -1,7 +1,6 @@
 """A small task by the command and the profile of a cluster, with a job cancelled and the head killed, as here."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -63,6 +62,36 @@ def predictions(folder):
     return table.sort_values(["variant", "fold", "split", "patient_id"]).reset_index(drop=True)
 
 
+def run_on_slurm(there, folder):
+    """Run the task on Slurm with a training cancelled and the head killed; what was told, and how trainings ended."""
+    for name in ("site", "slurm"):
+        (folder / name).mkdir()
+    (folder / "site/config.yaml").write_text(yaml.safe_dump(SITE))
+    with slurm.Cluster(folder / "slurm") as cluster:
+        env = cluster.env | {"MMMIL_PROFILE": str(folder / "site")}
+
+        def told():
+            return (there / "said").read_text()
+
+        def trainings(states):
+            assert head.poll() is None, told()
+            return [job for job, _, comment in cluster.jobs(states) if comment.startswith("train")]
+
+        head = start(there, env, "--profile", "slurm")
+        try:
+            cluster.command("scancel", until(lambda: trainings("running"), "a training", 3600)[0])
+            until(lambda: "it was cancelled; submitted again" in told(), "word of it", 3600)
+            until(lambda: trainings("pending,running"), "its successor", 3600)
+            os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
+            head = start(there, env, "--profile", "slurm")
+            assert head.wait() == 0, told()
+        finally:
+            if head.poll() is None:
+                os.killpg(head.pid, signal.SIGKILL)
+        return told(), [state for _, state, comment in cluster.jobs() if comment.startswith("train")]
+
+
 def test_a_task_on_slurm_predicts_what_it_predicts_here(tmp_path):
     here, there = copy(tmp_path / "here"), copy(tmp_path / "there")
     run = start(here, dict(os.environ), "--cores", "2")
@@ -71,31 +100,8 @@ def test_a_task_on_slurm_predicts_what_it_predicts_here(tmp_path):
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/config.yaml").write_text(yaml.safe_dump(SITE))
-    (tmp_path / "slurm").mkdir()
-    with slurm.Cluster(tmp_path / "slurm") as cluster:
-        env = cluster.env | {"MMMIL_PROFILE": str(tmp_path / "site")}
-
-        def training():
-            assert head.poll() is None, (there / "said").read_text()
-            return [job for job, _, comment in cluster.jobs("running") if comment.startswith("train")]
-
-        try:
-            head = start(there, env, "--profile", "slurm")
-            cancelled = until(training, "a training", 3600)[0]
-            cluster.command("scancel", cancelled)
-            until(lambda: set(training()) - {cancelled}, "another training", 3600)
-            os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
-            head = start(there, env, "--profile", "slurm")
-            assert head.wait() == 0, (there / "said").read_text()
-        finally:
-            if head.poll() is None:
-                os.killpg(head.pid, signal.SIGKILL)
-        told = (there / "said").read_text()
-        states = [state for _, state, comment in cluster.jobs() if comment.startswith("train")]
-    assert re.search(r"train\S* .*job \d+: it was cancelled; submitted again", told) and "is taken over" in told
+    told, states = run_on_slurm(there, tmp_path)
+    assert "is taken over" in told
     # One more job than trainings were asked for: the one that was cancelled.
     assert states.count("CANCELLED") == 1 and states.count("COMPLETED") == len(states) - 1
     pd.testing.assert_frame_equal(predictions(here), predictions(there))
