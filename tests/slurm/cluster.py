@@ -98,7 +98,7 @@ def until(condition: Callable[[], object], what: str, ceiling: float = 600.0, st
 class Cluster:
     """Slurm in a folder; `env` is the environment in which its commands and its users' programs run."""
 
-    def __init__(self, folder: Path, accounting: bool = True, min_job_age: int = 300):
+    def __init__(self, folder: Path, accounting: bool = True, min_job_age: int = 3600):
         self.folder, self.accounting = folder, accounting
         self.ports = dict(zip(("ctld", "slurmd", "dbd", "mariadb"), _free_ports(), strict=True))
         self.running: dict[str, subprocess.Popen] = {}
