@@ -7,6 +7,7 @@ process is ended by `stop`. It needs the programs of Debian's packages slurm-wlm
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import getpass
 import os
 import secrets
@@ -17,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 PATH = f"{os.environ.get('PATH', '')}{os.pathsep}{SBIN}"
@@ -199,14 +201,7 @@ class Cluster:
 
     def _spawn(self, name: str, call: list[str], more: dict[str, str] | None = None) -> None:
         with (self.folder / f"{name}.said").open("ab") as said:
-            self.running[name] = subprocess.Popen(
-                call,
-                env=self.env | (more or {}),
-                stdout=said,
-                stderr=said,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            self.running[name] = started(call, said, env=self.env | (more or {}))
 
     def kill(self, name: str, how: int = signal.SIGKILL) -> None:
         """End a daemon (`slurmctld`, `slurmdbd`, a node's name ...) and wait for its end."""
@@ -247,6 +242,18 @@ class Cluster:
         """(id, state, comment) of all jobs in some states, oldest first."""
         listed = self.command("squeue", "-h", f"--states={states}", "-o", "%A|%T|%k").splitlines()
         return sorted((tuple(line.split("|", 2)) for line in listed), key=lambda job: int(job[0]))
+
+
+def started(call: list[str], said: IO[bytes], **options) -> subprocess.Popen:
+    """A process in a session of its own, which ends with this one, however it ends; its words go to `said`."""
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork
+
+    def dies_with_us():
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where tests are started with `&`
+
+    files = {"stdout": said, "stderr": said, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(call, start_new_session=True, preexec_fn=dies_with_us, **files, **options)
 
 
 def _signal(pid: int, how: int) -> None:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 
 import pandas as pd
@@ -49,12 +48,7 @@ def copy(folder):
 def start(folder, env, *options):
     call = [sys.executable, "workflow/run.py", "--tasks", "tiny", "--overlay", "", *options]
     with (folder / "said").open("ab") as said:
-        return subprocess.Popen(
-            [*call, "--", "--omit-from", "notebook"],
-            **{"cwd": folder, "env": env, "stdout": said, "stderr": said},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        return slurm.started([*call, "--", "--omit-from", "notebook"], said, cwd=folder, env=env)
 
 
 def predictions(folder):

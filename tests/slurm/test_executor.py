@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -75,11 +74,7 @@ class Batch:
         call = [sys.executable, "-m", "snakemake", "--executor", executor, "--jobs", "20", "--cores", "4", *waits]
         call += ["--rerun-incomplete", "--nolock", "--keep-going", *more, "--config", *config]
         with (self.folder / "said").open("ab") as said:
-            self.head = subprocess.Popen(
-                call,
-                **{"cwd": self.folder, "env": self.env, "stdout": said, "stderr": said, "start_new_session": True},
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run with `&`
-            )
+            self.head = slurm.started(call, said, cwd=self.folder, env=self.env)
 
     @property
     def said(self) -> str:
