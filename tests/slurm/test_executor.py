@@ -204,7 +204,7 @@ def test_slurm_may_be_down_for_a_while(cluster, batch, local):
     one.start()
     one.until_started(3)  # the fourth waits for a node
     pending = ({"a", "b", "c", "d"} - {line[0] for line in one.started}).pop()
-    cluster.kill("slurmctld")
+    cluster.kill("slurmctld", signal.SIGTERM)  # it writes down what it knows; jobs of the last seconds would be lost
     cluster.kill("slurmdbd")
     began = time.monotonic()
     first = one.started[0][0]

@@ -130,14 +130,15 @@ def test_a_mark_that_is_not_whole_is_none(tmp_path):
 
 
 def test_the_queue_by_name(commands):
-    lines = ["12|RUNNING|mmmil-a-1-1", "9|CANCELLED by 0|mmmil-a-1-1", "10|PENDING|other", "11|TIMEOUT|mmmil-a-2-1"]
+    lines = ["12|RUNNING|None|mmmil-a-1-1", "9|CANCELLED by 0|None|mmmil-a-1-1", "10|PENDING|Priority|other"]
+    lines += ["11|PENDING|Resources|mmmil-a-2-1", "13|PENDING|launch failed requeued held|mmmil-a-2-1"]
     commands("squeue", "printf '%s\\n' " + " ".join(f"'{line}'" for line in lines))
     found = slurm.queue("mmmil-a-")
     assert [(q.slurm_id, q.state, q.is_active) for q in found.pop("mmmil-a-1-1")] == [
         ("9", "CANCELLED", False),
         ("12", "RUNNING", True),
     ]
-    assert list(found) == ["mmmil-a-2-1"]
+    assert {name: [q.state for q in jobs] for name, jobs in found.items()} == {"mmmil-a-2-1": ["PENDING", "NODE_FAIL"]}
 
 
 def test_slurm_that_is_away_is_told_from_slurm_that_says_no(commands):

@@ -57,10 +57,12 @@ def queue(prefix: str) -> dict[str, list[Queued]]:
 
     Slurm forgets jobs some minutes after their end (MinJobAge). Raises Unreachable.
     """
-    listed = _run(["squeue", "--me", "--noheader", "--states=all", "--array", "--format=%i|%T|%j"])
+    listed = _run(["squeue", "--me", "--noheader", "--states=all", "--array", "--format=%i|%T|%r|%j"])
     found: dict[str, list[Queued]] = {}
     for line in listed.splitlines():
-        slurm_id, state, name = line.strip().split("|", 2)
+        slurm_id, state, reason, name = line.strip().split("|", 3)
+        if state == "PENDING" and reason.startswith("launch failed"):  # held until somebody releases it
+            state = "NODE_FAIL"
         if name.startswith(prefix):
             found.setdefault(name, []).append(Queued(slurm_id, state.split()[0]))
     return {name: sorted(jobs, key=lambda job: int(re.match(r"\d+", job.slurm_id)[0])) for name, jobs in found.items()}
