@@ -4,20 +4,20 @@
 #   make book OVERLAY=        the same at the paper's scale, on your own download (see README.md)
 #   make book TASKS=nsclc     one task only
 #   make real                 the real data of MMMIL_REAL_DATA, then the book with their pages
-#   make test | lint | lab | lock | clean
+#   make test | test-slurm | lint | lab | lock | clean
 
 PYTHON  ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 TASKS   ?= lgg nsclc brca
 OVERLAY ?= demo
-CORES   ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
+CORES   ?=
 PROFILE ?= local
 # Patients with both modalities, in random folds and by site; then pixels without patients, counts, one slide.
 REAL_TASKS ?= real_lgg real_lgg_sites real_nsclc_zscores real_nsclc_zscores_sites real_lc25000 real_nsclc real_slide
 
 BIN   := .venv/bin
 STAMP := .venv/.installed
-RUN    = $(BIN)/python workflow/run.py --cores $(CORES) --profile $(PROFILE)
+RUN    = $(BIN)/python workflow/run.py $(if $(CORES),--cores $(CORES)) --profile $(PROFILE)
 
 # One thread per process: Snakemake runs as many jobs as there are cores, and results are bit-identical.
 OMP_NUM_THREADS ?= 1
@@ -29,7 +29,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := book
-.PHONY: book real test lint lab lock clean env
+.PHONY: book real test test-slurm lint lab lock clean env
 
 book: $(STAMP)
 	$(RUN) --tasks $(TASKS) --overlay "$(OVERLAY)"
@@ -39,6 +39,10 @@ real: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# On a Slurm of its own, which needs Debian's slurm-wlm, slurmdbd, mariadb-server and munge.
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slurm tests/slurm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]  # this copy of the package, whichever one is installed
 
+import batch_profile  # noqa: E402
 import plan  # noqa: E402
 
 from mmmil import paper, record, results  # noqa: E402
@@ -109,21 +110,35 @@ def gpus() -> int:
     return len(devices) * int(os.environ.get("MMMIL_PER_GPU", 1))
 
 
-def command(tasks: list[str], overlay: str, cores: int, profile: str, more: Iterable[str] = ()) -> list[str]:
-    """The Snakemake command line; on a cluster every model is a job of its own, and slides are shared out."""
+def command(tasks: list[str], overlay: str, cores: int | None, profile: str, more: Iterable[str] = ()) -> list[str]:
+    """The Snakemake command line.
+
+    cores: here, jobs at a time (all of the machine's where None); on a cluster, what one job has at most (the profile's
+    where None), and how many GPUs there are is nothing that this machine knows. Raises ProfileError.
+    """
     config = [f"tasks={','.join(tasks)}"] + ([f"overlay={overlay}"] if overlay else [])
-    config += [f"shards={SHARDS}"] if profile == "slurm" else []
+    folder, settings = batch_profile.load(profile)
+    is_cluster = batch_profile.is_cluster(settings)
+    if cores is None:
+        cores = int(settings["cores"]) if is_cluster and "cores" in settings else allocation.cores()
+    config += [f"shards={SHARDS}"] if is_cluster else []
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile"),
-        *("--workflow-profile", f"workflow/profiles/{profile}", "--cores", str(cores)),
-        *([] if profile == "slurm" else ["--resources", f"gpu={gpus() or cores}"]),
+        *("--workflow-profile", str(folder), "--cores", str(cores)),
+        *([] if is_cluster else ["--resources", f"gpu={gpus() or cores}"]),
         *("--config", *config, "--rerun-incomplete", "--nolock", *more),
     ]
 
 
 def snakemake(call: list[str]) -> int:
-    """Run Snakemake; its exit status."""
-    return subprocess.run(call, stdin=subprocess.DEVNULL, env=environment()).returncode
+    """Run Snakemake; its exit status. Interrupted, as it is itself then, it is given the time to cancel its jobs."""
+    env = environment() | {"PYTHONPATH": str(ROOT / "workflow")}  # where it finds its executor for Slurm
+    process = subprocess.Popen(call, stdin=subprocess.DEVNULL, env=env)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 def tiled() -> dict[str, str]:
@@ -162,14 +177,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=[*paper.TASKS], help="files of params/")
     parser.add_argument("--overlay", default="demo", help="file of params/ laid over each task's; '' for none")
-    parser.add_argument("--cores", type=int, default=allocation.cores(), help="jobs at a time")
-    parser.add_argument("--profile", default="local", help="folder of workflow/profiles/")
+    parser.add_argument("--cores", type=int, help="jobs at a time; on a cluster, the most cores of one job")
+    parser.add_argument("--profile", default="local", help="folder of workflow/profiles/, or any by its path")
     parser.add_argument("more", nargs="*", help="after --: passed to Snakemake")
     given = parser.parse_args(arguments)
     os.chdir(ROOT)
     dry = any(LISTS.match(option) for option in given.more)
-    call = command(given.tasks, given.overlay, given.cores, given.profile)
     try:
+        call = command(given.tasks, given.overlay, given.cores, given.profile)
         steps = plan.load(given.tasks, given.overlay)
         tasks = [task.p for task in steps.values()]
         for p in tasks:

@@ -7,8 +7,10 @@ import inspect
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -137,7 +139,7 @@ def test_no_path_of_a_machine_in_the_repository():
 
 def test_make_targets_and_test_command():
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("book", "test", "real", "lab", "clean", "lock", "lint"):
+    for target in ("book", "test", "test-slurm", "real", "lab", "clean", "lock", "lint"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert re.search(rf"^TASKS +\?= {' '.join(paper.TASKS)}$", makefile, re.MULTILINE)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
@@ -221,3 +223,26 @@ def test_what_an_interrupted_run_left_of_its_notes_is_no_error(launcher, tmp_pat
     if text is not None:
         (tmp_path / "tiled.json").write_text(text)
     assert launcher.tiled() == {}
+
+
+INTERRUPTED = """
+import signal, sys; sys.path.insert(0, "workflow")
+import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what is started with `&`
+tidies = "import signal, time; from pathlib import Path\\ntry: Path(r'{0}/up').touch(); signal.pause()\\n"
+tidies += "except KeyboardInterrupt: time.sleep(1); Path(r'{0}/tidied').touch()"
+run.snakemake([sys.executable, "-c", tidies], 0)
+"""
+
+
+def test_an_interrupted_run_waits_until_snakemake_has_cancelled_its_jobs(tmp_path):
+    call = [sys.executable, "-c", INTERRUPTED.format(tmp_path)]
+    run = subprocess.Popen(call, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        while not (tmp_path / "up").exists():
+            assert run.poll() is None, run.stderr.read().decode()
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait() != 0 and (tmp_path / "tidied").exists()
+    finally:
+        run.kill()
