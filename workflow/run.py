@@ -172,6 +172,18 @@ def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str]) -> N
         record.write_atomically(TILED, lambda path: path.write_text(json.dumps(known | wanted, indent=1)))
 
 
+def announced(steps: dict[str, plan.Steps]) -> str:
+    """What a run makes, and where to look meanwhile."""
+    trainings = sum(len(names) for task in steps.values() for names in task.lots.values())
+    executed = [page for task in steps.values() for page in task.pages]
+    runs = " ".join(plan.runs(steps))
+    return (
+        f"{len(executed)} pages on {trainings} trainings ({runs}); what is there already is found again. Meanwhile: each "
+        f"step writes to logs/<run>/, executed notebooks appear in {plan.pages.EXECUTED}/<run>/; the book will be "
+        "_build/html/index.html"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Check the parameters of every task, take the lock, run Snakemake; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -196,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
                 for task in steps.values():
                     receipts.forget_failures(task.p)  # they are made again
                     task.reopen()
+                print(announced(steps), flush=True)
                 prepare(steps, call, given.more)
             elif not plan.missing_cohorts(steps):
                 plan.take_inventory(steps)  # so that what is planned is what would be done

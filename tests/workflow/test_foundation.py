@@ -190,6 +190,13 @@ def test_results_of_before_runs_lay_apart_stop_a_run_before_any_work(launcher, c
     assert "metrics.csv is of a cohort that it does not name" in told and "results/<overlay>/lgg" in told
 
 
+def test_a_run_says_what_it_makes_and_where_to_look(launcher):
+    steps = launcher.plan.load(["lgg"], "demo")
+    trainings = len(launcher.receipts.trainings(steps["lgg"].p))
+    told = launcher.announced(steps)
+    assert told.startswith(f"10 pages on {trainings} trainings (demo/lgg)") and "logs/<run>/" in told
+
+
 def test_options_that_only_tell_start_no_work(launcher):
     told = ["-n", "-np", "--dry-run", "--dryrun", "--unlock", "--touch", "-t", "--summary", "--dag", "--lint", "-l"]
     assert all(launcher.LISTS.match(option) for option in told)
