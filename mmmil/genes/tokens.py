@@ -183,7 +183,8 @@ def all_folds(
         for fold in numbers
         for library, folder in zip(libraries, folders[fold], strict=True)
     ]
-    return pd.DataFrame(rows).sort_values(["library", "fold"], ignore_index=True)
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["fold", "library", "tokens", "passed", "folder"])
+    return table.sort_values(["library", "fold"], ignore_index=True)
 
 
 def _one_fold(

@@ -108,6 +108,11 @@ def test_final_model_covers_everybody(p, expression):
     assert made.patients == PATIENTS
 
 
+def test_a_task_of_baselines_alone_has_a_table_without_tokens(p, expression):
+    table = all_folds(p, expression, LABELS, FOLDS, [])
+    assert table.empty and {"library", "fold", "folder"} <= set(table)
+
+
 def test_single_gene_vector(p, expression):
     made = tokens(p, expression, LABELS, FOLDS, 0, "genes")
     assert made.tokens.shape == (32, 1, 16) and made.names == [gene_tokens.SINGLE]
