@@ -96,8 +96,6 @@ def _deseq2(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.
     from pydeseq2.ds import DeseqStats
     from threadpoolctl import threadpool_limits
 
-    from mmmil.genes.inference import AllAtOnce
-
     patients = [f"p{i}" for i in range(len(labels))]
     zero_free = (counts > 0).all(axis=0)
     # One BLAS thread is ten times faster here than several that fight over small matrices.
@@ -111,11 +109,11 @@ def _deseq2(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.
             size_factors_fit_type="ratio" if zero_free.all() or zero_free.sum() >= RATIO_GENES else "poscounts",
             refit_cooks=True,
             low_memory=True,
-            inference=AllAtOnce(n_cpus=1),
+            n_cpus=1,
             quiet=True,
         )
         data.deseq2()
-        test = DeseqStats(data, contrast=["condition", "class1", "class0"], inference=AllAtOnce(n_cpus=1), quiet=True)
+        test = DeseqStats(data, contrast=["condition", "class1", "class0"], n_cpus=1, quiet=True)
         test.summary()
     return test.results_df[COLUMNS].astype(float).rename_axis("gene_id")
 

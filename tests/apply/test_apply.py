@@ -1,6 +1,7 @@
 """A trained model as a folder, applied to patients it has not seen: what was recorded comes out, each patient alone."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -308,7 +309,9 @@ def test_a_page_stands_alone_and_says_what_it_is(made, new, tmp_path):
     text = page.read_text()
     assert "A &lt;b&gt; &amp; /../ patient" in text and "<b>" not in text and first not in text
     assert "synthetic" in text and "not for any clinical use" in text
-    assert "http" not in text.split("</style>")[1].replace("http://www.w3.org", "") and text.count("data:image/") == 4
+    assert text.count("data:image/") == 4
+    shown = re.sub(r"data:image/[^\"')]*", "", text.split("</style>")[1])  # the letters of an image may say anything
+    assert "http" not in shown.replace("http://www.w3.org", "")
     for part in ("How far this can be trusted", "Where it looked on the slide", "Gene sets it weighed most"):
         assert part in text
     assert (tmp_path / "out" / "validation.html").is_file() and (tmp_path / "out" / "validation.csv").is_file()

@@ -24,7 +24,7 @@ PAPER = [name for name, v in variants.VARIANTS.items() if v.fusion != "logistic"
 def predict(p, effects: dict[str, float], without=(), patients: int = 240, seed: int = 0) -> pd.DataFrame:
     """Predictions of all variants on the same patients; effects: how far a variant's classes lie apart."""
     rng = np.random.default_rng(seed)
-    label, fold = np.arange(patients) % 2, (np.arange(patients) // 2) % 6 - 1
+    label, fold = np.arange(patients) % 2, (np.arange(patients) // 2) % (p.n_folds + 1) - 1
     frames = []
     for name in (n for n in PAPER if n not in without):
         score = effects.get(name, 1.0) * (label - 0.5) + rng.normal(size=patients)
