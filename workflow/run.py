@@ -178,8 +178,8 @@ def announced(steps: dict[str, plan.Steps]) -> str:
     executed = [page for task in steps.values() for page in task.pages]
     runs = " ".join(plan.runs(steps))
     return (
-        f"{len(executed)} pages on {trainings} trainings ({runs}); what is there already is found again. Meanwhile: each "
-        f"step writes to logs/<run>/, executed notebooks appear in {plan.pages.EXECUTED}/<run>/; the book will be "
+        f"{len(executed)} pages on {trainings} trainings ({runs}); what is there already is found again. "
+        f"Meanwhile each step writes to logs/<run>/, executed notebooks appear in {plan.pages.EXECUTED}/<run>/; the book will be "
         "_build/html/index.html"
     )
 

@@ -75,7 +75,8 @@ def test_nested_is_chance_and_a_choice_on_all_patients_is_not(null):
 def test_every_fold_of_every_repeat_has_one_row(null):
     (p, *_), table = null
     assert list(table.columns) == leakage.COLUMNS
-    keys = {(s, k, r, f) for s in leakage.SELECTIONS for k in ("go", "genes") for r in range(2) for f in range(p.n_folds)}
+    folds = range(p.n_folds)
+    keys = {(s, k, r, f) for s in leakage.SELECTIONS for k in ("go", "genes") for r in range(2) for f in folds}
     assert set(table[leakage.COLUMNS[:4]].itertuples(index=False, name=None)) == keys and len(table) == len(keys)
     assert table["roc_auc"].between(0, 1).all()
     # Values of shuffles of their own: the same fold differs between repeats.
