@@ -179,8 +179,8 @@ def announced(steps: dict[str, plan.Steps]) -> str:
     runs = " ".join(plan.runs(steps))
     return (
         f"{len(executed)} pages on {trainings} trainings ({runs}); what is there already is found again. "
-        f"Meanwhile each step writes to logs/<run>/, executed notebooks appear in {plan.pages.EXECUTED}/<run>/; the book will be "
-        "_build/html/index.html"
+        f"Meanwhile each step writes to logs/<run>/, executed notebooks appear in {plan.pages.EXECUTED}/<run>/; the book "
+        "will be _build/html/index.html"
     )
 
 
