@@ -178,9 +178,9 @@ def announced(steps: dict[str, plan.Steps]) -> str:
     executed = [page for task in steps.values() for page in task.pages]
     runs = " ".join(plan.runs(steps))
     return (
-        f"{len(executed)} pages on {trainings} trainings ({runs}); what is there already is found again. "
-        f"Meanwhile each step writes to logs/<run>/, executed notebooks appear in {plan.pages.EXECUTED}/<run>/; the book "
-        "will be _build/html/index.html"
+        f"{len(executed)} pages on {trainings} trainings ({runs}); what is there already is found again.\n"
+        f"Meanwhile: logs/<run>/ has what each step says, {plan.pages.EXECUTED}/<run>/ the notebooks that are executed.\n"
+        "The book will be _build/html/index.html."
     )
 
 
