@@ -179,7 +179,7 @@ def announced(steps: dict[str, plan.Steps]) -> str:
     runs = " ".join(plan.runs(steps))
     return (
         f"{len(executed)} pages on {trainings} trainings ({runs}); what is there already is found again.\n"
-        f"Meanwhile: logs/<run>/ has what each step says, {plan.pages.EXECUTED}/<run>/ the notebooks that are executed.\n"
+        f"Meanwhile: logs/<run>/ has what each step says, {plan.pages.EXECUTED}/<run>/ the executed notebooks.\n"
         "The book will be _build/html/index.html."
     )
 
