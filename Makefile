@@ -40,9 +40,10 @@ real: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# On a Slurm of its own, which needs Debian's slurm-wlm, slurmdbd, mariadb-server and munge.
+# On a Slurm of its own, which needs Debian's slurm-wlm, slurmdbd, mariadb-server and munge. One after the other: a lost
+# node is a test's, too.
 test-slurm: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slurm tests/slurm
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
