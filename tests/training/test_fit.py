@@ -91,6 +91,20 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+def test_a_training_whose_time_is_up_stops_at_a_checkpoint_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    assert run(tmp_path, "whole").returncode == 0
+    monkeypatch.setenv("MMMIL_JOB_END", "0")  # no epoch fits: each call gets one further
+    ended = run(tmp_path, "cut")
+    assert ended.returncode == 1 and "OutOfTimeError" in ended.stderr and not (tmp_path / "cut.pt").exists()
+    assert len(torch.load(tmp_path / "cut.checkpoint", weights_only=True)["history"]) == 1
+    run(tmp_path, "cut")
+    assert len(torch.load(tmp_path / "cut.checkpoint", weights_only=True)["history"]) == 2
+    monkeypatch.delenv("MMMIL_JOB_END")
+    assert run(tmp_path, "cut").returncode == 0
+    whole, cut = weights(tmp_path, "whole"), weights(tmp_path, "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
 def test_two_processes_give_the_loss_of_one(tmp_path):
     assert run(tmp_path, "one", dropout=0.0).returncode == 0
     # Tiles in chunks as well: each process computes the backbone again for its gradients.
