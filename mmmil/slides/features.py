@@ -238,8 +238,9 @@ def pack(p: Params, encoder: str, files: pd.DataFrame, patients: list[str], keys
     def make(folder: Path) -> None:
         bags = load(files, patients, p.n_tiles, p.seed)
         np.save(folder / "features.npy", bags.instances)
-        places = {"offsets": bags.offsets, "of_file": bags.of_file, "row": bags.row}
-        np.savez(folder / "places.npz", **places | ({} if bags.coords is None else {"coords": bags.coords}))
+        places: dict[str, Any] = {"offsets": bags.offsets, "of_file": bags.of_file, "row": bags.row}
+        places |= {} if bags.coords is None else {"coords": bags.coords}
+        np.savez(folder / "places.npz", **places)
         bags.files.to_parquet(folder / "files.parquet")
 
     inputs = {"files": dict(zip(patients, keys, strict=True)), "order": patients, "sample": [p.n_tiles, p.seed]}
