@@ -293,6 +293,7 @@ def toc(runs: Annotated[list[str], typer.Argument(help=f"{RUNS}; all their pages
 def main() -> None:
     """Run a command; a wrong input or setting ends it with its message, which says what to do, and no traceback."""
     try:
+        wall_time.left()  # what is no time is told before any work
         app()
     except wall_time.OutOfTimeError as error:
         print(error, file=sys.stderr)

@@ -6,9 +6,8 @@ three seconds that papermill takes to start, in every process, and no notebook h
 
 import sys
 
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # what is None cannot be imported
-
-from papermill.cli import papermill  # noqa: E402
-
 if __name__ == "__main__":
+    sys.modules["rfc3987_syntax"] = None  # what is None cannot be imported
+    from papermill.cli import papermill
+
     papermill()

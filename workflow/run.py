@@ -107,7 +107,7 @@ def gpus() -> int:
     devices = [device.name for device in Path("/dev").glob("nvidia*") if device.name[6:].isdigit()]
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         devices = [name for name in visible.split(",") if name.strip() not in ("", "-1")]
-    return len(devices) * int(os.environ.get("MMMIL_PER_GPU", 1))
+    return len(devices) * allocation.per_gpu()
 
 
 def command(tasks: list[str], overlay: str, cores: int | None, profile: str, more: Iterable[str] = ()) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
+PER_GPU = "MMMIL_PER_GPU"  # trainings that may share a GPU: small models leave most of it idle
 CGROUP = Path("/proc/self/cgroup")
 MOUNT = Path("/sys/fs/cgroup")
 
@@ -20,6 +21,14 @@ def cores() -> int:
 def workers(asked: int) -> int:
     """Processes to start where so many are asked for (0: as many as there are cores), no more than the cores."""
     return min(asked, cores()) if asked > 0 else cores()
+
+
+def per_gpu() -> int:
+    """Trainings that may share a GPU, 1 if nobody says. Raises ValueError for what is no such number."""
+    given = os.environ.get(PER_GPU, "1").strip()
+    if not (given.isascii() and given.isdigit() and int(given)):
+        raise ValueError(f"{PER_GPU}: {given!r} is no number of trainings for a GPU; write 1 or more, or unset it")
+    return int(given)
 
 
 def _affinity() -> int:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-Things = TypeVar("Things")
+
+class _Sliced(Protocol):
+    def __getitem__(self, part: slice, /) -> Any: ...
+
+
+Things = TypeVar("Things", bound=_Sliced)
 
 
 class ShardError(ValueError):
@@ -37,4 +42,5 @@ class Shard:
 
     def of(self, things: Things) -> Things:
         """The part of a list or a table's rows: every n-th, so that what lies side by side is shared out."""
-        return things[self.i - 1 :: self.n]  # type: ignore[index]
+        part: Things = things[self.i - 1 :: self.n]
+        return part

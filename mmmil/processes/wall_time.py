@@ -19,11 +19,16 @@ class OutOfTimeError(RuntimeError):
 
 
 def left() -> float:
-    """Seconds that this job has left; infinite where nobody has said when it ends."""
-    try:
-        return float(os.environ[END]) - time.time()
-    except (KeyError, ValueError):
+    """Seconds that this job has left; infinite where nobody has said when it ends.
+
+    Raises ValueError for what is no time in seconds: a job that takes it for none would be killed at its end.
+    """
+    given = os.environ.get(END, "").strip()
+    if not given:
         return math.inf
+    if not (given.isascii() and given.isdigit() and int(given) < 1e11):  # more are milliseconds
+        raise ValueError(f"{END}: {given!r} is no time in whole seconds since 1970, as `date +%s` tells it; unset it?")
+    return int(given) - time.time()
 
 
 def require(seconds: float = 0.0) -> None:

@@ -19,12 +19,11 @@ import torch
 
 from mmmil import params
 from mmmil.params import Params
-from mmmil.processes import leases
+from mmmil.processes import allocation, leases
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-PER_GPU = "MMMIL_PER_GPU"  # trainings that may share a GPU: small models leave most of it idle
 CPU_THREADS = 1  # of one training: another number sums in another order, and results would not be bit-identical
 
 
@@ -85,12 +84,12 @@ def locks() -> Path:
 @lru_cache  # one per process, however often it asks
 def free_gpu(names: tuple[str, ...], folder: Path | None = None) -> int:
     """Index of the GPU that the fewest other trainings of this project hold, of as many as one may take
-    (`MMMIL_PER_GPU`, 1 if not set); 0 where all are full. Held until the process ends.
+    (`allocation.per_gpu`); 0 where all are full. Held until the process ends.
 
     names: of the GPUs that the process sees.
     """
     folder = folder or locks()
-    for place in range(int(os.environ.get(PER_GPU, 1))):
+    for place in range(allocation.per_gpu()):
         for index, name in enumerate(names):
             lease = leases.held(folder / f"gpu-{name}-{place}", wait=False)
             with contextlib.suppress(leases.HeldError):

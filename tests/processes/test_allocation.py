@@ -70,3 +70,17 @@ def test_no_more_processes_than_cores(machine, monkeypatch):
 
 def test_this_machine_has_at_least_one():
     assert 1 <= allocation.cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("given", ["0", "two", "-1", "1.5", "", "²"])
+def test_case_what_is_no_number_of_trainings_for_a_gpu(given, monkeypatch):
+    monkeypatch.setenv(allocation.PER_GPU, given)
+    with pytest.raises(ValueError, match=r"MMMIL_PER_GPU: .* write 1 or more"):
+        allocation.per_gpu()
+
+
+def test_trainings_that_share_a_gpu(monkeypatch):
+    monkeypatch.delenv(allocation.PER_GPU, raising=False)
+    assert allocation.per_gpu() == 1
+    monkeypatch.setenv(allocation.PER_GPU, "4")
+    assert allocation.per_gpu() == 4

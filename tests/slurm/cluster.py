@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 PATH = f"{os.environ.get('PATH', '')}{os.pathsep}{SBIN}"
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol"]
@@ -86,6 +88,12 @@ StorageLoc=slurm_acct
 def missing(accounting: bool = True) -> list[str]:
     """Programs that are not installed."""
     return [name for name in PROGRAMS + ACCOUNTING * accounting if not shutil.which(name, path=PATH)]
+
+
+def marks() -> list[pytest.MarkDecorator]:
+    """Of a file of tests that need it."""
+    lacking = missing()
+    return [pytest.mark.slurm, pytest.mark.skipif(bool(lacking), reason=f"not installed: {', '.join(lacking)}")]
 
 
 def until(condition: Callable[[], object], what: str, ceiling: float = 600.0, step: float = 0.2):

@@ -6,17 +6,13 @@ import signal
 import sys
 
 import pandas as pd
-import pytest
 import yaml
 
 from tests.book_stubs import ROOT
 from tests.slurm import cluster as slurm
 from tests.slurm.cluster import until
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.skipif(bool(slurm.missing()), reason=f"not installed: {', '.join(slurm.missing())}"),
-]
+pytestmark = slurm.marks()
 TASK = {
     **{"task": "tiny", "title": "A tiny task", "class_names": ["A", "B"], "overlay": "", "data_dir": "data/{task}"},
     **{"synthetic": True, "label_rule": "grade", "class_values": [["G2"], ["G3"]], "mpp_table": "mpp.csv"},

@@ -19,10 +19,7 @@ from tests.book_stubs import ROOT
 from tests.slurm import cluster as slurm
 from tests.slurm.cluster import until
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.skipif(bool(slurm.missing()), reason=f"not installed: {', '.join(slurm.missing())}"),
-]
+pytestmark = slurm.marks()
 
 SNAKEFILE = """
 NAMES = config["names"].split(",")

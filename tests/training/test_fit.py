@@ -13,6 +13,7 @@ from mmmil import params
 from mmmil.models.bag_model import BagModel
 from mmmil.models.clam import CLAM
 from mmmil.models.fusion import MultimodalMIL
+from mmmil.processes import allocation
 from mmmil.slides import packed
 from mmmil.slides.features import Bags
 from mmmil.training import augmentation, device, fit
@@ -278,7 +279,7 @@ def test_each_training_of_a_machine_takes_a_gpu_of_its_own(tmp_path):
 
 
 def test_small_models_may_share_a_gpu_and_are_spread_over_all(tmp_path, monkeypatch):
-    monkeypatch.setenv(device.PER_GPU, "2")
+    monkeypatch.setenv(allocation.PER_GPU, "2")
     taken = []
     for _ in range(5):
         device.free_gpu.cache_clear()

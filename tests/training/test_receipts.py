@@ -195,7 +195,7 @@ def test_what_another_process_trains_comes_last_and_is_trained_once(study):
 
 
 def test_a_job_whose_time_is_up_starts_nothing_and_fails_nothing(study, monkeypatch):
-    monkeypatch.setenv(wall_time.END, str(time.time() + wall_time.MARGIN / 2))
+    monkeypatch.setenv(wall_time.END, str(int(time.time() + wall_time.MARGIN / 2)))
     with pytest.raises(wall_time.OutOfTimeError):
         training_receipts.make(study, ["wsi/0"])
     assert not study.made and not receipts.receipt(study.p, "wsi/0").is_file()
