@@ -1,8 +1,8 @@
 """The training engine: a plain PyTorch loop that Lightning Fabric places on a CPU, a GPU or several (Experimental
 Setup; the paper states none of its optimisation).
 
-The number of epochs is the parameters', and the one-cycle schedule is made for it; nothing is chosen here. Every epoch
-ends with a checkpoint, from which a killed training goes on bit for bit on a CPU.
+The number of epochs is the parameters', and the one-cycle schedule is made for it; nothing is chosen here. Epochs end
+with a checkpoint, some seconds apart, from which a killed training goes on bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from mmmil.training.device import freed_memory_kept
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+CHECKPOINT_EVERY = 10.0  # seconds between two at least: short epochs would spend a fifth of their time on writing
 
 
 class TrainingError(RuntimeError):
@@ -118,8 +121,9 @@ def fit(
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train on the patients with indices `train`; returns the model on its device and a row per epoch.
 
-    labels: (P,) int64, of all patients of the inputs. checkpoint: a file that is written after every epoch and from
-    which an interrupted training goes on; the caller removes it when the result is kept.
+    labels: (P,) int64, of all patients of the inputs. checkpoint: a file that is written after an epoch,
+    CHECKPOINT_EVERY seconds after the last one, and from which an interrupted training goes on; the caller removes it
+    when the result is kept.
 
     Raises TrainingError where the loss is not finite (names the batch) and where the device's memory is not enough
     (names the parameters to lower), and OutOfTimeError after a checkpoint where the job has no time for another epoch.
@@ -164,9 +168,13 @@ def fit(
                     f"{inputs.named(batches[step])}); lower lr, or look for broken tiles or expression of theirs"
                 )
             history.append({"loss": step_losses.mean().item()})
-            state.keep(history)
             if checkpoint and epoch + 1 < p.epochs:
-                wall_time.require(2 * (time.monotonic() - start))
+                try:
+                    wall_time.require(2 * (time.monotonic() - start))
+                except wall_time.OutOfTimeError:
+                    state.keep(history)
+                    raise
+                state.keep(history, every=CHECKPOINT_EVERY)
     return model, pd.DataFrame(history)
 
 
@@ -276,6 +284,7 @@ class _State:
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: torch.Generator
     path: Path | None
+    kept_at: float = field(default_factory=time.monotonic)
 
     def restore(self) -> list[dict]:
         """Go on from the file if there is one; returns the epochs that are done, a row each."""
@@ -296,8 +305,9 @@ class _State:
             torch.cuda.set_rng_state(kept["cuda"], self.fabric.device)
         return kept["history"]
 
-    def keep(self, history: list[dict]) -> None:
-        if self.path is None or self.fabric.global_rank:
+    def keep(self, history: list[dict], every: float = 0.0) -> None:
+        """Write the file, unless it was written, or the training begun, less than so many seconds ago."""
+        if self.path is None or self.fabric.global_rank or time.monotonic() - self.kept_at < every:
             return
         on_gpu = self.fabric.device.type == "cuda"
         state = {
@@ -310,3 +320,4 @@ class _State:
             "cuda": torch.cuda.get_rng_state(self.fabric.device) if on_gpu else None,
         }
         record.write_atomically(self.path, lambda path: torch.save(state, path))
+        self.kept_at = time.monotonic()

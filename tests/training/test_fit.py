@@ -36,7 +36,7 @@ def counted(*given):
     if len(steps) == last:
         os.kill(os.getpid(), signal.SIGKILL)
     return loss(*given)
-fit._loss = counted
+fit._loss, fit.CHECKPOINT_EVERY = counted, float(os.environ.get("EVERY", 0))
 p = parameters()
 fabric = device.make_fabric(p)
 model, inputs, labels = small(dropout, chunk)
@@ -104,6 +104,15 @@ def test_a_training_whose_time_is_up_stops_at_a_checkpoint_and_goes_on_bit_for_b
     assert run(tmp_path, "cut").returncode == 0
     whole, cut = weights(tmp_path, "whole"), weights(tmp_path, "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_checkpoints_are_seconds_apart_but_for_the_one_before_the_time_is_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVERY", "1e9")
+    assert run(tmp_path, "cut", last=13).returncode < 0
+    assert not (tmp_path / "cut.checkpoint").exists()
+    monkeypatch.setenv("MMMIL_JOB_END", "0")
+    assert "OutOfTimeError" in run(tmp_path, "cut").stderr
+    assert len(torch.load(tmp_path / "cut.checkpoint", weights_only=True)["history"]) == 1
 
 
 def test_two_processes_give_the_loss_of_one(tmp_path):
