@@ -171,3 +171,13 @@ def test_what_jobs_get_of_the_environment(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "1")  # a head inside a job
     assert not {"SLURM_JOB_ID", "SLURM_MEM_PER_NODE"} & set(slurm.environment())
     assert "SLURM_CONF" in slurm.environment()
+
+
+def test_a_command_is_started_by_what_the_site_names(tmp_path, commands):
+    """In a container, say: with the same variables, and the same status whichever of its parts fails."""
+    commands("container", 'echo "in $1"; shift; exec "$@"')
+    commands("squeue", "exit 1")
+    command = 'echo "it\'s $OMP_NUM_THREADS"; false | true; echo on'
+    assert submission.within(command, " ") == command
+    done, mark = run_script(tmp_path, submission.within(command, "container image.sif"))
+    assert done.stdout.splitlines() == ["in image.sif", "it's 2"] and mark.status == 1

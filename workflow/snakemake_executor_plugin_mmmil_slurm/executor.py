@@ -33,6 +33,9 @@ class ExecutorSettings(ExecutorSettingsBase):
     gpu_flag: str = field(
         default="--gres=gpu:{n}", metadata={"help": "How the site's sbatch is asked for n GPUs, as '--gpus={n}'."}
     )
+    within: str = field(
+        default="", metadata={"help": "What starts a job's command on its node, as 'apptainer exec --nv mmmil.sif'."}
+    )
     lost_after: int = field(
         default=90, metadata={"help": "Seconds after which a job that Slurm no longer lists, without a mark, is lost."}
     )
@@ -140,7 +143,8 @@ class Executor(RemoteExecutor):
         """The id of the job, submitted. Raises slurm.Refused and slurm.Unreachable."""
         task.file("status").unlink(missing_ok=True)
         minutes, mark = job.resources.get("runtime"), task.file("status")
-        text = submission.script(task.comment, self.root, mark, job.shellcmd, job.threads, minutes)
+        command = submission.within(job.shellcmd, self.executor_settings.within)
+        text = submission.script(task.comment, self.root, mark, command, job.threads, minutes)
         submission.write(task.file("sh"), text)
         named = ["--job-name", task.name, "--comment", task.comment, "--chdir", str(self.root), "--requeue"]
         said = ["--output", str(self.root / task.file("out")), "--open-mode=append", "--export=ALL"]

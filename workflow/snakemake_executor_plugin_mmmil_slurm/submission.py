@@ -60,6 +60,11 @@ def script(comment: str, root: Path, mark: Path, command: str, threads: int, min
     )
 
 
+def within(command: str, starter: str) -> str:
+    """A shell command as an argument of what starts it, a container's `exec` for one; itself where that is ''."""
+    return f"{starter} bash -euo pipefail -c {shlex.quote(command)}" if starter.strip() else command
+
+
 def flags(resources: dict[str, object], threads: int, gpu_flag: str) -> list[str]:
     """What sbatch is asked for: account, partition, time, memory, cores, GPUs, and what `slurm_extra` adds.
 
