@@ -203,6 +203,16 @@ class Study:
 
         return gene_tokens.tokens(self.p, self.expression, self.labels, self.folds_of(fold), fold, library)
 
+    def gene_tokens_key(self, fold: int, library: Library) -> str:
+        """What names a fold's gene tokens, for the hash of results that depend on them; looked up once."""
+        if (fold, library) not in self._token_keys:
+            self._token_keys[fold, library] = self.gene_tokens(fold, library).folder.name
+        return self._token_keys[fold, library]
+
+    @cached_property
+    def _token_keys(self) -> dict[tuple[int, str], str]:
+        return {}
+
     def gene_encoder_inputs(self, tokens: GeneTokens) -> tuple[np.ndarray, GeneSetEncoder]:
         """Levels (patients, genes) of a fold's patients and the encoder half that makes `tokens` of them."""
         from mmmil.genes import tokens as gene_tokens

@@ -19,12 +19,14 @@ def scores(label: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> dict[
 
     if len(np.unique(label)) < 2:
         raise ValueError("a fold without patients of both classes has no AUC; use fewer folds or more patients")
-    called = prob >= threshold
+    # Counted here: scikit-learn's functions look their input over each time, which takes longer than all the rest.
+    is_one, called = label == 1, prob >= threshold
+    found, refuted = np.sum(is_one & called), np.sum(~is_one & ~called)
     return {
-        "accuracy": skm.accuracy_score(label, called),
-        "f1": skm.f1_score(label, called, zero_division=0),
-        "sensitivity": skm.recall_score(label, called, pos_label=1, zero_division=0),
-        "specificity": skm.recall_score(label, called, pos_label=0, zero_division=0),
+        "accuracy": (found + refuted) / len(label),
+        "f1": 2 * found / (is_one.sum() + called.sum()),
+        "sensitivity": found / is_one.sum(),
+        "specificity": refuted / (~is_one).sum(),
         "pr_auc": skm.average_precision_score(label, prob),
         "roc_auc": skm.roc_auc_score(label, prob),
     }

@@ -155,6 +155,8 @@ def note_failure(study: Study, name: str, fold: int, seed: int | None, error: st
 
 def failure(study: Study, name: str, fold: int, seed: int | None = None) -> dict | None:
     """The note of a training that failed in the batch: variant, fold, seed, error, log; None where there is none."""
+    if not any(_parent(study, name, fold, study.p.seed if seed is None else seed).glob("*.failed.json")):
+        return None
     try:
         with _makes(study):
             return json.loads(_failure_note(study, name, fold, seed).read_text())
@@ -190,8 +192,13 @@ def _place(
     if v.genes == "all":
         inputs["expression"] = study.expression.fingerprint
     elif v.uses_genes:
-        inputs["tokens"] = study.gene_tokens(fold, v.genes).folder.name
-    return p.results / "models" / name / f"seed_{seed}" / (f"fold_{fold}" if fold >= 0 else "final"), inputs
+        inputs["tokens"] = study.gene_tokens_key(fold, v.genes)
+    return _parent(study, name, fold, seed), inputs
+
+
+def _parent(study: Study, name: str, fold: int, seed: int) -> Path:
+    """The folder in which a training's results lie, whatever else they depend on."""
+    return study.p.results / "models" / name / f"seed_{seed}" / (f"fold_{fold}" if fold >= 0 else "final")
 
 
 def _image_inputs(study: Study, v: Variant, fold: int) -> dict:

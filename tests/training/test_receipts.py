@@ -33,7 +33,7 @@ def study(tmp_path, monkeypatch, code_replaced):
 
     def place(study, name, fold, seed=None, labels=None):
         inputs = {"variant": name, "fold": fold, "settings": {"epochs": study.p.epochs}, "files": study.files}
-        return p.results / "models" / name / "seed_0" / str(fold), inputs
+        return runs._parent(study, name, fold, 0), inputs
 
     def train(study, v, fold, folder, checkpoint, seed, labels):
         study.made.append((v.name, fold))
