@@ -30,7 +30,7 @@ def _audited(tasks: Mapping[str, params.Params]) -> str:
             rows.append([title(p), audits.SHOWN_AS[row.audit], changed, shown_variant(row.variant), *cells])
     if not rows:
         return nothing("table of audits (results/<run>/audits.csv)")
-    caption = "ROC-AUC where one thing is changed, mean over the folds, and less that of the model as it is"
+    caption = "ROC-AUC with one thing changed, mean over the folds, and its difference to the model as it is"
     head = ["cohort", "audit", "changed", "model", "ROC-AUC", "difference"]
     return wide_table(caption, head, rows, "audits") + beside_scores(tasks)
 

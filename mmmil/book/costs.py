@@ -16,9 +16,11 @@ from mmmil.results import read_benchmark
 
 # A benchmark's table in benchmarks/results, which its command makes, and the caption of its figure.
 FIGURES = {
-    "memory": "Memory of a training step: over bags per step, and over the tiles of one bag",
-    "scaling": "Seconds and memory of a training step of the aggregator over tiles per bag and gene sets, exact "
-    "attention against Nyström's",
+    "memory": "Memory of a training step in GiB. Left: over bags per step, with the paper's 14.9 GiB as a line. Right: "
+    "over the tiles of one bag; the grey area is the pixels themselves. All axes are logarithmic",
+    "scaling": "A training step of the aggregator, exact attention against Nyström's: seconds (above; the band runs "
+    "from the fastest to the slowest) and memory (below), over tiles per bag (left) and gene sets (right). All axes "
+    "are logarithmic",
 }
 
 

@@ -28,7 +28,7 @@ def models(tasks: Mapping[str, params.Params]) -> str:
     if not rows:
         return nothing("kept model (results/<run>/kept)")
     head = ["cohort", "model", "reads", "models", "cross-validation", "test", "patients applied to", "flagged"]
-    caption = "Models that were kept, ROC-AUC as it is on record, and to whom they were applied"
+    caption = "Kept models, their ROC-AUC on record, and the patients they were applied to"
     return markdown_table(caption, head, rows) + beside_scores(tasks)
 
 

@@ -32,6 +32,6 @@ def readouts() -> str:
         of = found.groupby("read")["found"].agg(["mean", "min"])
         cells = [f"{of.at[way, 'mean']:.2f} ({of.at[way, 'min']:.2f})" if way in of.index else "–" for way in COLUMNS]
         rows.append([model, OVER[over], *cells])
-    caption = "AUROC for planted tiles and gene sets, mean over simulated cohorts of tokens (least); 0.5 is chance"
+    caption = "AUROC for planted tiles and gene sets: mean over simulated cohorts of tokens (lowest); 0.5 is chance"
     text = markdown_table(caption, ["model", "over", *COLUMNS.values()], rows)
     return f"{text}\n`benchmarks/results/{NAME}.md` says how, and on which machine.\n"

@@ -29,11 +29,11 @@ from mmmil.evaluation import summary as summaries
 from mmmil.results import read_results
 
 FREE = {"task", "title", "fold_groups", "variants", "notebooks"}  # in which twins may differ
-READING = """A hospital leaves its mark on slides and on sequencing. Where patients of one site stand in training and in
-evaluation, as in random folds, a model may use that mark; in folds by site no site is divided. The columns hold the
-same models and the same patients, but other folds and other held-out patients, so that the difference (by site less
-random) has no interval: read it beside the two that stand there. No row is marked as best, since intervals of this
-width rank no models.
+READING = """A hospital leaves its mark on slides and on sequencing. In random folds, patients of one site stand in
+training and in evaluation, and a model may use that mark. In folds by site no site is divided. The columns hold the
+same models and the same patients, but other folds and other held-out patients. So the difference (by site less
+random) has no interval: read it beside the two that stand there. No row is marked as best: intervals of this width
+rank no models.
 """
 
 

@@ -143,14 +143,13 @@ def _attention_nulls(tasks: Mapping[str, params.Params]) -> str:
                 undecided.setdefault((title(p), p.attention_fdr), []).append(row.least_p)
     head = ["cohort", "attention", "library", "adjusted p below the limit", "labels permuted, model fixed"]
     head += ["model trained on permuted labels", "random weights", "random genes of the set's size"]
-    caption = "Findings that survive a null: its p is below the limit, too"
+    caption = "Findings that survive each null: their p under it is below the limit, too"
     text = wide_table(caption, [*head, "all that can decide"], rows, "attention") if rows else ""
     for (cohort, limit), least in undecided.items():
         best = f"{min(least):.3f}" if min(least) == max(least) else f"{min(least):.3f} to {max(least):.3f}"
         text += (
-            f'\n{cohort}: "cannot decide" stands where the null is too small. The least p that it can give, '
-            f"{best}, is not below the limit of {limit:g}, so that nothing could survive it whatever the model learnt; "
-            "more `null_models` would let it decide.\n"
+            f'\n{cohort}: a null that "cannot decide" is too small. The least p that it can give, {best}, is not below '
+            f"the limit of {limit:g}, so nothing could survive it. More `null_models` would let it decide.\n"
         )
     return text
 

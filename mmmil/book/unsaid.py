@@ -30,13 +30,12 @@ TOPICS: dict[schema.Topic, tuple[str, str]] = {
     ),
     "leak": (
         "What the choice of genes and sets has seen",
-        "Differential expression, enrichment and the autoencoder come before training. If they see the patients on "
-        "whom the model is evaluated, the result is too good, on labels without any signal too; section 6 measures by "
-        "how much. The paper does not say which patients they saw. A leak need not raise a score, though: where sets "
-        "are planted and patients few, as in the last column, the attention model did worse on tokens that had seen "
-        "its patients, over several seeds, while logistic regression on the same tokens did as well. We do not know "
-        "why. Where a fold has fewer than "
-        f"{MIN_CLASS_PATIENTS} patients of a class to be fitted on, nothing starts.",
+        "Differential expression, enrichment and the autoencoder come before training. The paper does not say which "
+        "patients they saw. If they see those on whom the model is evaluated, the result is too good, even on labels "
+        "without any signal; section 6 measures by how much. But a leak need not raise a score. Where sets are planted "
+        "and patients few, as in the last column, the attention model did worse on tokens that had seen its patients, "
+        "over several seeds; logistic regression on the same tokens did as well. We do not know why. Where a fold "
+        f"has fewer than {MIN_CLASS_PATIENTS} patients of a class to be fitted on, nothing starts.",
     ),
     "tiles": (
         "Tiles",
@@ -94,8 +93,8 @@ def measured(table: pd.DataFrame) -> str:
         text += f"- **{task}**: {rows['cohort'].iloc[0]}, {rows['patients'].iloc[0]} patients, {kind}.{_noise(rows)}\n"
     return (
         "The last column gives the change of ROC-AUC over the validation folds when this setting alone is chosen "
-        "otherwise, with a 95 % interval (paired bootstrap of the patients, the folds the same). Where the cohort's "
-        "parameter files set another value than the default, it says instead of which. Measured by "
+        "otherwise, with a 95 % interval (paired bootstrap of the patients, same folds). Where the cohort's parameter "
+        "files do not set the default, it says which value it was changed from. Measured by "
         f"`{command}` on\n\n{text}\n"
     )
 

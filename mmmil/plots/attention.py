@@ -172,8 +172,9 @@ def removal_curves(curves: pd.DataFrame) -> plt.Figure:
         axes.set(xlabel=f"share of {called[over]} {done}", title=f"{way}, {called[over]}")
         axes.title.set_fontsize(11)
         axes.xaxis.label.set_fontsize(10)
+    patients = curves["patient_id"].nunique()
     for axes in grid[:, 0]:
-        axes.set_ylabel("probability of the class called", fontsize=10)
+        axes.set_ylabel(f"probability of the class called\n(mean of {patients} patients)", fontsize=10)
     for axes in grid[:, 1]:
         axes.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return finish(figure)

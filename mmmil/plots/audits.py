@@ -60,7 +60,7 @@ def reliability(label: np.ndarray, probs: Mapping[str, np.ndarray], class_names:
     )
     for (above, below), (way, prob) in zip(grid.T, probs.items(), strict=True):
         reliability_panel(above, label, prob)
-        above.set(title=way, xlim=(0, 1), ylim=(-0.02, 1.02))
+        above.set(title=f"{way}, n = {len(prob)}", xlim=(0, 1), ylim=(-0.02, 1.02))
         probabilities_panel(below, label, prob, class_names)
     grid[0, 0].set(ylabel=f"observed share of {class_names[1]}")
     grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")

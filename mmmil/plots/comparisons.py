@@ -49,7 +49,7 @@ def differences(table: pd.DataFrame, alpha: float = 0.05) -> plt.Figure:
             face = colour if row.p_holm < alpha else "white"
             axes.plot(row.difference, y, METHODS[row.method][0], color=colour, mfc=face, ms=5.5)
         axes.axvline(0, color="black", lw=0.8)
-        axes.set(xlabel=f"difference in {METRICS.get(metric, metric)}", ylim=(len(pairs) - 0.45, -0.55))
+        axes.set(xlabel=f"difference in {METRICS.get(metric, metric)}, 95 % interval", ylim=(len(pairs) - 0.45, -0.55))
         axes.set_yticks(range(len(pairs)), [_named(*pair) for pair in pairs], fontsize=8)
     handles = [Line2D([], [], color=colours[m], marker=METHODS[m][0], label=METHODS[m][1]) for m in methods]
     handles.append(Line2D([], [], color="black", marker="o", mfc="white", ls="", label=f"Holm-adjusted p ≥ {alpha:g}"))

@@ -246,7 +246,7 @@ def null_audit(table: pd.DataFrame, summary: pd.DataFrame) -> plt.Figure:
         "go": "GO sets",
         "kegg": "KEGG sets",
     }
-    labels = [f"{words[r.library]}, {words[r.selection]}" for r in rows.itertuples()]
+    labels = [f"{words[r.library]}, {words[r.selection]}: {r.n} values" for r in rows.itertuples()]
     axes.set_yticks(np.arange(len(rows)), labels, fontsize=9)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(rows) - 0.4), xlabel="ROC-AUC, labels shuffled (0.5: nothing found)")
     return finish(figure, scores=True)

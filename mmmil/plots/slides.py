@@ -50,7 +50,8 @@ def valid_tiles(tiles: pd.DataFrame) -> plt.Figure:
     axes.axhline(used, color="black", lw=1, ls="--")
     axes.text(1.01, used, f"{used} per patient", transform=axes.get_yaxis_transform(), va="center", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="patients, sorted", ylabel="valid tiles" + "\n(pale: estimated)" * int(is_estimate))
+    unit = "valid tiles" + "\n(pale: estimated)" * int(is_estimate)
+    axes.set(xlabel=f"{len(table)} patients, most tiles first", ylabel=unit)
     return finish(figure)
 
 
