@@ -4,7 +4,7 @@
 #   make book OVERLAY=        the same at the paper's scale, on your own download (see README.md)
 #   make book TASKS=nsclc     one task only
 #   make real                 the real data of MMMIL_REAL_DATA, then the book with their pages
-#   make test | test-slurm | lint | lab | lock | clean
+#   make test | test-slurm | test-browser | lint | lab | lock | clean
 
 PYTHON  ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
@@ -29,7 +29,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := book
-.PHONY: book real test test-slurm lint lab lock clean env
+.PHONY: book real test test-slurm test-browser lint lab lock clean env
 
 book: $(STAMP)
 	$(RUN) --tasks $(TASKS) --overlay "$(OVERLAY)"
@@ -44,6 +44,11 @@ test: $(STAMP)
 # node is a test's, too.
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+# Every page of the built book in Chromium (Debian's chromium), which is never fetched. BOOK=<folder> names another book
+# than that of `make book`, PICTURES=all keeps a picture of every page; the report is _build/browser/report.md.
+test-browser: $(STAMP)
+	MMMIL_BOOK="$(BOOK)" MMMIL_PICTURES="$(PICTURES)" $(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
