@@ -37,11 +37,8 @@ def marks(needs_book: bool = True) -> list[pytest.MarkDecorator]:
 def started() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright  # half a second, which a skipped test should not cost
 
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program(), args=[*OPTIONS, *(["--no-sandbox"] if root else [])]
-        )
+        browser = playwright.chromium.launch(executable_path=program(), args=OPTIONS)
         try:
             yield browser
         finally:

@@ -61,7 +61,7 @@ async () => {
     const parent = walker.currentNode.parentElement;
     if (!parent.closest(inCode) && shown(parent)) text += walker.currentNode.data;
   }
-  for (const raw of text.matchAll(/\$[^\s$][^$\n]*[^\s$]?\$|\\\(|\\\[|\\(?:frac|mathrm|mathbb|begin|end|times|pm|leq|geq)\b/g)) {
+  for (const raw of text.matchAll(/\$[^\s$](?:[^$\n]*[^\s$])?\$|\\\(|\\\[|\\(?:frac|mathrm|mathbb|begin|end|times|pm|leq|geq)\b/g)) {
     say("mathematics", `left in the text: ${text.slice(Math.max(0, raw.index - 20), raw.index + 60).replace(/\s+/g, " ")}`);
   }
 

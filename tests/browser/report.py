@@ -44,8 +44,9 @@ def write(visits: list[Visit], links: dict[str, list[str]], folder: Path = FOLDE
     record.write_atomically(folder / "report.json", lambda path: path.write_text(text))
 
     found = Counter((kind, visit.size) for visit in visits for kind, _ in visit.found)
-    found.update((("link", "files") for broken in links.values() for _ in broken))
-    lines = ["# The book in a browser", "", *(f"- {name}: {value}" for name, value in numbers.items()), "", "## Found", ""]
+    found.update(("link", "files") for broken in links.values() for _ in broken)
+    lines = ["# The book in a browser", "", *(f"- {name}: {value}" for name, value in numbers.items())]
+    lines += ["", "## Found", ""]
     lines += [f"- {kind}, {size}: {count}" for (kind, size), count in sorted(found.items())] or ["Nothing."]
     for visit in visits:
         if visit.found:
@@ -53,7 +54,8 @@ def write(visits: list[Visit], links: dict[str, list[str]], folder: Path = FOLDE
     for page, broken in links.items():
         if broken:
             lines += ["", f"### {page}, links", "", *(f"- {text}" for text in broken)]
-    lines += ["", "## Links out of the book, not followed", "", *(f"- {link}: {n} pages" for link, n in outside.items())]
+    lines += ["", "## Links out of the book, not followed", ""]
+    lines += [f"- {link}: {count} pages" for link, count in outside.items()]
     page = folder / "report.md"
     record.write_atomically(page, lambda path: path.write_text("\n".join(lines) + "\n"))
     return page

@@ -10,7 +10,8 @@ DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAI
 GOOD = f"""<!DOCTYPE html><html lang="en"><head><title>A page</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"></head><body><main><h1>Title</h1><h2>Part</h2>
 <p>A price of 5 $, a value of 7 $ and a <a href="#here">link</a>.</p><p id="here">There.</p>
-<div style="overflow-x: auto"><p style="width: 3000px">wide</p></div><img src="{DOT}" alt="a dot">%s</main></body></html>"""
+<div style="overflow-x: auto"><p style="width: 3000px">wide</p></div><img src="{DOT}" alt="a dot">%s
+</main></body></html>"""
 FAULTS = {
     "<div style='width: 3000px'>wide</div>": "overflow",
     "<div style='overflow: hidden'><table><tr><td style='min-width: 3000px'>wide</td></tr></table></div>": "cut off",
@@ -72,6 +73,13 @@ def test_a_visit_measures(browser, tmp_path):
     assert looked.first_paint_ms > 0 and looked.html_bytes == (tmp_path / "page.html").stat().st_size
     assert looked.loaded_bytes == looked.html_bytes + (tmp_path / "a.css").stat().st_size
     assert (tmp_path / "pictures" / "page.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_what_a_sheet_of_paper_cuts_off_is_found(kinds):
+    bar = "<nav class='bd-sidebar-primary'>parts</nav>"
+    assert "paper: only for a screen" in kinds(bar)
+    assert kinds(f"<style>@media print {{ nav {{ display: none }} }}</style>{bar}") == set()
+    assert "paper: cut off" in kinds("<table><tr><td style='min-width: 900px'>wide</td></tr></table>")
 
 
 def test_broken_links_are_found(tmp_path):

@@ -18,6 +18,7 @@ SIZES = {
     # In the dark theme, so that its contrasts are looked at, too.
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"},
 }
+PAPER = {"width": 680, "height": 1009}  # A4 less its margins, in px of 1/96 inch
 # What axe-core is asked. In the narrow window only what differs there: minutes less for a whole book.
 RULES = {"desktop": None, "phone": ["color-contrast"]}
 SEVERE = ("serious", "critical")
@@ -48,6 +49,11 @@ def _axe() -> str:
     return (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text()
 
 
+@functools.cache
+def _measure() -> str:
+    return (Path(__file__).parent / "measure.js").read_text()
+
+
 def visit(browser: Browser, root: Path, name: str, size: str, picture: Path | None = None, keep: bool = False) -> Visit:
     """Open the page `name` of the book in `root` from the disk.
 
@@ -76,10 +82,12 @@ def visit(browser: Browser, root: Path, name: str, size: str, picture: Path | No
     try:
         page.goto((root / name).as_uri(), wait_until="load")
         page.evaluate(READY)
-        measured = page.evaluate((Path(__file__).parent / "measure.js").read_text())
+        measured = page.evaluate(_measure())
         seen.found += [(kind, text) for kind, text in measured["found"]]
         seen.first_paint_ms = measured["first_paint_ms"]
         seen.found += accessibility(page, RULES[size])
+        if size == "desktop":
+            seen.found += on_paper(page)
         if picture is not None and (keep or seen.found):
             picture.parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=picture, full_page=True)
@@ -88,6 +96,21 @@ def visit(browser: Browser, root: Path, name: str, size: str, picture: Path | No
     seen.html_bytes = (root / name).stat().st_size
     seen.loaded_bytes = sum(path.stat().st_size for path in loaded if path.is_file())
     return seen
+
+
+def on_paper(page: Page) -> Iterator[tuple[str, str]]:
+    """What would be cut off, or is only for a screen, on a sheet of A4 with margins of 15 mm."""
+    before = page.viewport_size
+    page.set_viewport_size(PAPER)
+    page.emulate_media(media="print", color_scheme="light")
+    for kind, text in page.evaluate(_measure())["found"]:
+        if kind in ("overflow", "cut off", "cell runs over"):
+            yield f"paper: {kind}", text
+    for screen_only in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", ".prev-next-footer"):
+        if page.locator(screen_only).first.is_visible():
+            yield "paper: only for a screen", screen_only
+    page.emulate_media(media="screen")
+    page.set_viewport_size(before)
 
 
 def accessibility(page: Page, rules: list[str] | None) -> Iterator[tuple[str, str]]:
