@@ -4,7 +4,7 @@
 #   make book OVERLAY=        the same at the paper's scale, on your own download (see README.md)
 #   make book TASKS=nsclc     one task only
 #   make real                 the real data of MMMIL_REAL_DATA, then the book with their pages
-#   make test | test-slurm | test-container | lint | lab | lock | clean
+#   make pdf | test | test-slurm | test-browser | test-container | lint | lab | lock | clean
 
 PYTHON  ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
@@ -29,13 +29,18 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := book
-.PHONY: book real test test-slurm test-container lint lab lock clean env
+.PHONY: book pdf real test test-slurm test-browser test-container lint lab lock clean env
 
 book: $(STAMP)
 	$(RUN) --tasks $(TASKS) --overlay "$(OVERLAY)"
 
 real: $(STAMP)
 	$(RUN) --tasks $(REAL_TASKS) --overlay ""
+
+# The book of `make book` once more, as one page, printed by Chromium (Debian's chromium): _build/book.pdf.
+pdf: $(STAMP)
+	$(BIN)/jupyter-book build . --toc _build/toc.yml --builder singlehtml
+	$(BIN)/python workflow/pdf.py _build/singlehtml/book/intro.html _build/book.pdf
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -48,6 +53,11 @@ test-slurm: $(STAMP)
 # The Dockerfile's steps in a bare Debian in a folder: root and Debian's debootstrap, no container engine.
 test-container: $(STAMP)
 	$(BIN)/python -m pytest -m container tests/container
+
+# Every page of the built book in Chromium (Debian's chromium), which is never fetched. BOOK=<folder> names another book
+# than that of `make book`, PICTURES=all keeps a picture of every page; the report is _build/browser/report.md.
+test-browser: $(STAMP)
+	MMMIL_BOOK="$(BOOK)" MMMIL_PICTURES="$(PICTURES)" $(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

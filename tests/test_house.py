@@ -45,7 +45,7 @@ def test_an_init_holds_no_code(init):
 
 def test_tests_mirror_the_wings():
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
-    assert folders - WINGS <= {"benchmarks", "container", "slurm", "workflow"}
+    assert folders - WINGS <= {"benchmarks", "browser", "container", "slurm", "workflow"}
     beside = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     ground = {path.stem for path in PACKAGE.glob("*.py")}
     assert beside - ground <= {"cli", "house"}

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mmmil.book import alternative_texts
 from mmmil.results import COHORT
 
 CONFOUNDED = "**Confounded**"
@@ -30,6 +31,7 @@ def carry(title: str, synthetic: bool, warnings: Sequence[str] = (), names: Sequ
     from mmmil.plots.style import of_cohort
 
     of_cohort(synthetic, names)
+    alternative_texts.tell(shell.display_formatter.formatters["text/plain"])
     formatter = shell.display_formatter.formatters["text/html"]
     name = f"{title}, synthetic cohort" if synthetic else title
     for kind in (pd.DataFrame, Styler):

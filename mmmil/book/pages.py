@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mmmil import paper, params, record
-from mmmil.book import api
+from mmmil.book import alternative_texts, api
 from mmmil.settings import yaml_files
 
 EXECUTED = "book/executed"
@@ -55,13 +55,15 @@ def check_executed(path: Path | str) -> dict[str, Any]:
 def publish(draft: Path | str, page: Path | str) -> Path:
     """Move an executed notebook to its page, after `check_executed`.
 
-    The cells of parameters are folded: the first holds the notebook's own defaults, not what was run.
+    The cells of parameters are folded: the first holds the notebook's own defaults, not what was run. Figures get their
+    alternative texts.
     """
     notebook = check_executed(draft)
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
         if "parameters" in tags or "injected-parameters" in tags:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
+    alternative_texts.put(notebook)
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     if DEEPER.fullmatch(Path(page).as_posix()):  # a run with an overlay lies one folder deeper
         text = text.replace(FAILED_LINK, f"../{FAILED_LINK}")
