@@ -59,8 +59,8 @@ def test_runs_of_one_task_share_no_file(steps):
     demo, paper_scale = steps("lgg", "demo"), steps("lgg", "")
     for files in (lambda task: task.pages, lambda task: task.summaries, lambda task: task.trainings(task.trained)):
         assert files(demo) and not set(files(demo)) & set(files(paper_scale))
-    assert demo.pages[0] == "book/executed/demo/lgg/01_dataset.ipynb"
-    assert paper_scale.pages[0] == "book/executed/lgg/01_dataset.ipynb"
+    assert demo.pages[0] == "book/executed/demo/lgg/00_method.ipynb"
+    assert paper_scale.pages[0] == "book/executed/lgg/00_method.ipynb"
     assert demo.result("x") == "results/demo/lgg/x" and paper_scale.result("x") == "results/lgg/x"
 
 
