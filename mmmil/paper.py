@@ -97,7 +97,7 @@ MODELS = ("cohort", "model", "training", "evaluation")
 SECTIONS = {
     section.notebook: section
     for section in (
-        Section(  # one patient on the way through the model, and a model of the reader's own, which the page itself trains
+        Section(  # one patient's way through the model, and a model of the reader's own, which the page itself trains
             "00_method",
             (*MODELS, "tiles", "genes"),
             ("tiles", "genes"),

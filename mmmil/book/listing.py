@@ -1,22 +1,24 @@
-"""The method in view: source of the package as it runs, and the shapes of what it computes, in Markdown."""
+"""The method in view: source of the package as it runs, and the shapes of what it computes."""
 
 from __future__ import annotations
 
+import ast
+import html
 import inspect
+import re
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from IPython.display import Markdown
+    from IPython.display import HTML, Markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def source(*things: Any) -> Markdown:
-    """Functions, methods or classes of the package as they stand in their files, one block for each, under the name of
-    the file and the line. Read when it is called, never copied.
+    """Functions, methods or classes of the package as they stand in their files, a block of Python for each under its
+    name, file and line. Read when it is called, never copied; docstrings of several lines are left out.
     """
     from IPython.display import Markdown
 
@@ -27,21 +29,40 @@ def _block(thing: Any) -> str:
     lines, first = inspect.getsourcelines(thing)
     path = Path(inspect.getsourcefile(thing) or "").resolve()
     name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
-    code = textwrap.dedent("".join(lines)).rstrip()
-    return f"`{thing.__qualname__}`, {name} line {first}:\n\n```python\n{code}\n```"
+    code = _without_long_docstrings(textwrap.dedent("".join(lines)).rstrip())
+    return f"`{thing.__qualname__}` ({name}, line {first}):\n\n```python\n{code}\n```"
 
 
-def shapes(rows: Mapping[str, tuple[Any, str]]) -> Markdown:
-    """A table of arrays or tensors: symbol (LaTeX) -> the array and the names of its axes, 'tiles, values'.
+def _without_long_docstrings(code: str) -> str:
+    lines = code.split("\n")
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            text = node.body[0]
+            if text.end_lineno and text.end_lineno > text.lineno and len(node.body) > 1:
+                lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
+                lines[text.lineno - 1] = "\0"
+    kept = "\n".join(lines)
+    return re.sub(r"\0\n+", "", kept)
 
-    Raises ValueError where an array has another number of axes than names.
+
+def shapes(*rows: tuple[str, Any, str]) -> HTML:
+    """A table of arrays or tensors, a row (symbol, array, names of its axes) for each: ('v_t', v_t, 'patient, value').
+
+    A symbol may have one index. Raises ValueError where an array has another number of axes than names.
     """
-    from IPython.display import Markdown
+    from IPython.display import HTML
 
-    lines = ["| | shape | axes |", "| --- | --- | --- |"]
-    for symbol, (array, axes) in rows.items():
+    body = ""
+    for symbol, array, axes in rows:
         names = axes.split(", ")
         if len(names) != len(array.shape):
             raise ValueError(f"{symbol}: {len(array.shape)} axes, and {len(names)} names ({axes})")
-        lines.append(f"| ${symbol}$ | {' × '.join(map(str, array.shape))} | {' × '.join(names)} |")
-    return Markdown("\n".join(lines))
+        cells = _symbol(symbol), " × ".join(map(str, array.shape)), html.escape(" × ".join(names))
+        body += "<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in cells) + "</tr>"
+    head = "".join(f'<th style="text-align: left">{name}</th>' for name in ("", "shape", "axes"))
+    return HTML(f'<table class="dataframe shapes"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+
+
+def _symbol(text: str) -> str:
+    indexed = re.sub(r"_([a-z]+)", r"<sub>\1</sub>", html.escape(text))
+    return f"<i>{indexed}</i>"

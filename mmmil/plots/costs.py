@@ -24,7 +24,7 @@ def backbones(table: pd.DataFrame) -> plt.Figure:
     from mmmil.models.costs import SHOWN_AS  # loads torch, which no other figure needs
 
     panels = {"parameters": "parameters", "macs": "MACs for a tile", "token": "values of a token"}
-    figure, grid = plt.subplots(1, len(panels), figsize=(9, 0.34 * len(table) + 1.0), sharey=True)
+    figure, grid = plt.subplots(1, len(panels), figsize=(7.6, 0.36 * len(table) + 0.9), sharey=True)
     rows = np.arange(len(table))[::-1]
     for axes, (column, label) in zip(grid, panels.items(), strict=True):
         colours = [CLASSES[1] if name == "reduced" else NEUTRAL for name in table.index]
@@ -38,7 +38,7 @@ def backbones(table: pd.DataFrame) -> plt.Figure:
             )
         axes.set_xlabel(label, fontsize=9)
         axes.tick_params(labelsize=8)
-    grid[0].set_yticks(rows, [SHOWN_AS[name] for name in table.index], fontsize=9)
+    grid[0].set_yticks(rows, [SHOWN_AS[name] for name in table.index], fontsize=8)
     return finish(figure)
 
 

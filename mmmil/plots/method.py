@@ -1,4 +1,7 @@
-"""Figures: one patient on the way through the model. Tiles are teal and gene sets ochre in all of them."""
+"""Figures: one patient on the way through the model. Tiles are teal and gene sets ochre in all of them.
+
+What is drawn may be arrays or tensors without a gradient, as the model gives them.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ CLASS_TOKEN = "class"
 
 def tile_grid(tiles: np.ndarray, across: int = 0) -> plt.Figure:
     """A patient's tiles in the order of the bag, numbered from 1; tiles (N, px, px, 3) uint8."""
+    tiles = np.asarray(tiles)
     across = across or min(ceil(len(tiles) ** 0.5 * 1.4), 10)
     down = ceil(len(tiles) / across)
     figure, grid = plt.subplots(down, across, figsize=(6.4, 6.4 * down / across + 0.1), squeeze=False)
@@ -41,6 +45,7 @@ def tile_grid(tiles: np.ndarray, across: int = 0) -> plt.Figure:
 
 def tokens(image: np.ndarray, genes: np.ndarray) -> plt.Figure:
     """Image tokens (N, C) above and gene tokens (M, D) below, a row for each token and a column for each value."""
+    image, genes = np.asarray(image), np.asarray(genes)
     heights = [min(max(len(rows), 6), 24) for rows in (image, genes)]
     figure, grid = plt.subplots(2, 1, figsize=(7, 1.6 + 0.14 * sum(heights)), height_ratios=heights)
     for axes, values, name, colour in zip(grid, (image, genes), ("tile", "gene set"), (IMAGE, GENES), strict=True):
@@ -60,7 +65,8 @@ def self_attention(matrices: Mapping[str, np.ndarray], names: Sequence[str], ove
     is the mean of the heads, times the number of tokens, so that 1 is even attention; each panel has its own scale.
     """
     figure, grid = plt.subplots(1, len(matrices), figsize=(4.1 * len(matrices) + 1.2, 3.9), sharey=True, squeeze=False)
-    for axes, (title, heads) in zip(grid[0], matrices.items(), strict=True):
+    for axes, (title, matrix) in zip(grid[0], matrices.items(), strict=True):
+        heads = np.asarray(matrix)
         shown = axes.imshow(heads.mean(0) * heads.shape[-1], cmap="viridis", interpolation="nearest")
         places = [i % len(names) + 1 for i in range(heads.shape[-1] - 1)]  # where an encoder repeats tokens, they go on
         _numbered(axes, "x", [CLASS_TOKEN, *map(str, places)])
@@ -78,6 +84,7 @@ def cross_attention(sets: np.ndarray, tiles: np.ndarray, names: Sequence[str], s
     sets (H, M) and tiles (H, N) after the softmax; names (M,) of the sets, of which the `shown` most attended ones are
     drawn, the most attended at the top. Times the number of tokens: 1 is even.
     """
+    sets, tiles = np.asarray(sets), np.asarray(tiles)
     order = np.argsort(-sets.mean(0), kind="stable")[:shown]
     labels = [f"{_short_name(names[i], 40)}  {i + 1}" for i in order]
     rows = (sets * sets.shape[1]).T[order], (tiles * tiles.shape[1]).T
@@ -98,10 +105,10 @@ def cross_attention(sets: np.ndarray, tiles: np.ndarray, names: Sequence[str], s
 def vectors(values: Mapping[str, np.ndarray], added: pd.Series) -> plt.Figure:
     """The vectors as strips (above), and what each part adds to the logit of class 1 (below).
 
-    values: name -> (W,); added: part -> logits, as `interpretation.one_patient.contributions`.
+    values: name -> (1, W); added: part -> logits, as `interpretation.one_patient.contributions`.
     """
     figure, (above, below) = plt.subplots(2, 1, figsize=(7, 4.4 + 0.1 * len(added)), height_ratios=[1, 1.3])
-    strips = np.stack(list(values.values()))
+    strips = np.concatenate([np.asarray(vector) for vector in values.values()])
     scale = np.abs(strips).max()
     shown = above.imshow(strips, cmap="RdBu_r", vmin=-scale, vmax=scale, aspect="auto", interpolation="nearest")
     above.set_yticks(range(len(values)), list(values), fontsize=9)
@@ -146,13 +153,15 @@ def _bar(figure: plt.Figure, shown: AxesImage, axes: Axes, label: str) -> None:
 
 # -- the whole road ----------------------------------------------------------------------------------------------------
 def road(
-    tiles: tuple[int, ...], sets: int, token: tuple[int, int], width: int, class_names: Sequence[str]
+    tiles: Sequence[int], image_token: int, gene_tokens: Sequence[int], width: int, class_names: Sequence[str]
 ) -> plt.Figure:
     """Fig. 1, with a patient's own shapes: tiles at the left, gene sets at the right, from above to below.
 
-    tiles: the shape of what comes in, (N, px, px, 3) or (N, D) where features stand in the place of pixels; sets: M;
-    token: lengths of an image token and of a gene token; width: W, of all vectors behind the encoders.
+    tiles: shape of what comes in, (N, px, px, 3), or (N, D) where features stand in the place of pixels; image_token:
+    length of a tile's token; gene_tokens: (M, D), sets and the length of theirs; width: W, of all vectors behind the
+    encoders.
     """
+    sets, gene_token = gene_tokens
     figure, axes = plt.subplots(figsize=(7, 7.4))
     axes.set(xlim=(0, 10), ylim=(10.6, 0))
     axes.axis("off")
@@ -163,8 +172,8 @@ def road(
     _box(axes, right, 0.5, f"$e$   levels of {sets} gene sets", GENES)
     _step(axes, left, 1.55, "backbone $f$" if pixels else "made beforehand", IMAGE)
     _step(axes, right, 1.55, "autoencoder $g$", GENES)
-    _box(axes, left, 2.6, f"$T$   image tokens, {n} × {token[0]}", IMAGE)
-    _box(axes, right, 2.6, f"$U$   gene tokens, {sets} × {token[1]}", GENES)
+    _box(axes, left, 2.6, f"$T$   image tokens, {n} × {image_token}", IMAGE)
+    _box(axes, right, 2.6, f"$U$   gene tokens, {sets} × {gene_token}", GENES)
     _step(axes, left, 3.65, "self-attention", IMAGE)
     _step(axes, right, 3.65, "self-attention", GENES)
     _box(axes, left, 4.7, f"$Z_t$   {n} × {width}", IMAGE)

@@ -48,10 +48,10 @@ def test_cross_attention_has_the_most_attended_sets_on_top(rng):
 
 
 def test_the_vectors_and_what_they_add(rng):
-    values = {"image": rng.normal(size=6), "genes": rng.normal(size=6)}
+    values = {"image": rng.normal(size=(1, 6)), "genes": rng.normal(size=(1, 6))}
     figure = plots.vectors(values, pd.Series({"image": 1.5, "genes": -0.25}))
     above, below = figure.axes[:2]
-    assert np.allclose(above.images[0].get_array(), np.stack(list(values.values())))
+    assert np.allclose(above.images[0].get_array(), np.concatenate(list(values.values())))
     assert [bar.get_width() for bar in below.patches] == [1.5, -0.25] and "+1.25" in below.get_xlabel()
     assert below.patches[0].get_facecolor() != below.patches[1].get_facecolor()
 
@@ -72,7 +72,7 @@ def test_tokens_are_drawn_a_row_each(rng):
 
 @pytest.mark.parametrize(("tiles", "said"), [((9, 64, 64, 3), "9 tiles of 64 px"), ((12, 384), "features of 12 tiles")])
 def test_the_road_has_the_patients_own_shapes(tiles, said):
-    (axes,) = plots.road(tiles, 10, (96, 24), 48, ["II", "III"]).axes
+    (axes,) = plots.road(tiles, 96, (10, 24), 48, ["II", "III"]).axes
     text = " ".join(text.get_text() for text in axes.texts)
     for part in (said, "10 gene sets", f"{tiles[0]} × 96", "10 × 24", "10 × 48", "192", "probability of III"):
         assert part in text
