@@ -1,12 +1,13 @@
 """The method in view: source as it stands in the files, and shapes with the names of their axes."""
 
+import ast
 import inspect
 import textwrap
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from bs4 import BeautifulSoup
 
 from mmmil.book import listing
 from mmmil.models import backbone, fusion
@@ -15,6 +16,13 @@ from tests.book_stubs import ROOT
 
 def blocks(text):
     return [block.split("```")[0].rstrip("\n") for block in text.split("```python\n")[1:]]
+
+
+def without_long_docstrings(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            node.body[:] = node.body[node.body[0].end_lineno > node.body[0].lineno :]
+    return tree
 
 
 def test_what_is_shown_is_what_runs_with_its_file_and_line():
@@ -28,23 +36,19 @@ def test_what_is_shown_is_what_runs_with_its_file_and_line():
 
 
 def test_of_a_long_docstring_nothing_is_left_and_every_line_of_code_is():
-    for thing in (fusion.Encoder.forward, fusion.LinearSkip, fusion.MultimodalMIL.encode):
+    for thing in (fusion.Encoder.forward, fusion.LinearSkip, fusion.MultimodalMIL.forward):
         (block,) = blocks(listing.source(thing).data)
         whole = textwrap.dedent(inspect.getsource(thing))
         assert inspect.getdoc(thing).splitlines()[-1] not in block
-        shown = block.splitlines()
-        assert [line for line in whole.splitlines() if line in shown] == shown
-        assert shown[-1] == whole.rstrip().splitlines()[-1] and len(shown) < len(whole.splitlines())
-        compile(block, "shown", "exec")
+        rest = iter(whole.splitlines())
+        assert all(line in rest for line in block.splitlines()), "the lines of the file, in their order"
+        assert ast.dump(ast.parse(block)) == ast.dump(without_long_docstrings(ast.parse(whole)))
 
 
 def test_shapes_are_those_of_the_arrays():
     shown = listing.shapes(("x", np.zeros((9, 4)), "tile, value"), ("v_t", torch.zeros(1), "patient")).data
-    (table,) = pd.read_html(shown)
-    assert table["shape"].astype(str).tolist() == ["9 × 4", "1"] and table["axes"].tolist() == [
-        "tile × value",
-        "patient",
-    ]
+    rows = [[cell.text for cell in row.find_all("td")] for row in BeautifulSoup(shown, "html.parser").find_all("tr")]
+    assert rows[1:] == [["x", "9 × 4", "tile × value"], ["vt", "1", "patient"]]
     assert "<i>v<sub>t</sub></i>" in shown
     with pytest.raises(ValueError, match=r"x: 2 axes, and 1 names \(tile\)"):
         listing.shapes(("x", np.zeros((9, 4)), "tile"))

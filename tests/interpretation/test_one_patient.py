@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from mmmil.interpretation import one_patient
+from mmmil.study import load
 from mmmil.training import runs
+from tests import small_features
 from tests.models.test_aggregators import small_dual
 from tests.small_studies import make
 
-SMALL = {"variants": ["dual_go"], "sim_patients": 16, "sim_genes": 500, "sim_sets": 20, "sim_slide_px": 512}
+SMALL = {"variants": ["dual_go"], "sim_patients": 24, "sim_genes": 500, "sim_sets": 20, "sim_slide_px": 512}
 SMALL |= {"n_folds": 2, "n_tiles": 4, "epochs": 1, "ae_epochs": 2, "kegg_gmt": "", "fallback_sets": 6, "width": 24}
 SMALL |= {"apoz_tiles": 16, "latent_dim": 24, "ae_hidden": 16}
 
@@ -55,6 +57,7 @@ def test_contributions_without_a_skip():
     model = small_dual("exact").eval()
     tiles = torch.randn(1, 5, model.image_encoder._fc1[0].in_features)
     genes = torch.randn(1, model.set_embedding.shape[0], model.gene_encoder._fc1[0].in_features)
+    model.requires_grad_(False)
     encoded, (logits, _) = model.encode(tiles, genes), model(tiles, genes)
     added = one_patient.contributions(model, encoded.vectors, tiles, genes)
     assert added.sum() == pytest.approx(float(logits[0, 1] - logits[0, 0]), abs=1e-5) and len(added) == 5
@@ -104,6 +107,18 @@ def test_padding_is_not_shown(one):
     padded = replace(one, inputs=replace(one.inputs, mask=mask))
     assert set(padded.given) == {"tiles", "genes"} and padded.given["tiles"].shape[:2] == (1, 3)
     assert torch.equal(padded.given["tiles"][0], one.given["tiles"][0][mask[one.row]])
+
+
+def test_features_of_any_number_stand_in_the_place_of_pixels(study, tmp_path):
+    slides = study.cohort.patients["slide_id"]
+    places = {"features_dir": str(small_features.folder(tmp_path / "hipt", list(slides), width=6))}
+    brought = load(study.p.override(**places))
+    one = one_patient.held_out(brought, "dual_go", 0)
+    number = 1 + list(slides).index(slides[one.patient]) % 7
+    assert one.given["tiles"].shape == (1, number, 6) and "mask" not in one.given
+    assert one_patient.probability(one) == pytest.approx(one.recorded, abs=one.tolerance)
+    few = brought.fold_patients(0)[0][:4]
+    one_patient.untrained(one, few)(**one.take(few))[0].sum().backward()
 
 
 def test_where_the_training_failed_the_model_is_the_untrained_one_and_says_so(study):
