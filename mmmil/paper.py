@@ -97,6 +97,14 @@ MODELS = ("cohort", "model", "training", "evaluation")
 SECTIONS = {
     section.notebook: section
     for section in (
+        Section(  # one patient's way through the model, and a model of the reader's own, which the page itself trains
+            "00_method",
+            (*MODELS, "tiles", "genes"),
+            ("tiles", "genes"),
+            reads_models_of=("5",),
+            needs={"both": "dual_go"},
+            computes=True,
+        ),
         Section("01_dataset", ("cohort",), ("patients",)),
         Section(
             "02_preprocessing",

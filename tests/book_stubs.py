@@ -68,9 +68,9 @@ def write_results(
         tiles = {"patient_id": patients, "slide_id": patients, "mpp": 0.5, "candidates": 64, "tested": 64}
         tiles |= {"valid": range(12, 24), "valid_estimate": range(12, 24), "used": 9, "bag": "bag.h5"}
         write("tiles", pd.DataFrame(tiles))
-    genes = [("genes", -1, None, None)]
-    genes += [(lib, fold, 60, fold + 1) for lib in ("go", "kegg") for fold in range(-1, 5)]
-    write("genes", pd.DataFrame(genes, columns=["library", "fold", "tested", "significant"]))
+    genes = [("genes", -1, 1, None, None)]
+    genes += [(lib, fold, max(fold + 1, 2), 60, fold + 1) for lib in ("go", "kegg") for fold in range(-1, 5)]
+    write("genes", pd.DataFrame(genes, columns=["library", "fold", "tokens", "tested", "significant"]))
     rows = [
         (table, variant, metric, split, 0.75, 0.6, 0.9, 5)
         for variant in variants

@@ -85,9 +85,9 @@ def test_a_tasks_sections_are_those_named_or_all_that_its_inputs_allow():
     def names(**changes):
         return [section.number for section in pages.sections_of(params.load("lgg", "demo", **changes))]
 
-    assert names() == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10"]
+    assert names() == ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10"]
     assert names(inputs="genes") == ["01", "02", "04", "06", "07", "08", "09", "10"]
     assert names(inputs="slides") == ["01", "02", "03", "04", "08", "09", "10"]
     assert names(notebooks=["09_summary", "01_dataset"]) == ["01", "09"]
-    with pytest.raises(ParameterError, match=r"no such notebook: 11_none \(task lgg\); there are 01_dataset"):
+    with pytest.raises(ParameterError, match=r"no such notebook: 11_none \(task lgg\); there are 00_method"):
         names(notebooks=["11_none"])

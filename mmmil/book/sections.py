@@ -16,6 +16,7 @@ from mmmil.book import cohorts as book_cohorts
 from mmmil.book import costs as book_costs
 from mmmil.book import kept as book_kept
 from mmmil.book import ledger as book_ledger
+from mmmil.book import method as book_method
 from mmmil.book import overview, readouts, status, unsaid
 from mmmil.book import real as book_real
 from mmmil.book.pages import entries_of, entry_of, executed_pages, executed_tasks, read_toc, sections_of, shown_of
@@ -180,6 +181,7 @@ def gene_representation(tasks: Mapping[str, params.Params]) -> str:
 
 
 PARTS: dict[str, Part] = {
+    "00": book_method.sizes,
     "01": book_cohorts.dataset,
     "02": book_cohorts.preprocessing,
     **{section.number: results_of(section) for section in paper.SECTIONS.values() if section.scores},

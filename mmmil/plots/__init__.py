@@ -5,7 +5,7 @@ from mmmil.plots.audits import decision_curves, reliability, rows_of_estimates
 from mmmil.plots.backbone import activations, apoz, balance, channel_activation
 from mmmil.plots.cohort import flow, labels_by_site, split
 from mmmil.plots.comparisons import differences
-from mmmil.plots.costs import memory, scaling
+from mmmil.plots.costs import backbones, memory, scaling
 from mmmil.plots.genes import (
     chosen_by_fold,
     errors_by_set,
@@ -17,6 +17,15 @@ from mmmil.plots.genes import (
     reconstruction,
     running_scores,
     volcano_and_ma,
+)
+from mmmil.plots.method import (
+    cross_attention,
+    loss_of_steps,
+    road,
+    self_attention,
+    tile_grid,
+    tokens,
+    vectors,
 )
 from mmmil.plots.models import confusion, curves, intervals
 from mmmil.plots.overview import all_variants

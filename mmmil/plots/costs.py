@@ -8,12 +8,46 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mmmil.plots.style import NEUTRAL, finish
+from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 AXES = {"tiles": "tiles per bag", "sets": "gene sets"}
 # A line is told from the next by its marker and dashes as well as by its colour.
 LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--")]
 PAPER_GIB = 14.9  # the paper's figure for Original, which the batches are compared at
+
+
+def backbones(table: pd.DataFrame) -> plt.Figure:
+    """The tile encoders side by side: parameters, work for a tile and length of a token, on logarithmic axes.
+
+    table: as `models.costs.backbones`, a row for each encoder. The paper's own, the reduced one, stands out.
+    """
+    from mmmil.models.costs import SHOWN_AS  # loads torch, which no other figure needs
+
+    panels = {"parameters": "parameters", "macs": "MACs for a tile", "token": "values of a token"}
+    figure, grid = plt.subplots(1, len(panels), figsize=(7.6, 0.36 * len(table) + 0.9), sharey=True)
+    rows = np.arange(len(table))[::-1]
+    for axes, (column, label) in zip(grid, panels.items(), strict=True):
+        colours = [CLASSES[1] if name == "reduced" else NEUTRAL for name in table.index]
+        axes.scatter(table[column], rows, c=colours, s=50, zorder=2)
+        axes.set_xscale("log")
+        axes.set_xlim(table[column].min() / 3, 30 * table[column].max())
+        axes.grid(axis="y", color="#e6e6e6", lw=0.8, zorder=0)
+        for y, value, colour in zip(rows, table[column], colours, strict=True):
+            axes.annotate(
+                _short(value), (value, y), (8, 0), textcoords="offset points", va="center", fontsize=8, color=colour
+            )
+        axes.set_xlabel(label, fontsize=9)
+        axes.tick_params(labelsize=8)
+    grid[0].set_yticks(rows, [SHOWN_AS[name] for name in table.index], fontsize=8)
+    return finish(figure)
+
+
+def _short(value: float) -> str:
+    """68,880 as 69 k; three digits at most."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:g}"
 
 
 def scaling(table: pd.DataFrame) -> plt.Figure:

@@ -245,6 +245,7 @@ def test_notebooks_run_and_no_failed_one_becomes_a_page(planted, tmp_path):
     s, _ = planted
     given = {k: v for k, v in s.p.model_dump().items() if v != params.load("nsclc", "demo").model_dump()[k]}
     for name in (
+        "00_method",
         "01_dataset",
         "02_preprocessing",
         "04_multimodal_ablations",

@@ -62,8 +62,12 @@ def test_notebooks_are_stripped_and_only_call_the_package(path):
     tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
     assert {"task", "overlay"} <= set(re.findall(r"^(\w+) *=", "".join(tagged[0]["source"]), re.MULTILINE))
+    own = [cell for cell in code if "own-aggregator" in cell["metadata"].get("tags", [])]
+    assert len(own) == (path.stem == "00_method")  # the one place for a class: a reader's own model
     for cell in code:
-        assert not re.search(r"^\s*(def|class|async def)\s", "".join(cell["source"]), re.MULTILINE)
+        defined = re.findall(r"^([ \t]*)(def|class|async def)\s", "".join(cell["source"]), re.MULTILINE)
+        assert [kind for indent, kind in defined if not indent] == ["class"] * (cell in own)
+        assert cell in own or not defined
     for cell in notebook["cells"]:  # three executed copies of one label would collide
         if cell["cell_type"] == "markdown":
             assert not re.search(r"^\([\w-]+\)=|:name:|:label:", "".join(cell["source"]), re.MULTILINE)
@@ -194,7 +198,7 @@ def test_a_run_says_what_it_makes_and_where_to_look(launcher):
     steps = launcher.plan.load(["lgg"], "demo")
     trainings = len(launcher.receipts.trainings(steps["lgg"].p))
     told = launcher.announced(steps)
-    assert told.startswith(f"10 pages on {trainings} trainings (demo/lgg)") and "logs/<run>/" in told
+    assert told.startswith(f"11 pages on {trainings} trainings (demo/lgg)") and "logs/<run>/" in told
 
 
 def test_options_that_only_tell_start_no_work(launcher):
@@ -221,7 +225,7 @@ def test_the_workflow_plans_every_step_of_a_task(launcher, shards):
     assert counts["cohort"] == counts["tiles"] == counts["genes"] == counts["record"] == counts["book"] == "1"
     steps = 2 + int(counts["features"])  # of tiles, quality and each encoder's features a job per shard
     assert int(counts.get("shard", 0)) == (0 if shards == 1 else shards * steps)
-    assert int(counts["notebook"]) == 10 and int(counts["train"]) == len(lots)
+    assert int(counts["notebook"]) == 11 and int(counts["train"]) == len(lots)
 
 
 @pytest.mark.parametrize("text", [None, "", '{"results/lgg/tiles.csv": "ab', "[]"])

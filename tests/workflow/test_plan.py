@@ -59,8 +59,8 @@ def test_runs_of_one_task_share_no_file(steps):
     demo, paper_scale = steps("lgg", "demo"), steps("lgg", "")
     for files in (lambda task: task.pages, lambda task: task.summaries, lambda task: task.trainings(task.trained)):
         assert files(demo) and not set(files(demo)) & set(files(paper_scale))
-    assert demo.pages[0] == "book/executed/demo/lgg/01_dataset.ipynb"
-    assert paper_scale.pages[0] == "book/executed/lgg/01_dataset.ipynb"
+    assert demo.pages[0] == "book/executed/demo/lgg/00_method.ipynb"
+    assert paper_scale.pages[0] == "book/executed/lgg/00_method.ipynb"
     assert demo.result("x") == "results/demo/lgg/x" and paper_scale.result("x") == "results/lgg/x"
 
 
@@ -163,7 +163,7 @@ def changed(steps, **changes):
 def test_one_changed_value_reruns_what_depends_on_it(steps):
     assert changed(steps) == set() == changed(steps, device="cpu")
     assert changed(steps, title="another") == {section.number for section in paper.SECTIONS.values()}
-    assert changed(steps, epochs=3) == {*TRAININGS, "audits", "03", "04", "05", "08", "09", "10"}
+    assert changed(steps, epochs=3) == {*TRAININGS, "audits", "00", "03", "04", "05", "08", "09", "10"}
     assert changed(steps, gene_set_fdr=0.02) == {
         "genes",
         "leakage",
@@ -171,16 +171,17 @@ def test_one_changed_value_reruns_what_depends_on_it(steps):
         "v:dual_go",
         "v:baseline_genes",
         "audits",
+        "00",
         "02",
         "06",
         "08",
     }
     assert changed(steps, null_draws=150) == {"attention", "07"}
-    shown_by = {"03", "04", "05", "06", "07", "08", "09", "10"}
+    shown_by = {"00", "03", "04", "05", "06", "07", "08", "09", "10"}
     assert changed(steps, null_repeats=2) == {"leakage", "record", "attention"} | shown_by
     # Other tiles change nothing in the genes, unless a patient may leave for want of them.
     assert changed(steps, stain="macenko") == {
-        *("tiles", "quality", "features", "v:wsi", "v:dual_go", "audits", "02", "08")
+        *("tiles", "quality", "features", "v:wsi", "v:dual_go", "audits", "00", "02", "08")
     }
     assert {"genes", "leakage", "01", "09"} <= changed(steps, tissue_percent=80.0)
 
@@ -220,8 +221,8 @@ def test_a_replaced_file_reruns_what_reads_it(steps, tmp_path, setting, runs_aga
 @pytest.mark.parametrize(
     ("name", "runs_again"),
     [
-        ("tiles.csv", {"quality", "features", "v:wsi", "v:dual_go", "audits", "01", "02", "07"}),
-        ("cohort.csv", {"genes", "leakage", *TRAININGS, "audits", "01", "02", "07"}),
+        ("tiles.csv", {"quality", "features", "v:wsi", "v:dual_go", "audits", "00", "01", "02", "07"}),
+        ("cohort.csv", {"genes", "leakage", *TRAININGS, "audits", "00", "01", "02", "07"}),
     ],
 )
 def test_other_tiles_and_other_patients_rerun_what_reads_them(steps, tmp_path, name, runs_again):
@@ -266,7 +267,7 @@ def test_the_code_behind_a_page_is_read_from_its_notebook(plan, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"variants": ["wsi", "go"]}, r"05_end_to_end_vs_frozen \(task lgg\) needs the variant dual_go: train it"),
+        ({"variants": ["wsi", "go"]}, r"00_method \(task lgg\) needs the variant dual_go: train it"),
         ({"inputs": "genes", "variants": ["kegg"]}, r"07_attention_analysis \(task lgg\) needs the variant go"),
         ({"inputs": "genes", "notebooks": ["03_backbone_pruning"]}, "cannot be made with inputs: genes"),
         ({"notebooks": ["08_none"]}, "no such notebook: 08_none"),
