@@ -167,8 +167,8 @@
     const steps = make(
       "div",
       { className: "slide-viewer-row" },
-      button("Next tile", "Go to the next lower tile of this map", () => go(1)),
-      button("Tile before", "Go to the next higher tile of this map", () => go(-1)),
+      button("‹ Previous tile", "Previous tile: the next higher one of this map", () => go(-1)),
+      button("Next tile ›", "Next tile: the highest of this map, then the next lower one", () => go(1)),
       said,
     );
 
@@ -206,8 +206,8 @@
       "p",
       { className: "slide-viewer-small", id: `${id}-keys` },
       "Keys on the slide: arrows move it, + and − zoom, 0 shows all of it. With a mouse: drag, Ctrl and the wheel. ",
-      all ? "" : `${about.detailed} of ${about.tiles.length} tiles, the first of the first map, are there in all detail. `,
-      about.mpp ? "" : "Nobody knows how many µm a pixel of this slide is, so there is no scale bar.",
+      all ? "" : `${about.detailed} of the ${about.tiles.length} tiles are there in full detail: those that count most in the first map. `,
+      about.mpp ? "" : "There is no scale bar: nobody knows how many µm a pixel of this slide is.",
     );
 
     figure.append(buttons, stage, alarm, choice, look, colours, ends, steps, keys);
