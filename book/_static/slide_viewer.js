@@ -50,6 +50,7 @@
     alarm.setAttribute("role", "alert");
     drawing.setAttribute("aria-hidden", "true");
     figure.querySelector(".slide-viewer-absent").remove();
+    figure.append(stage); // before OpenSeadragon measures it
 
     const viewer = OpenSeadragon({
       element: stage,
@@ -210,7 +211,8 @@
       about.mpp ? "" : "There is no scale bar: nobody knows how many µm a pixel of this slide is.",
     );
 
-    figure.append(buttons, stage, alarm, choice, look, colours, ends, steps, keys);
+    stage.before(buttons);
+    figure.append(alarm, choice, look, colours, ends, steps, keys);
     viewer.addHandler("update-viewport", draw);
     viewer.addHandler("open", () => choose(0));
     viewer.addHandler("resize", draw);

@@ -120,7 +120,7 @@ def _map(title: str, values: np.ndarray, signs: dict[str, str]) -> dict[str, Any
         "title": title,
         "says": signs.get(title, "attention × number of tiles"),
         "palette": palette,
-        "ends": [_number(shade.vmin), _number(shade.vmax)],
+        "ends": [_number(float(shade.inverse(end))) for end in (0.0, 1.0)],
         "step": step.tolist(),
         "value": [_number(value) for value in values],
     }

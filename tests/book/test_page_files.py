@@ -15,7 +15,7 @@ NAME = "07_attention_analysis"
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(book_stubs.ROOT)
-    folder = book_stubs.project(tmp_path, names=[NAME])
+    folder = book_stubs.project(tmp_path, tasks=("lgg",))
     monkeypatch.chdir(folder)
     return folder
 

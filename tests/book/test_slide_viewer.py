@@ -148,16 +148,20 @@ def test_the_overlay_lies_on_the_tiles(page, study, tmp_path):
     picture = tmp_path / "seen.png"
     chromium(page, f"--screenshot={picture}")
     pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
-    outline = np.abs(pixels - 0x1A).max(-1) < 12
-    blue = (pixels[..., 2] - pixels[..., 0] > 60) & (pixels[..., 2] > 120)
-    blue[:20] = blue[700:] = False  # controls and the colour bar are below
-    blue = np.argwhere(blue)
-    middle = np.median(blue, axis=0).astype(int)
-    side = np.sqrt(len(blue))
-    assert 20 < side < 80, side
-    (y, x), half = middle, int(side / 2)
-    for there in (outline[y, x : x + half + 5], outline[y, x - half - 5 : x], outline[y : y + half + 5, x]):
-        assert there.any() and there[: len(there) // 3].sum() <= 2, "an edge around it, and none through it"
+    blue = (pixels[..., 2] - pixels[..., 0] > 100)[: pixels.shape[0] // 2]  # the controls are below
+    down, across = (np.flatnonzero(blue.sum(axis) > 5) for axis in (1, 0))
+    top, bottom, left, right = down[0], down[-1], across[0], across[-1]
+    assert 30 < bottom - top < 60 and abs((bottom - top) - (right - left)) <= 1, "one square"
+    inner = pixels[top + 3 : bottom - 2, left + 3 : right - 2]
+    assert np.ptp(inner.reshape(-1, 3), axis=0).max() < 60, "nothing but the tile"
+    y, x = (top + bottom) // 2, (left + right) // 2
+    for edge in (
+        pixels[y, left - 3 : left + 3],
+        pixels[y, right - 3 : right + 3],
+        pixels[top - 3 : top + 3, x],
+        pixels[bottom - 3 : bottom + 3, x],
+    ):
+        assert edge.max(-1).min() < 130, "its outline is at its edge, on all four sides"
 
 
 def test_our_script_fetches_nothing():
