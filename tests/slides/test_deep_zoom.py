@@ -68,8 +68,9 @@ def test_a_slide_that_fits_is_there_whole_down_to_its_own_pixels(drawn, tmp_path
     assert p.bytes == sum(path.stat().st_size for path in folder.rglob("*.jpg")) < 4e6
     with openslide.OpenSlide(where.slide_path) as slide:
         own = np.asarray(slide.read_region((1024, 512), 0, (256, 256)))[..., :3].astype(int)
-    grey = [pixels.mean(-1) for pixels in (image(folder, f"{p.finest}/4_2"), own)]
-    assert np.abs(grey[0] - grey[1]).mean() < 4
+    seen, own = image(folder, f"{p.finest}/4_2").mean(-1), own.mean(-1)
+    off = {(y, x): np.abs(seen - np.roll(own, (y, x), (0, 1))).mean() for y in (-1, 0, 1) for x in (-1, 0, 1)}
+    assert off[0, 0] < 0.8 * min(error for shift, error in off.items() if shift != (0, 0)), "not a pixel beside it"
     assert image(folder, f"{p.finest}/7_5").shape == (1300 - 5 * 256, 1900 - 7 * 256, 3)
 
 
