@@ -2,12 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import tifffile
+
+from mmmil import params
+from mmmil.slides import coordinates, scale, tiling
+from mmmil.slides import files as slide_files
 
 GLASS, NUCLEI = 243, 0.12
 TILE = 256
+BLUE = (20, 20, 235)  # of the odd tile
 
 Box = tuple[int, int, int, int]
 
@@ -72,3 +79,42 @@ def unscan(path: Path, scanned: Callable[[int, int, int], bool]) -> Path:
             file.seek(offset)
             file.write(bytes(size))
     return path
+
+
+def write_slide(path: Path, pixels: np.ndarray, mpp: float = 0.5) -> None:
+    """A lossless two-level Aperio pyramid of pixels (H, W, 3), the second level 4 times smaller."""
+    h, w = (n // 4 * 4 for n in pixels.shape[:2])
+    smaller = pixels[:h, :w].reshape(h // 4, 4, w // 4, 4, 3).mean((1, 3)).round().astype(np.uint8)
+    more = {"tile": (64, 64), "photometric": "rgb", "metadata": None, "software": False, "compression": "zlib"}
+    with tifffile.TiffWriter(path) as file:
+        about = f"Aperio Image Library v12\r\n{w}x{h}|AppMag = 20|MPP = {mpp}"
+        file.write(pixels, description=about, **more)
+        file.write(smaller, subfiletype=1, description=about, **more)
+
+
+def one_odd_tile(folder: Path, tile_px: int = 64, level: int = 0, odd: int = 7) -> SimpleNamespace:
+    """A study of one slide, odd.svs, on which exactly one tile, number `odd` of the bag, is blue."""
+    size = tile_px * 4**level
+    columns, rows = 1004 // size, 900 // size
+    corners = [(x * size + 4, y * size + 8) for y in range(rows - 1) for x in range(columns)]
+    corners = [c for c in corners if c[0] + size <= 1004][::2]
+    pixels = np.random.default_rng(0).normal((215, 160, 195), 12, (900, 1004, 3)).clip(0, 255).astype(np.uint8)
+    x, y = corners[odd]
+    pixels[y : y + size, x : x + size] = BLUE
+    path = folder / "odd.svs"
+    write_slide(path, pixels)
+    with slide_files.open_slide(path) as slide:
+        g = scale.geometry(slide, path, tile_px, level)
+        about = coordinates.attributes(g, path.stem, *slide.dimensions)
+    coords = np.array(corners)
+    tiles = tiling.read_tiles(path, coords, about)
+    coordinates.write(folder / "bag.h5", about, coords=coords, imgs=tiles, mask=np.ones(len(coords), bool))
+    p = params.load("lgg", "demo", results_dir=str(folder / "results"), tile_px=tile_px, tile_level=level)
+    patients = pd.DataFrame({"slide_path": [str(path)], "label": [1]}, index=["P1"])
+    return SimpleNamespace(
+        p=p,
+        has_coords=True,
+        cohort=SimpleNamespace(patients=patients),
+        labels=patients["label"],
+        bag_paths=pd.Series({"P1": str(folder / "bag.h5")}),
+    )

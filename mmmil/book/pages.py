@@ -11,12 +11,13 @@ from typing import Any
 import yaml
 
 from mmmil import paper, params, record
-from mmmil.book import alternative_texts, api
+from mmmil.book import alternative_texts, api, page_files
 from mmmil.settings import yaml_files
 
 EXECUTED = "book/executed"
 SYNTHETIC = " (synthetic)"  # after the title of a page of a synthetic cohort
 FAILED_LINK = "../../status.html#failed-trainings"  # of `summary.FAILED`, from a page of a task
+ASSETS = "../../../_static/"  # book/_static, likewise
 DEEPER = re.compile(rf"(.*/)?{EXECUTED}/[^/]+/[^/]+/[^/]+")
 
 
@@ -53,7 +54,7 @@ def check_executed(path: Path | str) -> dict[str, Any]:
 
 
 def publish(draft: Path | str, page: Path | str) -> Path:
-    """Move an executed notebook to its page, after `check_executed`.
+    """Move an executed notebook to its page, after `check_executed`, with the files that it shows (`page_files`).
 
     The cells of parameters are folded: the first holds the notebook's own defaults, not what was run. Figures get their
     alternative texts.
@@ -66,7 +67,8 @@ def publish(draft: Path | str, page: Path | str) -> Path:
     alternative_texts.put(notebook)
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     if DEEPER.fullmatch(Path(page).as_posix()):  # a run with an overlay lies one folder deeper
-        text = text.replace(FAILED_LINK, f"../{FAILED_LINK}")
+        text = text.replace(FAILED_LINK, f"../{FAILED_LINK}").replace(ASSETS, f"../{ASSETS}")
+    text = page_files.publish(text, Path(page))
     record.write_atomically(Path(page), lambda path: path.write_text(text + "\n"))
     Path(draft).unlink()
     return Path(page)
@@ -188,7 +190,7 @@ def executed_tasks(runs: Iterable[str] = ()) -> dict[str, params.Params]:
 def write_toc(runs: Iterable[str]) -> Path:
     """Write `_build/toc.yml`: `_toc.yml` with the pages of the runs that are shown (`shown`), less those not made.
 
-    The pages of the API reference are written beside it.
+    The pages of the API reference are written beside it, and what pages show beside their text is gathered.
 
     Raises PageError naming every page of these runs that is missing, and every notebook that failed.
     """
@@ -223,6 +225,7 @@ def write_toc(runs: Iterable[str]) -> Path:
     for entry in entries_of(book):
         if entry["file"] == api.INDEX:
             entry["sections"] = [{"file": page} for page in api.write()]
+    page_files.gather(executed_pages(places))
     text = yaml.safe_dump(book, sort_keys=False, allow_unicode=True)
     return record.write_atomically(params.root() / "_build" / "toc.yml", lambda path: path.write_text(text))
 

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 FILES = ["patient_id", "label", "variant", "prob", "png", "geojson"]
 # Readouts, and how the titles of their maps begin.
-TITLES = {"gradient": "input × gradient", SHOWN: "self-attention, rolled out", "cross": "cross-attention"}
+TITLES = {
+    "gradient": "input × gradient",
+    SHOWN: "self-attention, rolled out",
+    "layer1": "self-attention, layer 1",
+    "self": "self-attention, layer 2",
+    "cross": "cross-attention",
+}
 DRAWN = ("gradient",)
 
 
@@ -52,12 +58,12 @@ class Heatmap:
 def sources(study: Study) -> dict[str, tuple[str, str]]:
     """The maps of Figs 9-11 that a task can have: title -> (variant, source); none without slides.
 
-    Of an encoder's class token it is the rollout: it finds planted tiles as layer 1 does, where layer 2 alone loses
-    them (benchmarks/results/planted_attention.md). Models that the batch could not train have none.
+    Of an encoder's class token the rollout comes first: it finds planted tiles as layer 1 does, where layer 2 alone
+    loses them (benchmarks/results/planted_attention.md). Models that the batch could not train have none.
     """
     readers = [name for name in variants.all_proposed(study.p) if variants.variant(name).uses_slides]
     standing = runs.standing(study, readers, [-1])
-    first = ("gradient", SHOWN) if standing else ()
+    first = [way for way in TITLES if way != "cross"] if standing else []
     maps = {TITLES[way]: (standing[0], "gradient" if way == "gradient" else f"{way}_image") for way in first}
     for v in map(variants.variant, standing):
         if v.uses_genes:
@@ -93,7 +99,7 @@ def caption(p: Params, planted: Mapping[str, pd.DataFrame], readouts: Collection
     if not planted:
         return text + "Nobody knows here which tiles should be found; the section's page has what planted tiles say."
     for name, table in planted.items():
-        of_readout = {"gradient": "gradient", SHOWN: f"{SHOWN}_image", "cross": "cross_image"}
+        of_readout = {way: "gradient" if way == "gradient" else f"{way}_image" for way in TITLES}
         there = {TITLES[way]: table.loc[source] for way, source in of_readout.items() if source in table.index}
         said = [f"{title} {row['auroc']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for title, row in there.items()]
         best = max(there, key=lambda title: there[title]["auroc"])

@@ -1,9 +1,12 @@
 """Heatmaps lie on the tiles that made them, to the pixel; what would be drawn wrongly is refused by name."""
 
+import functools
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import matplotlib.pyplot as plt
 import numpy as np
 import openslide
@@ -15,57 +18,19 @@ from PIL import Image
 from mmmil import params, study
 from mmmil.interpretation import extract, heatmaps, hooks
 from mmmil.plots import attention as plots
-from mmmil.slides import coordinates, scale, tiling
-from mmmil.slides import files as slide_files
 from mmmil.slides.places import HeatmapError
 from mmmil.training import runs
+from tests import small_slides
+from tests.small_slides import BLUE, write_slide
 from tests.small_studies import make
 
-BLUE = (20, 20, 235)
-
-
-def write_slide(path, pixels, mpp=0.5):
-    """A lossless two-level Aperio pyramid of pixels (H, W, 3), the second level 4 times smaller."""
-    h, w = (n // 4 * 4 for n in pixels.shape[:2])
-    smaller = pixels[:h, :w].reshape(h // 4, 4, w // 4, 4, 3).mean((1, 3)).round().astype(np.uint8)
-    more = {"tile": (64, 64), "photometric": "rgb", "metadata": None, "software": False, "compression": "zlib"}
-    with tifffile.TiffWriter(path) as file:
-        about = f"Aperio Image Library v12\r\n{w}x{h}|AppMag = 20|MPP = {mpp}"
-        file.write(pixels, description=about, **more)
-        file.write(smaller, subfiletype=1, description=about, **more)
+SCHEMA = json.loads(Path(__file__).with_name("qupath.schema.json").read_text())
+QUPATH = jsonschema.Draft202012Validator(SCHEMA)
 
 
 @pytest.fixture
 def one_odd_tile(tmp_path):
-    """(tile_px, level, odd): a study of one slide on which exactly one tile, number `odd` of the bag, is blue."""
-
-    def make(tile_px=64, level=0, odd=7):
-        size = tile_px * 4**level
-        columns, rows = 1004 // size, 900 // size
-        corners = [(x * size + 4, y * size + 8) for y in range(rows - 1) for x in range(columns)]
-        corners = [c for c in corners if c[0] + size <= 1004][::2]
-        pixels = np.random.default_rng(0).normal((215, 160, 195), 12, (900, 1004, 3)).clip(0, 255).astype(np.uint8)
-        x, y = corners[odd]
-        pixels[y : y + size, x : x + size] = BLUE
-        path = tmp_path / "odd.svs"
-        write_slide(path, pixels)
-        with slide_files.open_slide(path) as slide:
-            g = scale.geometry(slide, path, tile_px, level)
-            about = coordinates.attributes(g, path.stem, *slide.dimensions)
-        coords = np.array(corners)
-        tiles = tiling.read_tiles(path, coords, about)
-        coordinates.write(tmp_path / "bag.h5", about, coords=coords, imgs=tiles, mask=np.ones(len(coords), bool))
-        p = params.load("lgg", "demo", results_dir=str(tmp_path / "results"), tile_px=tile_px, tile_level=level)
-        patients = pd.DataFrame({"slide_path": [str(path)], "label": [1]}, index=["P1"])
-        return SimpleNamespace(
-            p=p,
-            has_coords=True,
-            cohort=SimpleNamespace(patients=patients),
-            labels=patients["label"],
-            bag_paths=pd.Series({"P1": str(tmp_path / "bag.h5")}),
-        )
-
-    return make
+    return functools.partial(small_slides.one_odd_tile, tmp_path)
 
 
 def attended_by_colour(where):
@@ -156,6 +121,53 @@ def test_the_files_are_whole_and_say_what_qupath_reads(one_odd_tile, tmp_path):
     }
     colour = first["properties"]["color"]
     assert len(colour) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in colour)
+
+
+def strict_json(text):
+    """Read as QuPath's parser and others do, who know no NaN."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_the_geojson_is_what_qupath_documents(one_odd_tile, tmp_path):
+    s = one_odd_tile(48, 0, 40)
+    where = heatmaps.place_of(s, "P1")
+    values = np.linspace(-1, 1, len(where.coords))
+    _, path = heatmaps.write(s, "P1", {"input × gradient": values, "cross-attention, GO": values**2}, tmp_path / "out")
+    found = strict_json(path.read_text())
+    QUPATH.validate(found)
+    assert len({feature["id"] for feature in found["features"]}) == len(where.coords)
+    rings = np.array([feature["geometry"]["coordinates"][0] for feature in found["features"]])
+    assert (rings[:, 0] == rings[:, -1]).all(), "closed"
+    assert (rings.min(1) == where.coords).all() and (rings.max(1) == where.coords + where.size).all(), "level-0 px"
+    assert (rings >= 0).all() and (rings <= (where.width, where.height)).all(), "inside the slide"
+    x, y = rings[:, :-1].transpose(2, 0, 1)
+    area = (x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1) / 2
+    assert (area == where.size**2).all(), "right-hand rule of RFC 7946"
+
+
+FAULTS = {
+    "objecttype": lambda f: f["properties"].update(objecttype=f["properties"].pop("objectType")),
+    "is not one of": lambda f: f["properties"].update(objectType="Tile"),
+    "is not of type 'number'": lambda f: f["properties"]["measurements"].update(a="0.5"),
+    "is too short": lambda f: f["geometry"].update(coordinates=[[[0, 0], [1, 0], [0, 0]]]),
+    "is greater than the maximum": lambda f: f["properties"].update(color=[256, 0, 0]),
+    "does not match": lambda f: f.update(id="tile 1"),
+    "classification": lambda f: f["properties"].update(classification="tumour"),
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_the_schema_refuses_what_qupath_would_not_understand(one_odd_tile, said):
+    where = heatmaps.place_of(one_odd_tile(), "P1")
+    made = heatmaps.geojson(where, {"self": np.ones(len(where.coords))})
+    QUPATH.validate(made)
+    FAULTS[said](made["features"][0])
+    with pytest.raises(jsonschema.ValidationError, match=said):
+        QUPATH.validate(made)
 
 
 def test_a_map_with_a_sign_is_red_above_zero_and_blue_below(one_odd_tile):
@@ -268,6 +280,10 @@ def test_one_patient_of_each_class_is_shown_as_predicted(trained):
             "rank: input × gradient",
             "attention: self-attention, rolled out",
             "rank: self-attention, rolled out",
+            "attention: self-attention, layer 1",
+            "rank: self-attention, layer 1",
+            "attention: self-attention, layer 2",
+            "rank: self-attention, layer 2",
         }
     assert len(pd.read_csv(folder / "index.csv")) == 2
 
