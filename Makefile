@@ -58,7 +58,7 @@ lint: $(STAMP)
 
 lab: $(STAMP)
 	PYTHONWARNINGS="ignore:IProgress not found" $(BIN)/jupyter lab --ServerApp.root_dir=. \
-		--ServerApp.default_url=/lab/tree/notebooks/index.ipynb
+		--LabApp.default_url=/lab/tree/notebooks/index.ipynb
 
 # The environment: a plain venv, uv inside it, and the one version list. Certificate and proxy variables pass through.
 # Libraries are compiled here, once: where PYTHONDONTWRITEBYTECODE is set, as containers do, each of the batch's hundreds

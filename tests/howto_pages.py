@@ -21,6 +21,8 @@ from tests import book_stubs, small_notebooks
 
 PAGES = sorted((book_stubs.ROOT / "book" / "howto").glob("*.md"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+VARIANTS = ["go", "dual_go", "baseline_genes"]
+NOTEBOOKS = ["01_dataset", "06_gene_representation", "09_summary"]
 IGNORED = ("data", "results", "logs", "executed", "generated", "_build", ".*", "__pycache__", "*.egg-info", "mathjax")
 # Page and start of a block that is not run, with the reason.
 NOT_RUN = {
@@ -30,7 +32,10 @@ NOT_RUN = {
     ("variant", "Variant("): "a row, which is read below and trained in tests/workflow/test_extending.py",
 }
 # What a page's data are given in place of the paper's sizes.
-SMALLER = {"n_tiles: 64\n": "n_tiles: 4\ntile_px: 64\nn_folds: 2\n"}
+SMALLER = {
+    "n_tiles: 64\n": "n_tiles: 4\ntile_px: 64\nn_folds: 2\n",
+    "batch_size: 32 # features are small\n": "batch_size: 32\nn_folds: 2\nae_epochs: 2\n",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def project(folder: Path) -> Path:
     (copy / ".venv").symlink_to(sys.prefix)
     demo = copy / "params" / "demo.yaml"
     kept = yaml.safe_load(demo.read_text()) | small_notebooks.TINY
-    demo.write_text(yaml.safe_dump(kept | {"variants": ["go", "dual_go", "baseline_genes"]}))
+    demo.write_text(yaml.safe_dump(kept | {"variants": VARIANTS, "notebooks": NOTEBOOKS}))
     return copy
 
 

@@ -112,4 +112,4 @@ def test_a_variant_of_ones_own_stands_beside_the_papers(trained):
 def test_the_record_is_read(trained):
     printed = all_of("record", trained)
     assert "dual_go" in printed[0] and "baseline_genes" in printed[0]
-    assert printed[1].count(" s ") == 3 and "AnnData object" in printed[2] and (trained / "lgg.h5ad").is_file()
+    assert printed[1].count(" s {") == 3 and "AnnData object" in printed[2] and (trained / "lgg.h5ad").is_file()
