@@ -28,6 +28,7 @@ IGNORED = ("data", "results", "logs", "executed", "generated", "_build", ".*", "
 NOT_RUN = {
     ("cohort", "make book"): "the whole batch takes minutes; tests/workflow/test_extending.py runs one of a new task",
     ("cluster", ".venv/bin/python workflow/run.py --tasks lgg nsclc"): "no cluster; `make test-slurm` has one",
+    ("features", ".venv/bin/mmmil features"): "a ResNet50d on every tile; tests/training/test_road.py reads some back",
     ("features", "encoders:"): "a piece of a file, not a command",
     ("variant", "Variant("): "a row, which is read below and trained in tests/workflow/test_extending.py",
 }

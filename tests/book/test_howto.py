@@ -83,7 +83,6 @@ def test_features_are_checked_and_counted_in_place_of_tiles(copy):
     assert "with places" in printed[0] and "instances" in printed[1]
     text = json.dumps(pages.check_executed(copy / "out.ipynb"))
     assert "width of an instance" in text and "Real data" in text
-    assert list((copy / "features_resnet50d").glob("*.h5"))
 
 
 def test_a_cluster_has_its_account_and_says_what_would_run(copy):
