@@ -4,7 +4,8 @@
 #   make book OVERLAY=        the same at the paper's scale, on your own download (see README.md)
 #   make book TASKS=nsclc     one task only
 #   make real                 the real data of MMMIL_REAL_DATA, then the book with their pages
-#   make pdf | test | test-slurm | test-browser | test-container | lint | lab | lock | clean
+#   make lab                  JupyterLab, on a start page
+#   make pdf | test | test-slurm | test-browser | test-changes | test-container | lint | lock | clean
 
 PYTHON  ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
@@ -29,7 +30,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := book
-.PHONY: book pdf real test test-slurm test-browser test-container lint lab lock clean env
+.PHONY: book pdf real test test-slurm test-browser test-changes test-container lint lab lock clean env
 
 book: $(STAMP)
 	$(RUN) --tasks $(TASKS) --overlay "$(OVERLAY)"
@@ -59,6 +60,10 @@ test-container: $(STAMP)
 test-browser: $(STAMP)
 	MMMIL_BOOK="$(BOOK)" MMMIL_PICTURES="$(PICTURES)" $(BIN)/python -m pytest -m browser tests/browser
 
+# Every notebook with each of the changes that its last cell names, on a tiny cohort: some 40 minutes on one core.
+test-changes: $(STAMP)
+	$(BIN)/python -m pytest -m changes tests/book
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
@@ -66,7 +71,8 @@ lint: $(STAMP)
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab notebooks
+	PYTHONWARNINGS="ignore:IProgress not found" $(BIN)/jupyter lab --ServerApp.root_dir=. \
+		--LabApp.default_url=/lab/tree/notebooks/index.ipynb
 
 # The environment: a plain venv, uv inside it, and the one version list. Certificate and proxy variables pass through.
 # Libraries are compiled here, once: where PYTHONDONTWRITEBYTECODE is set, as containers do, each of the batch's hundreds

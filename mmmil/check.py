@@ -21,6 +21,7 @@ from mmmil.cohort import flow, inventory
 from mmmil.genes import by_class, profiles
 from mmmil.genes import findings as gene_findings
 from mmmil.params import Params, root
+from mmmil.simulate import at_hand
 from mmmil.slides import colours, feature_findings
 from mmmil.slides import features as slide_features
 from mmmil.slides import findings as slide_findings
@@ -82,9 +83,11 @@ class Look:
 def look(p: Params, workers: int = 1) -> Look:
     """Look at everything that a task reads; errors are gathered, so that one call names all that can be named.
 
-    What needs a step that failed is not looked at: without a cohort there are no slides to open.
+    What needs a step that failed is not looked at: without a cohort there are no slides to open. A synthetic cohort
+    that is not there is made.
     """
     seen = Look()
+    seen.attempt(lambda: at_hand.require(p))
     seen.attempt(p.require_files)
     cohort = None if seen.errors else seen.attempt(lambda: cohorts.build(p))
     if cohort is None:

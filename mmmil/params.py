@@ -306,7 +306,8 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
     `namespace` is the notebook's `globals()`; beside: switches of its parameters cell (True or False) that are no
     parameters. Every name that a parameters cell sets has to be known; so has every other one at the first call, when
     nothing but parameters and modules is there. Names that an earlier version of the cell had set, and an `overlay`
-    that was given to another task, don't count and are removed (`mmmil.settings.cells`). Input files are checked too.
+    that was given to another task, don't count and are removed (`mmmil.settings.cells`). Input files are checked too,
+    but for those of a synthetic cohort, which `study.load` makes.
     """
     session = cells.read(map(str, namespace.get("In", ())), Params.model_fields)
     asked = {name: value for name, value in namespace.items() if not isinstance(value, Params)}
@@ -328,7 +329,8 @@ def effective(namespace: MutableMapping[str, Any], *beside: str) -> Params:
         raise ParameterError("the notebook sets no `task`: name a file of params/")
     try:
         given = papermill.without_files(task, overlay, given, session.injected)
-        return _load(task, overlay, given, beside).require_files()
+        p = _load(task, overlay, given, beside)
+        return p if p.synthetic else p.require_files()  # a synthetic cohort is made where there is none
     except ParameterError as error:
         elsewhere = sorted(given.keys() - known - session.current) if session.current else []
         if not elsewhere:

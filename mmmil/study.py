@@ -18,6 +18,7 @@ from mmmil.cohort import build as cohorts
 from mmmil.cohort import flow, inventory, split_files
 from mmmil.genes import expression
 from mmmil.params import Params
+from mmmil.simulate import at_hand
 from mmmil.slides import bags, coordinates, packed, tiling
 from mmmil.slides import features as slide_features
 from mmmil.sources.slide_files import is_pattern
@@ -222,10 +223,11 @@ class Study:
 
 def load(p: Params, workers: int = 1, train: bool = True) -> Study:
     """Build the cohort, tile its slides, leave out who has too few tiles, and split the rest; features that stand in
-    the place of slides are read when they are first asked for.
+    the place of slides are read when they are first asked for. A synthetic cohort that is not there is made.
 
     train: False in a notebook that is not to train (`runs.NotTrainedError` says what is missing).
     """
+    at_hand.require(p)
     p.require_files()
     cohort = cohorts.build(p)
     inventory.look(cohort, p)

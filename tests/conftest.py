@@ -29,5 +29,5 @@ def code_replaced(monkeypatch):
 
 def pytest_collection_modifyitems(items):
     """The longest files first: where two processes share the tests, none is left with one of them at the end."""
-    longest = ("test_extending", "test_road")
+    longest = ("test_extending", "test_road", "test_howto")
     items.sort(key=lambda item: next((i for i, name in enumerate(longest) if name in item.nodeid), len(longest)))

@@ -404,7 +404,7 @@ def book_tables() -> list[str]:
 
 def book_sources() -> list[str]:
     """Files that Sphinx reads beside the executed notebooks and the generated parts."""
-    pages_of_text = sorted(str(page) for page in Path("book").glob("*.md"))
+    pages_of_text = sorted(str(page) for folder in (Path("book"), Path("book/howto")) for page in folder.glob("*.md"))
     docstrings = sorted(str(module) for module in Path("mmmil").rglob("*.py"))  # the API reference shows them
     assets = sorted(str(path) for path in Path("book/_static").glob("*.*"))  # our own; libraries lie in folders
     return [*pages_of_text, *docstrings, *assets, "book/references.bib", "_config.yml", "_toc.yml"]

@@ -21,6 +21,13 @@ def without_files(task: str, overlay: str, given: dict[str, Any], injected: Coll
             "the file given to papermill names no task, so it would be laid over the notebook's own; add the line "
             "`task: ` with the file's name in params/"
         )
+    folder = task_files.root() / "params"
+    if not (folder / f"{task}.yaml").is_file():
+        there = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise ParameterError(
+            f"papermill was given a file that says task: {task}, and there is no params/{task}.yaml; copy the file "
+            f"there, where pages and trainings find it too (there are {there})"
+        )
     files = task_files.of(task, overlay)
     of_file, laid_over = files[task], files.get(overlay, {})
     lacking = sorted(of_file.keys() - set(injected) - {"task", "overlay"})

@@ -61,7 +61,7 @@ def _time(p: Params, trainings: list[str]) -> str:
         seconds for path in (p.results / "models").glob("*") if (seconds := _seconds(p, path.name)) is not None
     ]
     if not known:
-        return "how long it takes is not known, for none has been made here"
+        return "how long it takes is not known, for none has been made here: after the first the bar tells"
     total = sum(by_variant[_variant(t)] or max(known) for t in trainings)
     size, unit = next((n, u) for n, u in ((3600, "h"), (60, "min"), (1, "s")) if total >= n or n == 1)
     return f"about {max(total / size, 1):.0f} {unit} on the machine that made the others"

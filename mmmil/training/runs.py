@@ -5,7 +5,6 @@ Importing this module is cheap: what trains is imported when something is traine
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import traceback
@@ -82,15 +81,10 @@ def run_all(study: Study, wanted: Sequence[Training]) -> list[Path]:
 def _found(study: Study, t: Training) -> Path | None:
     """A training's folder, None where it is not there."""
     try:
-        with _makes(study):
+        with record.only_found():  # not the gene tokens for its key either, before it is said what will be made
             return record.find(*_place(study, t.variant, t.fold, t.seed, t.labels), TRAINS)
     except record.NotThereError:  # not even the gene tokens that it reads
         return None
-
-
-def _makes(study: Study) -> contextlib.AbstractContextManager[None]:
-    """Of a study that does not train nothing is made to find a training, no gene tokens for its key either."""
-    return contextlib.nullcontext() if study.train else record.only_found()
 
 
 def _trained(study: Study, t: Training, wait: bool = True, deaths: int | None = None) -> Path:
@@ -158,7 +152,7 @@ def failure(study: Study, name: str, fold: int, seed: int | None = None) -> dict
     if not any(_parent(study, name, fold, study.p.seed if seed is None else seed).glob("*.failed.json")):
         return None
     try:
-        with _makes(study):
+        with record.only_found():
             return json.loads(_failure_note(study, name, fold, seed).read_text())
     except (FileNotFoundError, ValueError, record.NotThereError):  # a damaged one is none: the training is tried again
         return None

@@ -67,7 +67,7 @@ def test_a_kernel_shows_them_from_then_on(monkeypatch):
 
 
 def test_every_notebook_names_its_cohort_before_its_tables():
-    for path in sorted((book_stubs.ROOT / "notebooks").glob("*.ipynb")):
+    for path in sorted((book_stubs.ROOT / "notebooks").glob("[0-9]*.ipynb")):
         cells = [
             "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
         ]

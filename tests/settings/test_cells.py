@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -135,6 +138,30 @@ def test_case_17_a_file_given_to_papermill_is_that_files_task_and_nothing_laid_o
         assert executed.cells[-1].outputs[0].text.rstrip("\n") == told
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("task: mine\nclass_names: [a, b]\ndata_dir: nowhere\n", "there is no params/mine.yaml; copy the file there"),
+        ("class_names: [a, b]\ndata_dir: nowhere\n", "names no task, so it would be laid over the notebook's own"),
+        ("task: mine\ndata_dir: nowhere\n", "mine.yaml does not exist; there are "),
+    ],
+)
+def test_case_18_a_file_from_elsewhere_is_never_the_demos(tmp_path, text, told):
+    """papermill's own command on a notebook of the project, in the project's folder, as its pages tell it."""
+    (tmp_path / "mine.yaml").write_text(text)
+    call = [sys.executable, "workflow/execute.py", "notebooks/01_dataset.ipynb", tmp_path / "out.ipynb"]
+    done = subprocess.run(
+        [*call, "-f", tmp_path / "mine.yaml", "--no-progress-bar"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode and told in done.stderr.replace("\n", " ")
+    assert "Synthetic cohort" not in (tmp_path / "out.ipynb").read_text()
+
+
 def test_without_a_list_of_cells_a_script_is_read_as_it_is(monkeypatch):
     monkeypatch.setattr(params.Params, "require_files", lambda self: self)
     namespace = {"task": "lgg", "overlay": "demo", "epochs": 2, "params": params}
@@ -201,7 +228,7 @@ def test_an_overlay_lies_over_a_file_given_to_papermill_however_it_is_named(shel
         (injected("lgg").replace("sample_sheets", "manifests"), r"not params/lgg.yaml, which has sample_sheets"),
         (injected("demo", "lgg"), "synthetic: .*give the task's first: -f params/lgg.yaml -f params/demo.yaml"),
         (injected("demo", "lgg", overlay="demo"), "data_dir: .*-f params/lgg.yaml -f params/demo.yaml"),
-        (injected("lgg", task="elsewhere"), "each have a file of their name in params/"),
+        (injected("lgg", task="elsewhere"), "there is no params/elsewhere.yaml; copy the file there"),
         (injected("lgg", overlay="nsclc"), "is a task's file .* cannot be laid over lgg"),
         (injected("demo", task="demo"), "params/demo.yaml is an overlay"),
     ],
