@@ -90,6 +90,7 @@ NUMBER = re.compile(r'<span class="n" data-n="([^"]*)"[^>]*>([^<]*)</span>( <spa
 
 def in_full(text: str) -> str:
     """A table of the book with its numbers as they stand behind the short texts: '0.750 [0.600, 0.900]'."""
+    text = re.sub(r'<span class="i">([^<]*)</span>', r"\1", text)
     return NUMBER.sub(lambda m: estimate(*map(float, m[1].split()), signed=m[2].startswith("+")), text)
 
 

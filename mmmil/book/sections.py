@@ -14,9 +14,9 @@ from mmmil import paper, params, record
 from mmmil.book import audits as book_audits
 from mmmil.book import cohorts as book_cohorts
 from mmmil.book import costs as book_costs
+from mmmil.book import first_page, overview, readouts, scores, status, unsaid
 from mmmil.book import kept as book_kept
 from mmmil.book import ledger as book_ledger
-from mmmil.book import overview, readouts, scores, status, unsaid
 from mmmil.book import real as book_real
 from mmmil.book.pages import entries_of, entry_of, executed_pages, executed_tasks, read_toc, sections_of, shown_of
 from mmmil.book.text import (
@@ -208,8 +208,13 @@ def write(runs: Iterable[str] = ()) -> list[Path]:
         "real_folds": book_real.folds(tasks),
     }
     parts["overview"] = overview.overview(tasks, folder)
+    parts |= {"found": first_page.found(tasks, folder), "doors": first_page.doors()}
     judged = verdicts.Ledger(tasks)
-    parts |= {"ledger": book_ledger.page(judged), "glance": book_ledger.glance(judged)}
+    parts |= {
+        "ledger": book_ledger.page(judged),
+        "glance": book_ledger.glance(judged),
+        "verdicts": book_ledger.headlines(judged),
+    }
     parts["status"] = status.status(tasks)  # last: the workflow takes it as the sign that all are there
     return [
         record.write_atomically(folder / f"{name}.md", lambda path, text=text: path.write_text(text))
