@@ -85,7 +85,7 @@ def write_results(
     write("confounded", pd.DataFrame(columns=check.CONFOUNDED))
 
 
-NUMBER = re.compile(r'<span class="n" data-n="([^"]*)"[^>]*>([^<]*)</span>( <span class="mark[^>]*>.</span>)?')
+NUMBER = re.compile(r'<span class="n" data-n="([^"]*)"[^>]*>(.*?)</span>( <span class="rank[^>]*>.</span>)?')
 
 
 def in_full(text: str) -> str:

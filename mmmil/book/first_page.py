@@ -10,11 +10,10 @@ import pandas as pd
 from mmmil import params, record, variants
 from mmmil.book.pages import entries_of, read_toc
 from mmmil.book.scores import paired
-from mmmil.book.text import LEAKS, beside_scores, confounded_by, nothing, other_features, title
+from mmmil.book.text import LEAKS, beside_scores, confounded_by, markdown_table, nothing, other_features, title
 from mmmil.evaluation import summary as summaries
 from mmmil.evaluation.metrics import CONFIDENCE
-from mmmil.tables import cells
-from mmmil.tables.estimates import PLUS_MINUS, Estimate
+from mmmil.tables.estimates import Estimate
 
 METRIC = "roc_auc"
 JOINT, PARTS = "dual_go", {"wsi": "images alone", "go": "gene sets alone"}
@@ -26,7 +25,7 @@ SYNTHETIC = (
 
 
 def found(tasks: Mapping[str, params.Params], folder: Path) -> str:
-    """What images, gene sets and both gave, a sentence per cohort, and a figure drawn into `folder`.
+    """What images, gene sets and both gave: a sentence, a row per cohort, and a figure drawn into `folder`.
 
     Of real patients where a task of them has such models, else of synthetic ones.
     """
@@ -36,19 +35,13 @@ def found(tasks: Mapping[str, params.Params], folder: Path) -> str:
     if not chosen:
         return nothing("model of images, gene sets or both")
     metrics = {task: asked[task] for task in chosen}
-    head = "" if real else f"{SYNTHETIC}\n\n"
-    said = "".join(f"- {_sentence(p, metrics[task])}\n" for task, p in chosen.items())
-    notes = "".join(
-        f"{title(p)}: {note}.\n\n" for p in chosen.values() for note in (other_features(p), LEAKS * p.leaks) if note
-    )
-    others = [f"{title(tasks[task])}" for task in real if task not in chosen]
-    notes += (
-        f"The same patients in other folds or with repeats: {'; '.join(others)} ([page](real.md)).\n\n"
-        if others
-        else ""
-    )
-    key = f"{PLUS_MINUS}; differences by DeLong's test on the same patients.\n\n"
-    return f"{head}{said}\n{key}{_figure(chosen, metrics, folder, bool(real))}{notes}{beside_scores(chosen)}"
+    differences = {task: _difference(p, metrics[task]) for task, p in chosen.items()}
+    notes = [f"{title(p)}: {n}." for p in chosen.values() for n in (other_features(p), LEAKS * p.leaks) if n]
+    others = [title(tasks[task]) for task in real if task not in chosen]
+    notes += [f"The same patients in other folds or repeats: {'; '.join(others)} ([page](real.md))."] * bool(others)
+    parts = [SYNTHETIC] * (not real) + [_told(list(differences.values())), _figure(chosen, metrics, folder, bool(real))]
+    parts += [_table(chosen, metrics, differences), *notes, beside_scores(chosen)]
+    return "\n\n".join(part for part in parts if part.strip()) + "\n"
 
 
 def _asked(p: params.Params) -> pd.DataFrame | None:
@@ -76,28 +69,49 @@ def _rank(p: params.Params) -> tuple[bool, int, int]:
     return p.fold_groups == "none", p.repeats, p.model_seeds
 
 
-def _sentence(p: params.Params, table: pd.DataFrame) -> str:
-    """'LGG: both 0.81 ± 0.05, images alone ..., gene sets alone ...; both less ...: +0.03 ± 0.04, not told apart.'"""
-    of = {name: summaries.cell(table, name, METRIC) for name in [JOINT, *PARTS, LINEAR]}
-    have = {name: cell for name, cell in of.items() if cell.value == cell.value}
-    named = {JOINT: "images and gene sets", **PARTS, LINEAR: "a logistic regression on all genes"}
-    text = ", ".join(f"{named[name]} {cells.estimate(cell.estimate())}" for name, cell in have.items())
+def _difference(p: params.Params, table: pd.DataFrame) -> Estimate | None:
+    """ROC-AUC of both less that of the better one alone, by DeLong's test where predictions are on record."""
+    have = {row.variant: row.mean for row in table.itertuples()}
     parts = [name for name in PARTS if name in have]
-    if JOINT in have and parts:
-        better = max(parts, key=lambda name: have[name].value)
-        text += f". Both less {PARTS[better]}: {_compared(p, better, have)}"
-    return f"**{title(p)}**, ROC-AUC: {text}."
-
-
-def _compared(p: params.Params, other: str, have: Mapping[str, summaries.Cell]) -> str:
+    if JOINT not in have or not parts:
+        return None
+    other = max(parts, key=have.__getitem__)
     models = paired(p, "val")
     if models is None or not {JOINT, other} <= models.prob.keys():
-        return str(cells.estimate(Estimate(have[JOINT].value - have[other].value, signed=True)))
+        return Estimate(have[JOINT] - have[other], signed=True)
     tested = models.difference(JOINT, other, METRIC, CONFIDENCE)
-    verdict = "not told apart on these patients"
-    if tested.low > 0 or tested.high < 0:
-        verdict = "both are better" if tested.difference > 0 else "both are worse"
-    return f"{cells.estimate(Estimate(*tested[:3], signed=True))}, {verdict}"
+    return Estimate(tested.difference, tested.low, tested.high, signed=True)
+
+
+def _told(differences: list[Estimate | None]) -> str:
+    """What the differences say, all cohorts together."""
+    tested = [d for d in differences if d is not None and d.has_interval]
+    if not tested:
+        return ""
+    better, worse = sum(d.low > 0 for d in tested), sum(d.high < 0 for d in tested)
+    alike = len(tested) - better - worse
+    counts = {"better than": better, "worse than": worse, "not told apart from": alike}
+    said = [f"{what} the better of the two alone on {n} of {len(tested)}" for what, n in counts.items() if n]
+    return f"Images and gene sets together are {', '.join(said)} cohorts (paired test of ROC-AUC, 5 %)."
+
+
+def _table(
+    tasks: Mapping[str, params.Params],
+    metrics: Mapping[str, pd.DataFrame],
+    differences: Mapping[str, Estimate | None],
+) -> str:
+    named = {JOINT: "both", **PARTS, LINEAR: "logistic regression on all genes"}
+    rows = [
+        [
+            title(p),
+            *(summaries.cell(metrics[task], name, METRIC).estimate() for name in named),
+            differences[task] or "–",
+        ]
+        for task, p in tasks.items()
+    ]
+    kind = "Real cohorts" if not any(p.synthetic for p in tasks.values()) else "Synthetic cohorts"
+    caption = f"ROC-AUC in cross-validation. {kind}"
+    return markdown_table(caption, ["cohort", *named.values(), "both less the better one alone"], rows)
 
 
 def _figure(tasks: Mapping[str, params.Params], metrics: Mapping[str, pd.DataFrame], folder: Path, real: bool) -> str:

@@ -22,10 +22,13 @@ def number(text: str, *values: float, title: str = "", mark: str = "") -> str:
     """An inline element with the text of a number; values: the number, or it and the ends of its interval."""
     full = " ".join(format(value, ".10g") for value in values if not math.isnan(value))
     hover = f' title="{html.escape(title)}"' if title else ""
-    shown = f'<span class="n" data-n="{full}"{hover}>{html.escape(text)}</span>'
+    shown = html.escape(text)
+    if " ± " in shown:
+        shown = shown.replace(" ± ", " <small>± ") + "</small>"
+    shown = f'<span class="n" data-n="{full}"{hover}>{shown}</span>'
     if mark:
         symbol, meaning = MARKS[mark]
-        shown += f' <span class="mark {mark}" role="img" aria-label="{meaning}" title="{meaning}">{symbol}</span>'
+        shown += f' <span class="rank {mark}" role="img" aria-label="{meaning}" title="{meaning}">{symbol}</span>'
     return shown
 
 

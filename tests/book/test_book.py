@@ -42,7 +42,7 @@ def test_pages_are_there_with_their_formula_and_figure(html):
     assert "a^2 + b^2" in page and re.search(r"<img[^>]+_images/\w+\.png", page)
     section = (html / "book/04_multimodal_ablations.html").read_text()
     assert (
-        ">0.75 ± 0.15</span>" in section
+        ">0.75 <small>± 0.15</small></span>" in section
         and "95 % interval 0.600 to 0.900" in section
         and "not a reproduction" in section
     )

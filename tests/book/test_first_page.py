@@ -29,12 +29,12 @@ def state(tmp_path, monkeypatch):
 def test_synthetic_cohorts_are_called_so_first(state):
     text = state("lgg", "nsclc")
     assert text.startswith(first_page.SYNTHETIC) and "Synthetic cohorts, no patients:" in text
-    assert text.count("images and gene sets <span") == 2 and "Both less images alone" in text
+    assert text.count("| LGG") == text.count("| NSCLC") == 1 and "both less the better one alone" in text
 
 
 def test_one_task_is_enough(state):
     text = state("brca", variants=("wsi", "go", "dual_go"))
-    assert text.count("\n- **") == 1 and "gene sets alone" in text and "found.png" in text
+    assert text.count("| BRCA") == 1 and "gene sets alone" in text and "found.png" in text
 
 
 def test_of_real_patients_nothing_synthetic_is_shown(state, tmp_path):
@@ -45,13 +45,13 @@ def test_of_real_patients_nothing_synthetic_is_shown(state, tmp_path):
     again = first_page.found(pages.executed_tasks(), tmp_path / "book" / "generated")
     assert again == text  # the demo beside them changes nothing
     first = params.load("real_lgg")
-    assert text.count("- **") == 1 and f"- **{first.title}**" in text  # the twin has the same patients
-    assert params.load("real_lgg_sites").title in text.split("with repeats: ")[1]
+    assert text.count("<span") == 4 and f"| {first.title} | <span" in text  # the twin has the same patients
+    assert params.load("real_lgg_sites").title in text.split("in other folds or repeats: ")[1]
 
 
 def test_repeats_stand_for_a_cohort_that_has_them(state):
     text = state("real_lgg", "real_lgg_repeats", overlay="")
-    assert f"- **{params.load('real_lgg_repeats').title}**" in text and text.count("- **") == 1
+    assert f"| {params.load('real_lgg_repeats').title} | <span" in text and text.count("<span") == 4
 
 
 def test_where_nothing_of_the_kind_was_trained_it_says_how(state, tmp_path):

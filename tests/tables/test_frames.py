@@ -57,7 +57,7 @@ def test_an_index_that_says_nothing_is_left_out_and_every_level_of_another_shown
 
 def test_marks_are_words_for_those_who_do_not_see_them():
     table = page(pd.DataFrame({"a": [estimate(0.8, 0.7, 0.9).marked("best"), estimate(0.7, 0.6, 0.8)]}))
-    (mark,) = table.find_all(class_="mark")
+    (mark,) = table.find_all(class_="rank")
     assert mark["aria-label"] == "best of the column" and mark["role"] == "img"
 
 

@@ -8,7 +8,7 @@
   // What a cell says, without its mark, as a field of a CSV file.
   const words = (cell) => {
     const copy = cell.cloneNode(true);
-    copy.querySelectorAll(".mark, .dt-column-order").forEach((part) => part.remove());
+    copy.querySelectorAll(".rank, .dt-column-order").forEach((part) => part.remove());
     return copy.textContent.trim().replace(/\s+/g, " ");
   };
   const isNumber = (cell) => {
@@ -58,10 +58,10 @@
     table.querySelectorAll(".n").forEach((span) => {
       const [value, low, high] = span.dataset.n.split(" ").map(Number);
       if (high === undefined) return;
-      span.dataset.short ??= span.textContent;
-      const sign = span.dataset.short.startsWith("+") || /^-.*±/.test(span.dataset.short);
+      span.dataset.short ??= span.innerHTML;
+      const sign = /^[+-]/.test(span.dataset.short);
       const shown = (x) => (sign && x >= 0 ? "+" : "") + x.toFixed(sign ? 3 : 2);
-      span.textContent = on ? `${shown(value)} [${shown(low)}, ${shown(high)}]` : span.dataset.short;
+      span.innerHTML = on ? `${shown(value)} [${shown(low)}, ${shown(high)}]` : span.dataset.short;
     });
   };
 
