@@ -58,7 +58,7 @@ def _one_of_each(tasks: Mapping[str, params.Params]) -> dict[str, params.Params]
     """One task of those on the same patients: of random folds before folds by site, with the most repeats."""
     best: dict[tuple, str] = {}
     for task, p in tasks.items():
-        cohort = (p.cohort, str(p.data), *p.class_names)
+        cohort = (str(p.data), p.inputs, *p.class_names)
         kept = tasks.get(best.get(cohort, ""))
         if kept is None or _rank(p) > _rank(kept):
             best[cohort] = task

@@ -20,7 +20,7 @@ class Html(str):
 
 def number(text: str, *values: float, title: str = "", mark: str = "") -> str:
     """An inline element with the text of a number; values: the number, or it and the ends of its interval."""
-    full = " ".join(format(value, ".10g") for value in values if not math.isnan(value))
+    full = " ".join(format(value, ".15g") for value in values if not math.isnan(value))
     hover = f' title="{html.escape(title)}"' if title else ""
     shown = html.escape(text)
     if " ± " in shown:

@@ -49,7 +49,7 @@ def table(frame: pd.DataFrame, caption: str = "", kind: str = "") -> str:
     rows = [_row(row, max(labels, 1)) for row in zip(*columns, strict=True)]
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
     how = "; ".join(part for part in key if part)
-    text = f'{caption} <span class="key">{how}</span>' if how else caption
+    text = f'{caption}{". " * bool(caption)}<span class="key">{how}</span>' if how else caption
     described = f"\n<caption>{text}</caption>" if text else ""
     return (
         f'<div class="table-box"><table class="{" ".join(["dataframe book-table", *kind.split()])}">{described}\n'

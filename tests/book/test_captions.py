@@ -28,7 +28,7 @@ def scores():
 
 def test_every_table_carries_its_cohort():
     assert caption(PATIENTS) == caption(PATIENTS.style) == "LGG, x"
-    assert caption(scores(), warnings=()).startswith('LGG, x <span class="key">±')
+    assert caption(scores(), warnings=()).startswith('LGG, x. <span class="key">±')
 
 
 @pytest.mark.parametrize("table", [scores(), pd.DataFrame({"metric": ["roc_auc"], "value": [0.7]})])
