@@ -27,6 +27,7 @@ from mmmil.slides import features as slide_features
 from mmmil.slides import findings as slide_findings
 from mmmil.sources import findings
 from mmmil.sources.findings import Finding
+from mmmil.tables import frames
 
 EXCLUDED = ["step", "reason", "n"]
 CONFOUNDED = ["check", "text", "remedy"]
@@ -68,8 +69,8 @@ class Look:
     def _repr_html_(self) -> str:
         counted = pd.DataFrame({"what": list(self.counts), "found": map(_shown, self.counts.values())})
         parts = [f"<p>{self.verdict}</p>", *(f"<pre>{html.escape(error)}</pre>" for error in self.errors)]
-        parts += [_html(self.table, "findings")] if self.findings else []
-        return "".join([*parts, _html(counted, "counts")])
+        parts += [frames.table(self.table)] if self.findings else []
+        return "".join([*parts, frames.table(counted)])
 
     def attempt(self, step: Callable[[], Any]) -> Any:
         """What a step of the look gives; None where the data are wrong, which is noted."""
@@ -166,12 +167,6 @@ def _relative(seen: Look, p: Params) -> Look:
 
 def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _html(table: pd.DataFrame, name: str) -> str:
-    look = "text-align: left; vertical-align: top; white-space: normal; padding: 0 1em 0.3em 0"
-    style = table.style.hide(axis="index").format(escape="html")
-    return style.set_table_styles([{"selector": "th, td", "props": look}]).to_html(table_uuid=name)
 
 
 def _count_patients(seen: Look, cohort: cohorts.Cohort, p: Params) -> None:

@@ -28,7 +28,8 @@ from typing import Any
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
 # Whole wings, and modules: what they say enters keys as values.
-_WINGS = sorted(f"{wing}.{path.stem}" for wing in ("processes", "settings") for path in (ROOT / wing).glob("[!_]*.py"))
+_SAYING = ("processes", "settings", "tables")
+_WINGS = sorted(f"{wing}.{path.stem}" for wing in _SAYING for path in (ROOT / wing).glob("[!_]*.py"))
 _GROUND = (*_WINGS, "schema", "params", "paper", "variants", "results", "record", "source_code")
 GROUND = frozenset(f"{PACKAGE}.{name}" for name in _GROUND)
 

@@ -3,6 +3,7 @@
 import base64
 import functools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 from mmmil import check, paper, params, results
 from mmmil.book import pages
 from mmmil.settings import paths
+from mmmil.tables.estimates import estimate
 
 ROOT = Path(__file__).resolve().parents[1]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAIAAAACUFjqAAAAEklEQVR4nGP4z8CAB+GTG8HSALfKY52fTcuYAAAAAElFTkSuQmCC"
@@ -81,6 +83,15 @@ def write_results(
     columns = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
     write("metrics", pd.DataFrame(rows, columns=columns))
     write("confounded", pd.DataFrame(columns=check.CONFOUNDED))
+
+
+NUMBER = re.compile(r'<span class="n" data-n="([^"]*)"[^>]*>(.*?)</span>( <span class="rank[^>]*>.</span>)?')
+
+
+def in_full(text: str) -> str:
+    """A table of the book with its numbers as they stand behind the short texts: '0.750 [0.600, 0.900]'."""
+    text = re.sub(r'<span class="i">([^<]*)</span>', r"\1", text)
+    return NUMBER.sub(lambda m: estimate(*map(float, m[1].split()), signed=m[2].startswith("+")), text)
 
 
 def project(folder: Path, tasks=("lgg", "nsclc"), names=None, overlay: str = "demo") -> Path:

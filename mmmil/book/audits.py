@@ -47,7 +47,7 @@ def _calibrated(tasks: Mapping[str, params.Params]) -> str:
             rows.append([title(p), shown_variant(name), FAILED, *["–"] * 4])
         for (_, way), row in table.iterrows():
             cells = [estimate(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in ("intercept", "slope", "brier")]
-            cells += [f"{row['brier_of_share']:.3f}"]
+            cells += [estimate(row["brier_of_share"])]
             rows.append([title(p), shown_variant(name), way, *cells])
     if not rows:
         return nothing("record of predictions (results/<run>/predictions.parquet)")

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmmil.book import alternative_texts
 from mmmil.results import COHORT
+from mmmil.tables import frames
 
 CONFOUNDED = "**Confounded**"
 SCORES = re.compile(r"\b(roc|pr)[_-]auc\b|\bAUC\b", re.IGNORECASE)  # what tells a table of scores by its words
@@ -39,12 +40,15 @@ def carry(title: str, synthetic: bool, warnings: Sequence[str] = (), names: Sequ
 
 
 def captioned(table: Any, name: str, warnings: Sequence[str] = ()) -> str:
-    """A DataFrame or Styler in HTML with its cohort's name as caption; warnings: put beside it in a table of scores."""
-    text = table._repr_html_()
-    if getattr(table, "data", table).attrs.get(COHORT) == "":  # of modules or settings, as `results.of_no_cohort`
+    """A DataFrame, or that of a Styler, as the book's table with its cohort's name as caption.
+
+    warnings: put beside it in a table of scores.
+    """
+    frame = getattr(table, "data", table)
+    if frame.attrs.get(COHORT) == "":  # of modules or settings, as `results.of_no_cohort`
+        return frames.table(frame)
+    text = frames.table(frame, html.escape(name))
+    if not SCORES.search(text) or not warnings:
         return text
-    caption = html.escape(name)
-    if SCORES.search(text):
-        head = CONFOUNDED.strip("*")
-        caption += "".join(f"<br><strong>{head}</strong>: {html.escape(warning)}." for warning in warnings)
-    return re.sub(r"(<table[^>]*>)", lambda match: f"{match[1]}\n<caption>{caption}</caption>", text, count=1)
+    told = "".join(f"<br><strong>{CONFOUNDED.strip('*')}</strong>: {html.escape(warning)}." for warning in warnings)
+    return text.replace("</caption>", f"{told}</caption>", 1)

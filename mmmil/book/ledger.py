@@ -141,11 +141,8 @@ def page(ledger: Ledger) -> str:
     return text
 
 
-def glance(ledger: Ledger) -> str:
-    """The headline claims with their verdict per task of the paper, and how many verdicts there are of each kind.
-
-    Where the paper's patients are here with other settings or features, their own verdicts have a column of their own.
-    """
+def _verdicts(ledger: Ledger) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Claim -> the paper's task -> verdict; and the own verdicts of runs with other settings or features."""
     verdicts: dict[str, dict[str, str]] = {}
     own: dict[str, dict[str, str]] = {}
     for row in ledger.rows:
@@ -156,14 +153,47 @@ def glance(ledger: Ledger) -> str:
             verdict = row.verdict + (f" ({row.reason})" if row.verdict == UNTESTABLE else "")
             of_claim = verdicts.setdefault(row.claim.id, {})
             of_claim.setdefault(row.of.upper(), verdict)  # the paper's own cohort comes first
+    return verdicts, own
+
+
+def _headline_table(ledger: Ledger, chosen: list[Claim], caption: str) -> str:
+    verdicts, own = _verdicts(ledger)
     rows = []
+    for claim in chosen:
+        section = f"[{claim.page[:2]}]({claim.page}.md)"
+        cells = [claim.id, claim.claim, _all_of_paper(claim), section, _alike(verdicts[claim.id])]
+        rows.append(cells + [_alike(own.get(claim.id, {}), named=True) or "–"] * bool(own))
+    head = ["#", "claim", "paper", "section", "verdict of this copy"] + [APART] * bool(own)
+    return wide_table(caption, head, rows, "glance")
+
+
+def glance(ledger: Ledger) -> str:
+    """The headline claims with their verdict per task of the paper, and how many verdicts there are of each kind.
+
+    Where the paper's patients are here with other settings or features, their own verdicts have a column of their own.
+    """
+    headlines = [claim for claim in ledger.claims if claim.headline]
+    return f"{_headline_table(ledger, headlines, 'The claim ledger at a glance')}\n{counts(ledger)}"
+
+
+def headlines(ledger: Ledger) -> str:
+    """The same for the first page: the claims that have a verdict here in a table, the others counted and folded."""
+    verdicts, own = _verdicts(ledger)
+    judged, others = [], []
     for claim in ledger.claims:
         if claim.headline:
-            section = f"[{claim.page[:2]}]({claim.page}.md)"
-            cells = [claim.id, claim.claim, _all_of_paper(claim), section, _alike(verdicts[claim.id])]
-            rows.append(cells + [_alike(own.get(claim.id, {}), named=True) or "–"] * bool(own))
-    head = ["#", "claim", "paper", "section", "verdict of this copy"] + [APART] * bool(own)
-    return f"{wide_table('The claim ledger at a glance', head, rows, 'glance')}\n{counts(ledger)}"
+            of = [*verdicts[claim.id].values(), *own.get(claim.id, {}).values()]
+            (others if all(verdict.startswith(UNTESTABLE) for verdict in of) else judged).append(claim)
+    text = f"Of {len(judged) + len(others)} main claims this copy can judge {len(judged)}."
+    if judged:
+        text += "\n\n" + _headline_table(ledger, judged, "Main claims with a verdict here")
+    if others:
+        values = {c.id: f"the paper: {_all_of_paper(c)}; " if c.paper is not None else "" for c in others}
+        listed = [f"- {c.claim} ({values[c.id]}[section {c.page[:2]}]({c.page}.md))" for c in others]
+        head = f"{len(others)} that this copy cannot judge"
+        why = "What each of them lacks here stands in [the ledger](ledger.md)."
+        text += "\n" + "\n".join([f"```{{dropdown}} {head}", why, "", *listed, "```", ""])
+    return text
 
 
 def _short(ledger: Ledger, row: Row) -> str:

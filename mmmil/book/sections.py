@@ -14,17 +14,14 @@ from mmmil import paper, params, record
 from mmmil.book import audits as book_audits
 from mmmil.book import cohorts as book_cohorts
 from mmmil.book import costs as book_costs
+from mmmil.book import first_page, overview, readouts, scores, status, unsaid
 from mmmil.book import kept as book_kept
 from mmmil.book import ledger as book_ledger
 from mmmil.book import method as book_method
-from mmmil.book import overview, readouts, status, unsaid
 from mmmil.book import real as book_real
 from mmmil.book.pages import entries_of, entry_of, executed_pages, executed_tasks, read_toc, sections_of, shown_of
 from mmmil.book.text import (
-    FAILED,
-    METRICS,
     SPLITS,
-    beside_scores,
     made_on,
     markdown_table,
     nothing,
@@ -43,30 +40,6 @@ CHILDREN = "```{tableofcontents}\n```\n"
 Part = Callable[[Mapping[str, params.Params]], str]
 
 
-def metrics_table(metrics: Mapping[str, Any], names: Mapping[str, str], split: str, caption: str) -> str:
-    """One row per variant and metric, one column per cohort; empty where there is no such result.
-
-    metrics: per task a summary, or rows of one (columns summaries.SUMMARY); names: column heads.
-    """
-    of_split = {t: frame[(frame["split"] == split) & frame["metric"].isin(METRICS)] for t, frame in metrics.items()}
-    pairs = dict.fromkeys(
-        pair for frame in of_split.values() for pair in zip(frame["variant"], frame["metric"], strict=True)
-    )
-    rows = [
-        [
-            shown_variant(variant),
-            METRICS[metric],
-            *(summaries.cell(frame, variant, metric, split).text(FAILED) for frame in of_split.values()),
-        ]
-        for variant in dict.fromkeys(variant for variant, _ in pairs)
-        for metric in METRICS
-        if (variant, metric) in pairs
-    ]
-    if not rows:
-        return ""
-    return markdown_table(f"{caption}; {SPLITS.get(split, split)}", ["variant", "metric", *names.values()], rows)
-
-
 def results_of(section: paper.Section) -> Part:
     """The part of a section with the paper's tables of scores that it shows."""
 
@@ -78,7 +51,7 @@ def results_of(section: paper.Section) -> Part:
                 chosen = {t: f[[_belongs(value, table) for value in f["table"]]] for t, f in metrics.items()}
                 trained = {row.variant for f in chosen.values() for row in f.itertuples() if not _baseline(row.table)}
                 if len(trained) > 1:
-                    text += metrics_table(chosen, names, split, table.caption) + beside_scores(tasks) + "\n"
+                    text += scores.tables(chosen, names, split, table.caption, tasks)
                 elif trained and split == "val":
                     text += (
                         f"{table.caption}: not shown, no model beside {shown_variant(*trained)} was trained here.\n\n"
@@ -93,8 +66,7 @@ def every_model(tasks: Mapping[str, params.Params]) -> str:
     metrics, names = _metrics(tasks)
     chosen = {task: frame[frame["metric"] == "roc_auc"] for task, frame in metrics.items()}
     caption = "ROC-AUC of every variant, mean and interval"
-    tables = [metrics_table(chosen, names, split, caption) for split in SPLITS]
-    text = "".join(table + beside_scores(tasks) + "\n" for table in tables if table)
+    text = "".join(scores.tables(chosen, names, split, caption, tasks) for split in SPLITS)
     return text if text.strip() else nothing("result for the tables of this section")
 
 
@@ -237,8 +209,13 @@ def write(runs: Iterable[str] = ()) -> list[Path]:
         "real_folds": book_real.folds(tasks),
     }
     parts["overview"] = overview.overview(tasks, folder)
+    parts |= {"found": first_page.found(tasks, folder), "doors": first_page.doors()}
     judged = verdicts.Ledger(tasks)
-    parts |= {"ledger": book_ledger.page(judged), "glance": book_ledger.glance(judged)}
+    parts |= {
+        "ledger": book_ledger.page(judged),
+        "glance": book_ledger.glance(judged),
+        "verdicts": book_ledger.headlines(judged),
+    }
     parts["status"] = status.status(tasks)  # last: the workflow takes it as the sign that all are there
     return [
         record.write_atomically(folder / f"{name}.md", lambda path, text=text: path.write_text(text))

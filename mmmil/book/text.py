@@ -13,6 +13,8 @@ from mmmil.evaluation import summary as summaries
 from mmmil.ledger import standing
 from mmmil.results import ResultsError, read_results
 from mmmil.study import Study
+from mmmil.tables import cells
+from mmmil.tables.estimates import PLUS_MINUS, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,19 +37,21 @@ def of_cohorts(kind: str) -> Iterator[None]:
         _kind.reset(before)
 
 
-def markdown_table(caption: str, head: list[str], rows: list[list[Any]]) -> str:
-    """A MyST table with a caption, which says of which cohorts it is (`of_cohorts`)."""
+def markdown_table(caption: str, head: list[str], rows: list[list[Any]], kind: str = "") -> str:
+    """A MyST table with a caption, which says of which cohorts it is (`of_cohorts`); kind: classes."""
     caption = ". ".join(filter(None, (caption, _kind.get())))
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [head, *rows]]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    if any(isinstance(cell, Estimate) and cell.has_interval for row in rows for cell in row):
+        caption += f". {PLUS_MINUS}"
+    written = [[cells.in_markdown(cell) for cell in row] for row in [head, *rows]]
+    lines = ["| " + " | ".join(row) + " |" for row in written]
     lines.insert(1, "|" + " --- |" * len(head))
-    return "\n".join([f"```{{table}} {caption}", *lines, "```", ""])
+    classes = " ".join(["book-table", *kind.split()])
+    return "\n".join([f"```{{table}} {caption}", f":class: {classes}", "", *lines, "```", ""])
 
 
 def wide_table(caption: str, head: list[str], rows: list[list[Any]], kind: str) -> str:
-    """The same in smaller print; kind: a class whose column widths are in book/_static/book.css."""
-    first, *rest = markdown_table(caption, head, rows).split("\n")
-    return "\n".join([first, f":class: wide {kind}", "", *rest])
+    """The same for columns of prose; kind: a class whose column widths are in book/_static/book.css."""
+    return markdown_table(caption, head, rows, f"wide {kind}")
 
 
 def title(p: params.Params) -> str:

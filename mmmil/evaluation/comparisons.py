@@ -17,6 +17,7 @@ from mmmil.evaluation import bootstrap, intervals, paired_tests, summary
 from mmmil.evaluation.bootstrap import paired_bootstrap
 from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.evaluation.metrics import scores as scores_of
+from mmmil.evaluation.multiple import holm
 from mmmil.evaluation.paired_tests import Difference, corrected_t, delong, mcnemar, paired_t, widened
 from mmmil.params import Params
 
@@ -24,15 +25,6 @@ __all__ = ["Difference", "compare", "corrected_t", "delong", "holm", "mcnemar", 
 
 Pair = tuple[str, str, str]  # table and the two variants that it compares
 COMPARISON = ["table", "a", "b", "metric", "split", "method", "difference", "ci_low", "ci_high", "p", "p_holm", "n"]
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (Scand. J. Stat. 6:65, 1979), in the order given; NaN stays NaN and does not count."""
-    p = np.asarray(p, float)
-    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
-    return adjusted
 
 
 def pairs(p: Params, tables: list[str] | None = None) -> list[tuple[str, str, str]]:

@@ -9,33 +9,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mmmil import variants
-from mmmil.evaluation import intervals
+from mmmil.evaluation import best, intervals
 from mmmil.evaluation.metrics import CONFIDENCE, METRICS, mean_interval, per_fold
 from mmmil.params import Params
 from mmmil.results import read_results
-
-if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler  # loads matplotlib
+from mmmil.tables.cells import Html
+from mmmil.tables.estimates import Estimate, estimate
+from mmmil.tables.frames import NOTE
 
 SUMMARY = ["table", "variant", "metric", "split", "mean", "ci_low", "ci_high", "n_folds"]
 
 # Stands in a notebook's cells of a model of which a training failed; the status page shows the logs.
-FAILED = '<a href="../../status.html#failed-trainings">failed</a>'
-
-
-def estimate(value: float, low: float = math.nan, high: float = math.nan, signed: bool = False) -> str:
-    """'0.812 [0.702, 0.922]', or the value alone where there is no interval, or a dash; signed: '+0.812 ...'."""
-    if math.isnan(value):
-        return "–"
-    sign = "+" if signed else ""
-    interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
-    return f"{value:{sign}.3f}{interval}"
+FAILED = Html('<a href="../../status.html#failed-trainings">failed</a>')
 
 
 class Cell(NamedTuple):
@@ -52,7 +43,11 @@ class Cell(NamedTuple):
 
     def text(self, failed: str = FAILED) -> str:
         """As it is printed; failed: the link that stands there where a training failed."""
-        return failed if self.failed else estimate(self.value, self.low, self.high)
+        return failed if self.failed else self.estimate()
+
+    def estimate(self, mark: str = "") -> Estimate:
+        """The number with its interval; mark: see `Estimate`."""
+        return Estimate(self.value, self.low, self.high, mark=mark)
 
 
 def cell(summary: pd.DataFrame, variant: str, metric: str, split: str = "val") -> Cell:
@@ -110,10 +105,47 @@ def shown_table(table: str, split: str) -> str:
     return f"S{int(table) - 2}" if split == "test" and table.isdigit() else table
 
 
-def table(summary: pd.DataFrame, names: list[str], split: str = "val") -> Styler:
-    """A table as the paper prints it: one row per variant, one column per metric, each a `cell`."""
-    cells = [[cell(summary, name, metric, split).text() for metric in METRICS] for name in names]
-    return pd.DataFrame(cells, [variants.variant(name).shown_as for name in names], METRICS).style
+def table(
+    summary: pd.DataFrame,
+    names: list[str],
+    split: str = "val",
+    predictions: pd.DataFrame | None = None,
+    p: Params | None = None,
+) -> pd.DataFrame:
+    """A table as the paper prints it: one row per variant, one column per metric, each a `cell`.
+
+    The best of a column is marked, and what is not told from it (`best.marks`): by paired tests where the predictions
+    and parameters are given that the summary was made of, else by the intervals. The frame's attrs say which.
+    """
+    tested = (
+        None
+        if predictions is None or p is None
+        else best.arranged(predictions, p, split, complete(summary, names, split))
+    )
+    cells = {metric: marked(summary, names, metric, split, tested) for metric in METRICS}
+    frame = pd.DataFrame(cells, pd.Index([variants.variant(name).shown_as for name in names], name="model"))
+    if len(frame) > 1:
+        frame.attrs[NOTE] = best.rule(tested)
+    return frame
+
+
+def complete(summary: pd.DataFrame, names: Iterable[str], split: str) -> list[str]:
+    """Those of which no training failed."""
+    return [name for name in names if not math.isnan(cell(summary, name, METRICS[0], split).value)]
+
+
+def marked(
+    summary: pd.DataFrame,
+    names: Iterable[str],
+    metric: str,
+    split: str,
+    tested: best.Repeated | None,
+    failed: str = FAILED,
+) -> list[str]:
+    """A column of a table of models, each cell with its mark; tested: as `best.arranged` gives it."""
+    column = {name: cell(summary, name, metric, split) for name in names}
+    marks = best.marks({name: found.estimate() for name, found in column.items()}, metric, tested)
+    return [failed if found.failed else found.estimate(marks[name]) for name, found in column.items()]
 
 
 def balance(
@@ -131,9 +163,9 @@ def balance(
         gap = mean_interval((values["sensitivity"] - values["specificity"]).abs(), confidence)
         favoured = "neither" if sensitivity == specificity else class_names[int(sensitivity > specificity)]
         rows[variants.variant(name).shown_as] = {
-            "sensitivity": round(sensitivity, 3),
-            "specificity": round(specificity, 3),
-            "difference": round(sensitivity - specificity, 3),
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+            "difference": sensitivity - specificity,
             "favours": favoured,
             "|sensitivity - specificity|": estimate(*gap),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,10 +12,13 @@ from mmmil.evaluation.summary import cell
 from mmmil.plots.style import CLASSES, NEUTRAL, finish
 
 
-def all_variants(metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc") -> plt.Figure:
+def all_variants(
+    metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc", emphasised: Sequence[str] = ()
+) -> plt.Figure:
     """Mean and interval of every variant over the validation folds, one panel per task.
 
-    metrics: a task's title -> its metrics.csv. A model that failed or was not trained has an empty line.
+    metrics: a task's title -> its metrics.csv. A model that failed or was not trained has an empty line;
+    those emphasised have the other colour.
     """
     named = {r.variant for t in metrics.values() for r in t.itertuples() if (r.split, r.metric) == ("val", metric)}
     papers = [name for name in variants.VARIANTS if name in named]
@@ -27,7 +30,7 @@ def all_variants(metrics: Mapping[str, pd.DataFrame], metric: str = "roc_auc") -
     for axes, (task, table) in zip(grid[0], metrics.items(), strict=True):
         for y, name in enumerate(names):
             mean = cell(table, name, metric)
-            colour = NEUTRAL if name in variants.BASELINES else CLASSES[0]
+            colour = NEUTRAL if name in variants.BASELINES else CLASSES[int(name in emphasised)]
             axes.plot([mean.low, mean.high], [y, y], color=colour, lw=1.8)
             axes.plot(mean.value, y, "o", color=colour, ms=5)
         axes.axvline(0.5, color="black", lw=0.8, ls=":")

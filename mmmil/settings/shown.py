@@ -1,9 +1,12 @@
-"""Settings as a page shows them: those that differ from their default, and the others folded."""
+"""Settings as a page shows them: those that differ from their default, and the others, folded."""
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from mmmil.tables import frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shown:
-    """Settings as a page shows them: `changed` in a table, `at_default` folded behind a line that counts them.
+    """Settings as a page shows them: `changed` and `at_default`, each folded behind a line that counts them.
 
     Both are frames with index parameter and columns value, default, meaning.
     """
@@ -24,11 +27,17 @@ class Shown:
         return "\n".join([*lines, self.rest])
 
     def _repr_html_(self) -> str:
-        if self.at_default.empty:
-            return _html(self.changed, "changed")
-        first = "<p>No setting differs from its default.</p>" if self.changed.empty else _html(self.changed, "changed")
-        folded = _html(self.at_default.drop(columns="default"), "at_default")
-        return f"{first}<details><summary>{self.rest}</summary>{folded}</details>"
+        parts = ["<p>No setting differs from its default.</p>"]
+        if len(self.changed):
+            parts = [_folded(f"{self.differing}: {', '.join(self.changed.index)}", self.changed)]
+        if len(self.at_default):
+            parts += [_folded(self.rest, self.at_default.drop(columns="default"))]
+        return "".join(parts)
+
+    @property
+    def differing(self) -> str:
+        n = len(self.changed)
+        return f"{n} setting{'s' * (n != 1)} not at {'their' if n != 1 else 'its'} default"
 
     @property
     def rest(self) -> str:
@@ -38,15 +47,16 @@ class Shown:
         return f"{n} setting{'s' * (n != 1)} at {'their' if n != 1 else 'its'} default"
 
 
+def _folded(summary: str, table: pd.DataFrame) -> str:
+    return f"<details><summary>{html.escape(summary)}</summary>{_html(table)}</details>"
+
+
 def _text(value: Any) -> str:
     if isinstance(value, list):
         value = ", ".join(map(_text, value))
     return "none" if value in ("", None) else str(value)
 
 
-def _html(table: pd.DataFrame, name: str) -> str:
-    """A table of settings: every text whole and wrapped, left-aligned wherever the page is opened."""
-    look = "text-align: left; vertical-align: top; white-space: normal; padding: 0 1em 0.3em 0"
-    cells = {"selector": "th, td", "props": look}
-    style = table.reset_index().style.hide(axis="index").format(_text, escape="html").set_table_styles([cells])
-    return style.to_html(table_uuid=f"settings_{name}")
+def _html(table: pd.DataFrame) -> str:
+    """A table of settings: every text whole."""
+    return frames.table(table.map(_text), kind="settings unsorted")

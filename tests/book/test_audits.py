@@ -37,7 +37,7 @@ def recorded(p):
 
 def test_audits_stand_in_their_order_with_intervals(project):
     text = book_audits.part({"lgg": params.load("lgg", "demo")})
-    rows = [line for line in text.split("\n") if line.startswith("| LGG")]
+    rows = [line for line in book_stubs.in_full(text).split("\n") if line.startswith("| LGG")]
     assert [row.split(" | ")[1] for row in rows] == ["labels", "folds", "stain"]
     assert "| shuffled | WSI + GO, dual-attention | 0.510 [0.400, 0.620] | – |" in rows[0]
     assert "| no site divided: 6 sites cannot be dealt | WSI + GO, dual-attention | – | – |" in rows[1]
@@ -49,7 +49,7 @@ def test_calibration_is_that_of_the_record(project):
     p = params.load("lgg", "demo")
     found = calibration.table(recorded(p), p, ["dual_go"]).loc[("dual_go", "Platt")]
     text = sections.section("08", {"lgg": p})
-    row = next(line for line in text.split("\n") if "| Platt |" in line)
+    row = next(line for line in book_stubs.in_full(text).split("\n") if "| Platt |" in line)
     assert f"{found['slope']:.3f} [{found['slope_low']:.3f}, {found['slope_high']:.3f}]" in row
     assert "| 0.250 |" in row and text.startswith("### Synthetic cohorts")
 

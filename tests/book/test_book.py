@@ -41,7 +41,11 @@ def test_pages_are_there_with_their_formula_and_figure(html):
     page = (html / "book/executed/demo/lgg/01_dataset.html").read_text()
     assert "a^2 + b^2" in page and re.search(r"<img[^>]+_images/\w+\.png", page)
     section = (html / "book/04_multimodal_ablations.html").read_text()
-    assert "0.750 [0.600, 0.900]" in section and "not a reproduction" in section
+    assert (
+        ">0.75 <small>± 0.15</small></span>" in section
+        and "95 % interval 0.600 to 0.900" in section
+        and "not a reproduction" in section
+    )
     assert "executed/demo/nsclc/04_multimodal_ablations.html" in section
     assert not (html / "book/executed/demo/brca").exists()
 

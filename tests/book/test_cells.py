@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from mmmil import params, results, variants
-from mmmil.book import sections
+from mmmil.book import scores
+from mmmil.book.text import FAILED, METRICS
 from mmmil.evaluation import summary as summaries
 from mmmil.ledger.evidence import NotTestable, Results
+from mmmil.tables.estimates import estimate
 from mmmil.training import runs
 from tests import book_stubs
 
@@ -46,18 +48,20 @@ def record(p, predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_notebook(summary, name: str, metric: str, split: str) -> str:
-    return summaries.table(summary, NAMES, split).data.loc[variants.variant(name).shown_as, metric]
+    return summaries.table(summary, NAMES, split).loc[variants.variant(name).shown_as, metric]
 
 
 def of_page(p, name: str, metric: str, split: str) -> str:
-    text = sections.metrics_table({p.task: summaries.read(p)}, {p.task: "LGG"}, split, "a table")
-    head = f"| {variants.variant(name).shown_as} | {sections.METRICS[metric]} | "
-    (line,) = [line for line in text.splitlines() if line.startswith(head)]
-    return line.removeprefix(head).removesuffix(" |")
+    text = scores.metrics_table({p.task: summaries.read(p)}, {p.task: "LGG"}, split, "a table")
+    head, *lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    (row,) = [line for line in lines if line[0] == variants.variant(name).shown_as]
+    shown = row[head.index(f"LGG, {METRICS[metric]}")]
+    full = re.search(r'data-n="([^"]+)"', shown)  # the numbers behind the short text
+    return estimate(*map(float, full[1].split())) if full else shown
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-@pytest.mark.parametrize("metric", list(sections.METRICS))
+@pytest.mark.parametrize("metric", list(METRICS))
 def test_notebook_page_and_ledger_show_the_same_cell(p, split, metric):
     summary = record(p, predict(p))
     for name in NAMES:
@@ -72,7 +76,7 @@ def test_notebook_page_and_ledger_show_the_same_cell(p, split, metric):
 def test_a_training_that_failed_has_failed_everywhere(p, lost, split, other):
     summary = record(p, predict(p, without=[("go", lost)]))
     assert of_notebook(summary, "go", "roc_auc", split) == summaries.FAILED
-    assert of_page(p, "go", "roc_auc", split) == sections.FAILED
+    assert of_page(p, "go", "roc_auc", split) == FAILED
     with pytest.raises(NotTestable, match="failed: the training of go"):
         Results(p).cell("go", "roc_auc", split)
     for name, where in [("go", other), ("wsi", split)]:  # no other cell is touched
@@ -84,7 +88,7 @@ def test_a_variant_without_any_prediction_failed_and_one_not_asked_for_did_not(p
     everywhere = [("go", fold) for fold in [*range(p.n_folds), -1]]
     summary = record(p, predict(p, without=everywhere))
     assert of_notebook(summary, "go", "roc_auc", "val") == summaries.FAILED
-    assert of_page(p, "go", "roc_auc", "val") == sections.FAILED
+    assert of_page(p, "go", "roc_auc", "val") == FAILED
     missing = summaries.cell(summary, "kegg", "roc_auc")
     assert not missing.failed and np.isnan(missing.value) and missing.text() == "–"
 

@@ -67,7 +67,7 @@ def test_folder_of_each_tasks_own_is_other_data(project):
 
 
 def test_twins_stand_side_by_side_with_intervals_and_no_best(project):
-    text = real.folds(tasks())
+    text = book_stubs.in_full(real.folds(tasks()))
     assert text.count("```{table}") == 2 and "cross-validation" in text and "held-out test patients" in text
     interval = "0.750 [0.600, 0.900] | 0.650 [0.600, 0.900] | -0.100"
     assert f"| WSI + GO, dual-attention | {interval} | {interval} |" in text
@@ -83,7 +83,7 @@ def test_what_confounds_the_classes_stands_beneath_both_tables(project):
     results.write(p, "confounded", pd.DataFrame([("x", "scaled apart", "y")], columns=check.CONFOUNDED))
     text = real.folds(tasks())
     (p.results / "confounded.csv").write_text(before)
-    assert text.count(f"**Confounded**, {p.title}: scaled apart.") == 2 and text.count(". Real cohorts\n") == 2
+    assert text.count(f"**Confounded**, {p.title}: scaled apart.") == 2 and text.count(". Real cohorts. ±") == 2
     assert "Confounded" not in real.folds(tasks())
 
 
@@ -118,7 +118,7 @@ def test_a_failed_training_is_told_there_too(project):
     table = pd.read_csv(path, dtype={"table": str})
     table.loc[table["variant"] == "wsi", ["mean", "ci_low", "ci_high"]] = None
     table.to_csv(path, index=False)
-    text = real.folds(tasks())
+    text = book_stubs.in_full(real.folds(tasks()))
     path.write_text(before)
     assert f"| 0.750 [0.600, 0.900] | {page_text.FAILED} | – |" in text
 

@@ -17,6 +17,7 @@ from mmmil.book import status
 from mmmil.evaluation import comparisons, metrics
 from mmmil.evaluation import summary as summaries
 from mmmil.processes import leases, wall_time
+from mmmil.tables import frames
 from mmmil.training import fit, receipts, runs
 from mmmil.training import receipts as training_receipts
 from mmmil.training import train as trainer
@@ -92,9 +93,9 @@ def test_a_failed_training_leaves_the_others_and_says_so_everywhere(study):
     incomplete = (summary["variant"] == "go") & (summary["split"] == "val")
     assert incomplete.any() and summary.loc[incomplete, "mean"].isna().all()
     assert summary.loc[~incomplete, "mean"].notna().all()
-    shown = summaries.table(summary, NAMES).to_html()
+    shown = frames.table(summaries.table(summary, NAMES))
     assert shown.count(summaries.FAILED) == len(metrics.METRICS)
-    assert summaries.FAILED not in summaries.table(summary, NAMES, split="test").to_html()
+    assert summaries.FAILED not in frames.table(summaries.table(summary, NAMES, split="test"))
     record.write_atomically(study.p.results / "failures.csv", lambda path: failures.to_csv(path, index=False))
 
 
