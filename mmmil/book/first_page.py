@@ -91,8 +91,9 @@ def _told(differences: list[Estimate | None]) -> str:
     better, worse = sum(d.low > 0 for d in tested), sum(d.high < 0 for d in tested)
     alike = len(tested) - better - worse
     counts = {"better than": better, "worse than": worse, "not told apart from": alike}
-    said = [f"{what} the better of the two alone on {n} of {len(tested)}" for what, n in counts.items() if n]
-    return f"Images and gene sets together are {', '.join(said)} cohorts (paired test of ROC-AUC, 5 %)."
+    said = [f"{what} the better of the two alone in {n} of {len(tested)}" for what, n in counts.items() if n]
+    cohorts = "cohort" if len(tested) == 1 else "cohorts"
+    return f"Images and gene sets together are {', '.join(said)} {cohorts} (paired test of ROC-AUC, 5 %)."
 
 
 def _table(
@@ -129,7 +130,7 @@ def _figure(tasks: Mapping[str, params.Params], metrics: Mapping[str, pd.DataFra
         "joined by dual attention; blue: one kind alone; grey: logistic regression; dotted: chance."
     )
     alt = "ROC-AUC of images, gene sets and both with intervals, one panel per cohort"
-    return f"```{{figure}} generated/{picture.name}\n:alt: {alt}\n:width: 100%\n\n{caption}\n```\n\n"
+    return f"```{{figure}} generated/{picture.name}\n:alt: {alt}\n\n{caption}\n```\n\n"
 
 
 DOORS = (

@@ -137,7 +137,7 @@ def page(ledger: Ledger) -> str:
         columns = [i for i in range(len(HEAD)) if i not in MAY_BE_EMPTY or any(row[i] != "–" for row in rows)]
         kept = [[row[i] for i in columns] for row in rows]
         head = [HEAD[i] for i in columns]
-        text += f"### {section}\n\n{wide_table(section, head, kept, 'claims')}\n"
+        text += f"### {section}\n\n{wide_table(section, head, kept, 'claims unsorted')}\n"
     return text
 
 
