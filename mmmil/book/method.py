@@ -14,13 +14,15 @@ def sizes(tasks: Mapping[str, params.Params]) -> str:
     rows = []
     for p in tasks.values():
         genes = read_results(p, "genes", ["library", "fold", "tokens"]) if p.has_genes else None
-        sets = [] if genes is None else genes.loc[genes["library"] == "go", "tokens"].astype(int).tolist()
+        if genes is None:
+            continue
+        sets = genes.loc[genes["library"] == "go", "tokens"].astype(int).tolist()
         of_folds = "–".join(str(n) for n in dict.fromkeys((min(sets), max(sets)))) if sets else "–"
         number = f"up to {p.n_tiles}" if p.n_tiles else "all"
         tiles = f"{p.n_tiles} of {p.tile_px} px" if p.has_pixels else f"features of {number}"
         image = str(p.kept_channels) if p.has_pixels else "as brought"
         rows.append([title(p), tiles, image, of_folds, p.latent_dim, p.width])
     if not rows:
-        return nothing("task with slides and genes")
+        return nothing("table of gene tokens (results/<run>/genes.csv)")
     head = ["cohort", "tiles $N$", "image token", "GO sets $M$", "gene token", "each vector"]
     return markdown_table("Sizes of the model: tokens of a patient and their lengths; sets differ by fold", head, rows)

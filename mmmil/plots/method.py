@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,7 +37,7 @@ def tile_grid(tiles: np.ndarray, across: int = 0) -> plt.Figure:
         axes.axis("off")
     for number, (axes, tile) in enumerate(zip(grid.flat, tiles, strict=False), start=1):
         axes.imshow(tile)
-        label = {"facecolor": IMAGE, "edgecolor": "none", "pad": 1.5}
+        label: dict[str, Any] = {"facecolor": IMAGE, "edgecolor": "none", "pad": 1.5}
         axes.text(0.04, 0.94, number, transform=axes.transAxes, va="top", color="white", fontsize=9, bbox=label)
     figure.subplots_adjust(left=0, right=1, top=1, bottom=0.02, wspace=0.03, hspace=0.03)
     return finish(figure, tight=False)
@@ -182,7 +182,7 @@ def road(
     for name, x in places.items():
         _box(axes, x, 7.35, f"${name}$   {width}", IMAGE if x < 5 else GENES, wide=1.9)
     _step(axes, 5.0, 6.05, "cross-attention", BOTH, down=False)
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 11, "lw": 1.2}
+    arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 11, "lw": 1.2}
     for (x0, y0), (x1, y1), colour in (
         ((1.2, 5.05), (1.2, 7.0), IMAGE),
         ((8.8, 5.05), (8.8, 7.0), GENES),
@@ -206,7 +206,12 @@ def road(
 
 
 def _box(axes: Axes, x: float, y: float, text: str, colour: str, wide: float = 4.0) -> None:
-    look = {"boxstyle": "round,pad=0,rounding_size=0.15", "facecolor": colour, "edgecolor": colour, "alpha": 0.13}
+    look: dict[str, Any] = {
+        "boxstyle": "round,pad=0,rounding_size=0.15",
+        "facecolor": colour,
+        "edgecolor": colour,
+        "alpha": 0.13,
+    }
     axes.add_patch(FancyBboxPatch((x - wide / 2, y - 0.35), wide, 0.7, **look))
     axes.text(x, y, text, ha="center", va="center", fontsize=10.5, color="black")
 
@@ -214,7 +219,7 @@ def _box(axes: Axes, x: float, y: float, text: str, colour: str, wide: float = 4
 def _step(axes: Axes, x: float, y: float, text: str, colour: str, down: bool = True) -> None:
     """What is done between two boxes: its name on the arrow from one to the other."""
     if down:
-        arrow = {"arrowstyle": "-|>", "mutation_scale": 11, "lw": 1.2, "color": colour}
+        arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 11, "lw": 1.2, "color": colour}
         axes.add_patch(FancyArrowPatch((x, y - 0.7), (x, y + 0.7), zorder=1, **arrow))
-    label = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.35", "lw": 1.0}
+    label: dict[str, Any] = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.35", "lw": 1.0}
     axes.text(x, y, text, ha="center", va="center", fontsize=10, color=colour, bbox=label, zorder=2)

@@ -25,5 +25,7 @@ def test_features_stand_in_the_place_of_pixels(p):
     assert "| features of all | as brought |" in method.sizes({"lgg": features})
 
 
-def test_without_a_task_it_says_so():
-    assert "There is no task with slides and genes yet" in method.sizes({})
+def test_without_gene_tokens_it_says_so(p):
+    (p.results / "genes.csv").unlink()
+    assert "There is no table of gene tokens" in method.sizes({"lgg": p})
+    assert "There is no table of gene tokens" in method.sizes({})
