@@ -46,7 +46,7 @@ test: $(STAMP)
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
-# Every notebook with each of the changes that its last cell names, on a tiny cohort: some 40 minutes on one core.
+# Every notebook with each of the changes that its last cell names, on a tiny cohort: half an hour or so.
 test-changes: $(STAMP)
 	$(BIN)/python -m pytest -m changes tests/book
 
