@@ -60,7 +60,7 @@ test-container: $(STAMP)
 test-browser: $(STAMP)
 	MMMIL_BOOK="$(BOOK)" MMMIL_PICTURES="$(PICTURES)" $(BIN)/python -m pytest -m browser tests/browser
 
-# Every notebook with each of the changes that its last cell names, on a tiny cohort: some 40 minutes on one core.
+# Every notebook with each of the changes that its last cell names, on a tiny cohort: half an hour or so.
 test-changes: $(STAMP)
 	$(BIN)/python -m pytest -m changes tests/book
 
