@@ -15,7 +15,8 @@ NUMBER = "<p style='font-size: 8px; width: 100%; text-align: center'><span class
 READY = """async () => {
     if (window.MathJax?.startup) await MathJax.startup.promise;
     await document.fonts.ready;
-    await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
+    await Promise.all([...document.images].map((image) => image.complete || new Promise((done) => {
+        image.onload = image.onerror = done; image.loading = "eager"; })));
 }"""
 
 

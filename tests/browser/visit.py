@@ -61,7 +61,7 @@ def visit(browser: Browser, root: Path, name: str, size: str, picture: Path | No
     """
     seen, loaded = Visit(name, size), set()
     context = browser.new_context(**SIZES[size], offline=True)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(300_000)  # a busy machine is only slower
     page = context.new_page()
 
     def asked(request: Any) -> None:
