@@ -179,7 +179,8 @@ def glance(ledger: Ledger) -> str:
 def headlines(ledger: Ledger) -> str:
     """The same for the first page: the claims that have a verdict here in a table, the others counted and folded."""
     verdicts, own = _verdicts(ledger)
-    judged, others = [], []
+    judged: list[Claim] = []
+    others: list[Claim] = []
     for claim in ledger.claims:
         if claim.headline:
             of = [*verdicts[claim.id].values(), *own.get(claim.id, {}).values()]

@@ -52,7 +52,8 @@ def make_fabric(p: Params) -> Fabric:
     fabric = Fabric(accelerator="cuda" if cuda else "cpu", precision=precision, **where)
     fabric.launch()
     torch.use_deterministic_algorithms(not cuda)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # an eighth of a CPU's time, and nothing reads it
+    # An eighth of a CPU's time, and nothing reads it. (The module makes this name when it is asked for.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return fabric
 
 
