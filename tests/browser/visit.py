@@ -60,7 +60,7 @@ def visit(browser: Browser, root: Path, name: str, size: str, picture: Path | No
     picture: where a screenshot goes if there are faults; keep: even if there are none.
     """
     seen, loaded = Visit(name, size), set()
-    context = browser.new_context(**SIZES[size], offline=True)
+    context = browser.new_context(**SIZES[size], offline=True, reduced_motion="reduce")
     context.set_default_timeout(300_000)  # a busy machine is only slower
     page = context.new_page()
 
