@@ -17,7 +17,7 @@ def p(tmp_path, monkeypatch):
 def test_a_row_for_each_task_with_the_sets_of_its_folds(p):
     (row,) = [line for line in method.sizes({"lgg": p}).splitlines() if "LGG" in line]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == [p.title, "9 of 64 px", "96", "2–5", "96", "96"]
+    assert cells == [p.title, f"9 of {p.tile_px} px", "96", "2–5", "96", "96"]
 
 
 def test_features_stand_in_the_place_of_pixels(p):

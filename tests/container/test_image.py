@@ -118,7 +118,7 @@ def test_the_steps_make_an_image_in_which_a_notebook_and_the_command_work(tmp_pa
                 assert done.returncode == 0 and "simulate" in done.stdout, done.stderr
         done = inside("python workflow/run.py --tasks lgg --overlay demo -- --dry-run")
         assert done.returncode == 0 and "notebook" in done.stdout + done.stderr, done.stderr[-2000:]
-        notebook = "notebooks/01_dataset.ipynb /tmp/out.ipynb -f params/lgg.yaml -f params/demo.yaml -k python3 --cwd ."
+        notebook = "notebooks/01_dataset.ipynb out.ipynb -f params/lgg.yaml -f params/demo.yaml -k python3 --cwd ."
         done = inside(f"python -m mmmil simulate --task lgg --overlay demo && papermill {notebook}")
         assert done.returncode == 0, done.stderr[-2000:]
     finally:

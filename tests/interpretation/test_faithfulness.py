@@ -218,7 +218,8 @@ def test_the_models_of_a_task_follow_its_inputs_and_what_was_trained(monkeypatch
     assert attribution.variants(genes) == ["go", "kegg"]
     assert attribution.variants(slides) == ["wsi"]
     assert attribution.kinds("dual_go") == ["tiles", "sets"] and attribution.kinds("dual_genes") == ["tiles"]
-    assert list(heatmaps.sources(slides)) == ["input × gradient", "self-attention, rolled out"]
+    layers = ["self-attention, layer 1", "self-attention, layer 2"]
+    assert list(heatmaps.sources(slides)) == ["input × gradient", "self-attention, rolled out", *layers]
     assert heatmaps.sources(genes) == {}
     failed |= {("dual_go", -1), ("dual_kegg", 1), ("wsi", 0)}
     assert attribution.variants(task()) == ["go", "kegg"] and attribution.variants(slides) == []
@@ -231,13 +232,17 @@ def test_heatmaps_of_a_multimodal_model_show_what_finds_planted_tiles_and_have_t
     assert [shown.label for shown in found] == [0, 1]
     t = attribution.tokens(trained, "dual_go", -1, "tiles")
     gradient = attribution.rankings(t, "tiles", towards=1)["gradient"]
+    both = np.concatenate([next(iter(shown.maps.values())) for shown in found])
+    assert (both < 0).any() and (both > 0).any()  # for one class, and for the other
     for shown in found:
-        assert list(shown.maps) == ["input × gradient", "self-attention, rolled out", "cross-attention, GO"]
+        layers = ["self-attention, layer 1", "self-attention, layer 2"]
+        assert list(shown.maps) == ["input × gradient", "self-attention, rolled out", *layers, "cross-attention, GO"]
         first, *attended = shown.maps.values()
-        assert np.allclose(first, gradient[t.patients.index(shown.patient)]) and (first < 0).any() and (first > 0).any()
+        assert np.allclose(first, gradient[t.patients.index(shown.patient)])
         assert all(len(w) == 6 and w.sum() == pytest.approx(1) for w in attended)
         assert list(heatmaps.drawn(shown.maps)) == ["input × gradient"]
-        assert list(heatmaps.drawn(shown.maps, ["rollout", "cross"])) == list(shown.maps)[1:]
+        asked = ["self-attention, rolled out", "cross-attention, GO"]
+        assert list(heatmaps.drawn(shown.maps, ["rollout", "cross"])) == asked
         assert heatmaps.signed(trained.p, shown.maps) == {"input × gradient": "LUAD ← logits → LUSC"}
 
 

@@ -214,7 +214,7 @@ def test_on_synthetic_cohorts_only_facts_of_code_are_reproduced(rows):
     less = evidence.Results(params.load("lgg", "demo", variants=["wsi"]))
     with pytest.raises(evidence.NotTestable, match="ctranspath_go is not trained on this cohort"):
         less.require("ctranspath_go")
-    assert rows["C023", "lgg"].reason == "set to 64 here; synthetic cohort"  # the demo's tiles
+    assert rows["C023", "lgg"].reason == "set to 48 here; synthetic cohort"  # the demo's tiles
 
 
 def test_the_papers_cohort_is_judged(rows):

@@ -81,7 +81,7 @@ from mmmil import variants
 from mmmil.evaluation import summary
 names = [*variants.in_table(s.p, "5"), "mean_sets"]
 predictions = runs.predictions(s, names)
-print(summary.table(summary.summarise(predictions, s.p, names), names).data.to_csv())
+print(summary.table(summary.summarise(predictions, s.p, names), names).to_csv())
 """
 
 

@@ -55,7 +55,9 @@ def test_positions_of_trident_and_clam_replace_the_grid(svs, tmp_path, name, att
 def test_a_cohort_with_their_coordinates(svs, tmp_path):
     write(tmp_path / "a_patches.h5", TRIDENT)
     p = params.load(
-        "lgg", "demo", data_dir=str(tmp_path), results_dir=str(tmp_path / "r"), n_tiles=2, mpp_table="", coords_dir="."
+        *("lgg", "demo"),
+        **{"data_dir": str(tmp_path), "results_dir": str(tmp_path / "r"), "n_tiles": 2, "tile_px": 64},
+        **{"mpp_table": "", "coords_dir": "."},
     )
     patients = pd.DataFrame({"slide_id": ["a"], "slide_path": [str(svs)]}, index=["P"])
     table = bags.tile_cohort(patients, p)
@@ -139,8 +141,8 @@ def test_ours_open_as_trident_and_torchmil_read_them(svs, tmp_path):
     # trident.IO.read_coords_legacy, for CLAM's consumers
     assert attrs["patch_level"] == 0 and attrs["custom_downsample"] == 1
     # and the way back: our file in place of our grid gives the same tiles
-    again = tiling.find_candidates(svs, 64, coords_file=tmp_path / "patches/a_patches.h5")
-    assert (again.coords == coords).all() and again.attributes["patch_size_level0"] == 128
+    again = tiling.find_candidates(svs, p.tile_px, coords_file=tmp_path / "patches/a_patches.h5")
+    assert (again.coords == coords).all() and again.attributes["patch_size_level0"] == 2 * p.tile_px
     own = tiling.read_tiles(svs, coords, attrs)
     assert (tiling.read_tiles(svs, again.coords, again.attributes) == own).all()
 

@@ -46,7 +46,9 @@ def cohort(tmp_path_factory):
 @pytest.fixture
 def p(tmp_path):
     return params.load(
-        "lgg", "demo", data_dir=str(tmp_path), results_dir=str(tmp_path / "results"), n_tiles=4, mpp_table=""
+        *("lgg", "demo"),
+        **{"data_dir": str(tmp_path), "results_dir": str(tmp_path / "results"), "n_tiles": 4, "tile_px": 64},
+        mpp_table="",
     )
 
 
