@@ -232,8 +232,6 @@ def test_heatmaps_of_a_multimodal_model_show_what_finds_planted_tiles_and_have_t
     assert [shown.label for shown in found] == [0, 1]
     t = attribution.tokens(trained, "dual_go", -1, "tiles")
     gradient = attribution.rankings(t, "tiles", towards=1)["gradient"]
-    both = np.concatenate([next(iter(shown.maps.values())) for shown in found])
-    assert (both < 0).any() and (both > 0).any()  # for one class, and for the other
     for shown in found:
         layers = ["self-attention, layer 1", "self-attention, layer 2"]
         assert list(shown.maps) == ["input × gradient", "self-attention, rolled out", *layers, "cross-attention, GO"]
