@@ -19,6 +19,8 @@ from scipy import stats
 from sklearn import metrics
 
 from mmmil import variants
+from mmmil.evaluation.metrics import METRICS
+from mmmil.tables.frames import NAMES
 from tests import book_stubs
 
 ROWS = """        Variant("self_genes", "single genes, self-attention", "reduced", "genes", "self", ("11",)),
@@ -149,18 +151,20 @@ def test_twenty_random_cells_of_the_book_are_recomputed_from_the_predictions(bui
     page = (folder / "_build/html/book/executed/fourth/09_summary.html").read_text()
     names = {v.shown_as: v.name for v in variants.VARIANTS.values()} | {"single genes, self-attention": "self_genes"}
     cells = []
-    tables = [t for t in BeautifulSoup(page, "html.parser").find_all("table") if "roc_auc" in t.get_text()]
+    tables = [t for t in BeautifulSoup(page, "html.parser").find_all("table") if "ROC-AUC" in t.get_text()]
+    columns_of = {NAMES.get(metric, metric): metric for metric in METRICS}
     for table, split in zip(tables[:2], ("val", "test"), strict=True):
-        columns = [th.get_text(strip=True) for th in table.find("thead").find_all("th")][1:]
+        columns = [columns_of[th.get_text(strip=True)] for th in table.find("thead").find_all("th")[1:]]
         for row in table.find("tbody").find_all("tr"):
             variant = names.get(row.find("th").get_text(strip=True))
-            shown = [td.get_text(strip=True) for td in row.find_all("td")]
-            cells += [(variant, metric, split, text) for metric, text in zip(columns, shown, strict=True)]
-    cells = [cell for cell in cells if cell[3] != "failed"]
+            shown = [td.find("span", class_="n") for td in row.find_all("td")]  # none where it says "failed"
+            cells += [(variant, metric, split, number) for metric, number in zip(columns, shown, strict=True) if number]
     assert len(cells) == 3 * 6 * 2
     for at in np.random.default_rng().choice(len(cells), 20, replace=False):
-        variant, metric, split, text = cells[at]
-        mean, *interval = map(float, re.findall(r"\d\.\d+", text))
+        variant, metric, split, number = cells[at]
+        mean, *interval = map(float, number["data-n"].split())  # as they are sorted and downloaded
+        assert number.get_text().startswith(f"{mean:.2f} ± ")  # and as they are read
+        assert number["title"] == f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
         value, expected = recomputed(predictions, variant, metric, split)
         assert abs(mean - value) <= 0.0005 + 1e-9, cells[at]
         assert interval[0] <= mean <= interval[1] and interval[1] - interval[0] > 0.01, cells[at]
