@@ -24,6 +24,8 @@ RULES = {"desktop": None, "phone": ["color-contrast"]}
 SEVERE = ("serious", "critical")
 # Rules of axe-core that are off, each with its reason.
 OFF: dict[str, str] = {}
+# What unfolds or fades in would be measured half-way on a busy machine.
+STILL = "*, *::before, *::after { animation: none !important; transition: none !important; }"
 READY = """async () => {
     if (document.querySelector(".math") && window.MathJax?.startup) await MathJax.startup.promise;
     await document.fonts.ready;
@@ -81,6 +83,7 @@ def visit(browser: Browser, root: Path, name: str, size: str, picture: Path | No
     page.on("pageerror", lambda error: seen.found.append(("console", f"uncaught: {error}"[:300])))
     try:
         page.goto((root / name).as_uri(), wait_until="load")
+        page.add_style_tag(content=STILL)
         page.evaluate(READY)
         measured = page.evaluate(_measure())
         seen.found += [(kind, text) for kind, text in measured["found"]]
