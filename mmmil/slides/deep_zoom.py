@@ -64,8 +64,9 @@ def make(where: Place, first: Sequence[int], megabytes: float, folder: Path) -> 
     where: the model's tiles on the slide; first: their numbers, those first that are to be seen in their own pixels
     where not all fit. Raises SlideError where the slide cannot be read, and for a budget that is none.
     """
-    if not megabytes > 0:
-        raise SlideError(f"{where.slide_path}: a pyramid of {megabytes} MB holds nothing; give it at least 0.1 MB")
+    is_number = isinstance(megabytes, int | float) and not isinstance(megabytes, bool)
+    if not (is_number and 0 < megabytes < math.inf):
+        raise SlideError(f"{where.slide_path}: no pyramid has {megabytes!r} MB; give a number, 0.1 or more")
     inputs = {
         "slide": slide_files.slide_fingerprint(where.slide_path),
         "tiles": record.digest([where.coords.tolist(), where.size, where.pixels.shape[1], [int(i) for i in first]]),

@@ -157,6 +157,7 @@ def test_a_slide_whose_pixels_cannot_be_read_is_named(drawn, tmp_path):
         deep_zoom.make(where, [0, 1, 2], 1, tmp_path / "kept")
 
 
-def test_a_budget_of_nothing_is_refused(drawn, tmp_path):
-    with pytest.raises(SlideError, match="a pyramid of 0 MB holds nothing; give it at least"):
-        deep_zoom.make(drawn(), [0], 0, tmp_path)
+@pytest.mark.parametrize("megabytes", [0, -1, float("nan"), float("inf"), "4", "4 MB", True, None])
+def test_a_budget_of_nothing_or_of_no_number_is_refused(drawn, tmp_path, megabytes):
+    with pytest.raises(SlideError, match=r"no pyramid has .+ MB; give a number, 0\.1 or more"):
+        deep_zoom.make(drawn(), [0], megabytes, tmp_path)
