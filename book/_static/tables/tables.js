@@ -1,5 +1,6 @@
-/* Sorting, download and the switch between "± " and intervals for every table of class book-table. Without this file, or
-   in print, the tables stand as they are. Full numbers: <span class="n" data-n="value low high">short text</span>. */
+/* Sorting, download, the switch between "± " and intervals, and folding for every table of class book-table: columns that
+   do not fit lie in a row beneath, opened by a button in the first column. Without this file, or in print, the tables
+   stand as they are. Full numbers: <span class="n" data-n="value low high">short text</span>. */
 (() => {
   const numbers = (cell) => {
     const span = cell.querySelector(".n");
@@ -8,19 +9,20 @@
   // What a cell says, without its mark, as a field of a CSV file.
   const words = (cell) => {
     const copy = cell.cloneNode(true);
-    copy.querySelectorAll(".rank, .dt-column-order").forEach((part) => part.remove());
+    copy.querySelectorAll(".rank, .dt-column-order, .unfold").forEach((part) => part.remove());
     return copy.textContent.trim().replace(/\s+/g, " ");
   };
   const isNumber = (cell) => {
     const span = cell.querySelector(".n");
     return span && words(cell) === span.textContent.trim();
   };
+  const rowsOf = (table) => [...table.tBodies[0].rows].filter((row) => !row.classList.contains("child"));
   const field = (text) => (/[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
 
   // As the page has the rows now; a column with intervals has two more behind it.
   const csv = (table) => {
     const heads = [...table.tHead.rows[0].cells];
-    const rows = [...table.tBodies[0].rows].map((row) => [...row.cells]);
+    const rows = rowsOf(table).map((row) => [...row.cells]);
     const wide = heads.map((_, i) => rows.some((row) => row[i] && isNumber(row[i]) && numbers(row[i]).length === 3));
     const line = (fields) => fields.map(field).join(",");
     const head = heads.flatMap((cell, i) => {
@@ -65,21 +67,79 @@
     });
   };
 
+  // How long a column stays where not all fit: a small number is folded last. Of equals, the right one is folded first.
+  const importance = (table, i) => {
+    const rows = rowsOf(table);
+    const cells = rows.map((row) => row.cells[i]);
+    const told = new Set(cells.map(words));
+    const name = words(table.tHead.rows[0].cells[i]);
+    if (i === 0) return 0;
+    if (/^ROC-AUC$|^verdict/.test(name)) return 1;
+    if (rows.length > 1 && told.size === 1) return 7; // it tells no row from another
+    if (cells[0].tagName === "TH") return 2; // what is compared
+    if (/difference|over_|change|less|effect|^p$/.test(name)) return 2;
+    if (cells.some((cell) => isNumber(cell) && numbers(cell).length === 3)) return 3;
+    return cells.some(isNumber) ? 4 : cells.some((cell) => cell.classList.contains("long")) ? 6 : 5;
+  };
+
+  // What is folded of a row: names and cells as they stand in the table, formulas and intervals included.
+  const folded = (api, row, columns) => {
+    const list = document.createElement("dl");
+    columns.filter((column) => column.hidden).forEach((column) => {
+      const name = document.createElement("dt");
+      const value = document.createElement("dd");
+      name.textContent = words(api.column(column.columnIndex).header());
+      value.append(...[...api.cell(row, column.columnIndex).node().cloneNode(true).childNodes]);
+      value.querySelectorAll("[id]").forEach((copy) => copy.removeAttribute("id"));
+      list.append(name, value);
+    });
+    return list.childElementCount ? list : false;
+  };
+
+  // A button in every row and one for all rows; the style sheet shows them where columns are folded.
+  const unfolding = (table, api, tools, caption) => {
+    const all = button("all columns", `open the folded columns of every row: ${caption}`, (made) => {
+      const on = made.getAttribute("aria-pressed") !== "true";
+      table.querySelectorAll(`.unfold[aria-expanded="${!on}"]`).forEach((one) => one.click());
+      made.setAttribute("aria-pressed", on);
+    });
+    all.classList.add("unfold-all");
+    all.setAttribute("aria-pressed", false);
+    rowsOf(table).forEach((row) => {
+      const labels = [...row.cells].filter((cell, i) => i === 0 || cell.tagName === "TH").map(words);
+      const one = button("", `folded columns of: ${labels.join(", ")}`, () => {});
+      one.className = "unfold";
+      one.setAttribute("aria-expanded", false);
+      (row.cells[0].querySelector("p") ?? row.cells[0]).prepend(one);
+    });
+    api.on("responsive-display", (event, _, row, open) =>
+      row.node().querySelector(".unfold").setAttribute("aria-expanded", open)
+    );
+    tools.append(all);
+  };
+
+  const none = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
   const upgrade = (table, number) => {
     if (!table.tHead || !table.tBodies.length || !table.tBodies[0].rows.length) return;
-    const rows = [...table.tBodies[0].rows];
-    const plain = rows.every((row) => row.cells.length === table.tHead.rows[0].cells.length);
+    const rows = rowsOf(table);
+    const heads = [...table.tHead.rows[0].cells];
+    const plain = rows.every((row) => row.cells.length === heads.length);
     const box = table.closest(".table-box, .pst-scrollable-table-container") ?? table;
     box.classList.add("table-box");
-    [...table.tHead.rows[0].cells].forEach((cell) => cell.setAttribute("scope", "col"));
+    heads.forEach((cell) => cell.setAttribute("scope", "col"));
     rows.forEach((row) => row.cells[0].tagName === "TD" && row.cells[0].setAttribute("role", "rowheader"));
-    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0; // to be scrolled by keys
     const caption = table.caption ? table.caption.textContent.trim() : `table ${number}`;
     box.setAttribute("role", "region");
     box.setAttribute("aria-label", caption);
 
     const tools = document.createElement("div");
     tools.className = "table-tools";
+    let refit = () => {};
+    const fit = () => {
+      refit();
+      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0; // to be scrolled by keys
+      else box.removeAttribute("tabindex");
+    };
     if (plain) {
       const page = location.pathname.split("/").pop().replace(/\.html$/, "") || "table";
       const name = `${page}_table_${number}.csv`;
@@ -91,16 +151,32 @@
           const on = made.getAttribute("aria-pressed") !== "true";
           made.setAttribute("aria-pressed", on);
           asIntervals(table, on);
+          fit();
         })
       );
     }
     box.after(tools);
-    if (!plain || rows.length < 3 || table.classList.contains("unsorted") || !window.DataTable) return;
-    rows.forEach((row) =>
-      [...row.cells].forEach((cell) => isNumber(cell) && (cell.dataset.order = numbers(cell)[0]))
-    );
-    const none = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
-    new window.DataTable(table, { paging: false, searching: false, info: false, autoWidth: false, order: [], layout: none });
+    if (plain && window.DataTable?.Responsive) {
+      rows.forEach((row) =>
+        [...row.cells].forEach((cell) => isNumber(cell) && (cell.dataset.order = numbers(cell)[0]))
+      );
+      const api = new window.DataTable(table, {
+        ...{ paging: false, searching: false, info: false, autoWidth: false, order: [], layout: none },
+        ordering: rows.length > 2 && !table.classList.contains("unsorted"),
+        columnDefs: heads.map((_, i) => ({ targets: i, responsivePriority: importance(table, i) })),
+        responsive: { details: { type: "column", target: "button.unfold", renderer: folded } },
+      });
+      unfolding(table, api, tools, caption);
+      refit = () => api.responsive.recalc();
+    }
+    // A box that was hidden has its width when it is opened; formulas are set late.
+    let width = 0;
+    new ResizeObserver(() => {
+      if (box.clientWidth === width) return;
+      width = box.clientWidth;
+      fit();
+    }).observe(box);
+    if (table.querySelector(".math")) window.MathJax?.startup?.promise?.then(fit);
   };
 
   const all = () => document.querySelectorAll("table.book-table").forEach((table, i) => upgrade(table, i + 1));
