@@ -1,7 +1,11 @@
-/* What is wrong with an open page, as a list of [kind, description]; read by visit.py. Folded parts are opened first. */
+/* What is wrong with an open page, as a list of [kind, description]; read by visit.py. Folded parts are opened first: parts
+   of the page, and columns of tables. */
 async () => {
+  const drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   document.querySelectorAll("details").forEach((folded) => { folded.open = true; });
-  await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+  await drawn();
+  document.querySelectorAll('button.unfold[aria-expanded="false"]').forEach((folded) => folded.checkVisibility() && folded.click());
+  await drawn();
   const main = document.querySelector("article.bd-article") || document.querySelector("main") || document.body;
   const found = [];
   const say = (kind, text) => found.push([kind, text]);
@@ -43,9 +47,12 @@ async () => {
       say("cell runs over", `${name(cell)}: ${cell.scrollWidth} px in ${cell.clientWidth} px`);
     }
   }
-  for (const table of main.querySelectorAll("table")) { // a phone may
-    const box = innerWidth > 1000 && shown(table) && inScrollingBox(table);
-    if (box && box.scrollWidth > box.clientWidth + 1) say("table scrolls sideways", `${name(table)}: ${box.scrollWidth} px in ${box.clientWidth} px`);
+  for (const element of main.querySelectorAll("table, pre")) {
+    const box = shown(element) && inScrollingBox(element);
+    if (box && box.scrollWidth > box.clientWidth + 1) {
+      const kind = element.tagName === "PRE" ? "code" : "table";
+      say(`${kind} scrolls sideways`, `${name(element)}: ${box.scrollWidth} px in ${box.clientWidth} px`);
+    }
   }
 
   // Mathematics: every formula of the source is set, none has an error, and none is left in the text.

@@ -21,6 +21,7 @@ FAULTS = {
     "<div style='overflow-x: auto'><table><tr><td style='min-width: 3000px'>wide</td></tr></table></div>": (
         "table scrolls sideways"
     ),
+    "<pre style='overflow-x: auto'>" + "a long line of code " * 20 + "</pre>": "code scrolls sideways",
     "<p>The loss is $a^2 + b^2$ here.</p>": "mathematics",
     r"<p>The loss is \(a^2\) here.</p>": "mathematics",
     r"<p class='math'>\(a^2\)</p>": "mathematics",

@@ -76,7 +76,7 @@
     if (i === 0) return 0;
     if (/^ROC-AUC$|^verdict/.test(name)) return 1;
     if (rows.length > 1 && told.size === 1) return 7; // it tells no row from another
-    if (cells[0].tagName === "TH") return 2; // what is compared
+    if (cells[0].tagName === "TH" || name === "cohort") return 2; // what is compared
     if (/difference|over_|change|less|effect|^p$/.test(name)) return 2;
     if (cells.some((cell) => isNumber(cell) && numbers(cell).length === 3)) return 3;
     return cells.some(isNumber) ? 4 : cells.some((cell) => cell.classList.contains("long")) ? 6 : 5;
@@ -90,6 +90,7 @@
       const value = document.createElement("dd");
       name.textContent = words(api.column(column.columnIndex).header());
       value.append(...[...api.cell(row, column.columnIndex).node().cloneNode(true).childNodes]);
+      if (!value.textContent.trim() && !value.querySelector("img")) value.textContent = "–";
       value.querySelectorAll("[id]").forEach((copy) => copy.removeAttribute("id"));
       list.append(name, value);
     });
@@ -105,9 +106,11 @@
     });
     all.classList.add("unfold-all");
     all.setAttribute("aria-pressed", false);
+    let label = "";
     rowsOf(table).forEach((row) => {
-      const labels = [...row.cells].filter((cell, i) => i === 0 || cell.tagName === "TH").map(words);
-      const one = button("", `folded columns of: ${labels.join(", ")}`, () => {});
+      label = words(row.cells[0]) || label; // an empty one goes on with that above
+      const others = [...row.cells].slice(1).filter((cell) => cell.tagName === "TH").map(words);
+      const one = button("", `folded columns of: ${[label, ...others].join(", ")}`, () => {});
       one.className = "unfold";
       one.setAttribute("aria-expanded", false);
       (row.cells[0].querySelector("p") ?? row.cells[0]).prepend(one);
@@ -115,6 +118,8 @@
     api.on("responsive-display", (event, _, row, open) =>
       row.node().querySelector(".unfold").setAttribute("aria-expanded", open)
     );
+    // DataTables leaves a mark (delegateTarget) on the event, which the script of the copy buttons would take for its own.
+    table.addEventListener("click", (event) => event.target.closest(".unfold") && event.stopPropagation());
     tools.append(all);
   };
 
@@ -136,7 +141,9 @@
     tools.className = "table-tools";
     let refit = () => {};
     const fit = () => {
+      const before = table.classList.contains("collapsed");
       refit();
+      if (table.classList.contains("collapsed") !== before) refit(); // the buttons need their room
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0; // to be scrolled by keys
       else box.removeAttribute("tabindex");
     };
