@@ -67,19 +67,33 @@
     });
   };
 
-  // How long a column stays where not all fit: a small number is folded last. Of equals, the right one is folded first.
-  const importance = (table, i) => {
+  // Of every column how long it stays where not all fit: a small number is folded last. Of equals, the right one is folded
+  // first. The first column, the table's main number and what tells the rows apart stay longest.
+  const importance = (table) => {
     const rows = rowsOf(table);
-    const cells = rows.map((row) => row.cells[i]);
-    const told = new Set(cells.map(words));
-    const name = words(table.tHead.rows[0].cells[i]);
-    if (i === 0) return 0;
-    if (/^ROC-AUC$|^verdict/.test(name)) return 1;
-    if (rows.length > 1 && told.size === 1) return 7; // it tells no row from another
-    if (cells[0].tagName === "TH" || name === "cohort") return 2; // what is compared
-    if (/difference|over_|change|less|effect|^p$/.test(name)) return 2;
-    if (cells.some((cell) => isNumber(cell) && numbers(cell).length === 3)) return 3;
-    return cells.some(isNumber) ? 4 : cells.some((cell) => cell.classList.contains("long")) ? 6 : 5;
+    const columns = [...table.tHead.rows[0].cells].map((head, i) => {
+      const cells = rows.map((row) => row.cells[i]);
+      return {
+        name: words(head),
+        labels: cells[0].tagName === "TH",
+        alike: rows.length > 1 && new Set(cells.map(words)).size === 1,
+        interval: cells.some((cell) => isNumber(cell) && numbers(cell).length === 3),
+        number: cells.some(isNumber),
+        long: cells.some((cell) => cell.classList.contains("long")),
+      };
+    });
+    const candidates = columns.slice(1).filter((column) => !column.alike && !column.labels);
+    const main =
+      candidates.find((column) => /^ROC-AUC$|^verdict/.test(column.name)) ??
+      candidates.find((column) => column.interval) ??
+      candidates.find((column) => column.number);
+    return columns.map((column, i) => {
+      if (i === 0) return 0;
+      if (column === main) return 1;
+      if (column.alike) return 7;
+      if (column.labels || /^(claim|cohort)$|difference|over_|change|less|effect/.test(column.name)) return 2;
+      return column.interval ? 3 : column.number ? 4 : column.long ? 6 : 5;
+    });
   };
 
   // What is folded of a row: names and cells as they stand in the table, formulas and intervals included.
@@ -167,10 +181,11 @@
       rows.forEach((row) =>
         [...row.cells].forEach((cell) => isNumber(cell) && (cell.dataset.order = numbers(cell)[0]))
       );
+      const priorities = importance(table);
       const api = new window.DataTable(table, {
         ...{ paging: false, searching: false, info: false, autoWidth: false, order: [], layout: none },
         ordering: rows.length > 2 && !table.classList.contains("unsorted"),
-        columnDefs: heads.map((_, i) => ({ targets: i, responsivePriority: importance(table, i) })),
+        columnDefs: heads.map((_, i) => ({ targets: i, responsivePriority: priorities[i] })),
         responsive: { details: { type: "column", target: "button.unfold", renderer: folded } },
       });
       unfolding(table, api, tools, caption);
