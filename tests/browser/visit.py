@@ -120,7 +120,9 @@ def accessibility(page: Page, rules: list[str] | None) -> Iterator[tuple[str, st
     """What axe-core calls serious or critical in the open page; rules: those to ask, None for all."""
     page.evaluate(_axe())
     # Style sheets are on the disk, where axe-core cannot read them; it needs none of them for its rules of one frame.
-    options = {"preload": False, "resultTypes": ["violations"], "rules": {rule: {"enabled": False} for rule in OFF}}
+    # A page inside a page cannot be asked from the disk: the browser would warn of the try.
+    options: dict[str, Any] = {"preload": False, "iframes": False, "resultTypes": ["violations"]}
+    options["rules"] = {rule: {"enabled": False} for rule in OFF}
     if rules is not None:
         options["runOnly"] = rules
     for violation in page.evaluate("options => axe.run(document, options)", options)["violations"]:
