@@ -77,6 +77,7 @@
         name: words(head),
         labels: cells[0].tagName === "TH",
         alike: rows.length > 1 && new Set(cells.map(words)).size === 1,
+        share: new Set(cells.map(words)).size / rows.length,
         interval: cells.some((cell) => isNumber(cell) && numbers(cell).length === 3),
         number: cells.some(isNumber),
         long: cells.some((cell) => cell.classList.contains("long")),
@@ -84,14 +85,16 @@
     });
     const candidates = columns.slice(1).filter((column) => !column.alike && !column.labels);
     const main =
-      candidates.find((column) => /^ROC-AUC$|^verdict/.test(column.name)) ??
+      columns.slice(1).find((column) => /^ROC-AUC$|^verdict/.test(column.name)) ??
       candidates.find((column) => column.interval) ??
       candidates.find((column) => column.number);
     return columns.map((column, i) => {
       if (i === 0) return 0;
       if (column === main) return 1;
       if (column.alike) return 7;
-      if (column.labels || /^(claim|cohort)$|difference|over_|change|less|effect/.test(column.name)) return 2;
+      if (/^(claim|cohort)$/.test(column.name)) return 2;
+      if (column.labels) return 3 - column.share; // the more rows it tells apart
+      if (/difference|over_|change|less|effect/.test(column.name)) return 3;
       return column.interval ? 3 : column.number ? 4 : column.long ? 6 : 5;
     });
   };
