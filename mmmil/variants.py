@@ -240,8 +240,11 @@ def all_proposed(p: Params) -> list[str]:
 def in_table(p: Params, table: str) -> list[str]:
     """Variants of one of the paper's tables that this task trains, in the table's order.
 
-    Last come the baselines that read the same modalities.
+    table: its number, as "7". Last come the baselines that read the same modalities. Raises ParameterError for a table
+    that the paper has not.
     """
+    if table not in paper.TABLES:
+        raise ParameterError(f"no table {table!r}: give its number as a text, one of {', '.join(paper.TABLES)}")
     trained = variants(p)
     listed = [variant(n) for n in trained if table in variant(n).tables]
     baselines = [VARIANTS[n] for n in trained if n in BASELINES]
