@@ -24,7 +24,7 @@ def test_every_row_is_possible_but_for_what_the_inputs_lack():
 
 def test_a_table_that_there_is_not_has_no_rows_but_an_error():
     for wrong in ("Table 7", "S5", "12", 7):
-        with pytest.raises(ParameterError, match="no table .*give its number as a text, one of 1, 2, 3"):
+        with pytest.raises(ParameterError, match=r"no table .*give its number as a text, one of 1, 2, 3"):
             variants.in_table(check(TASK), wrong)
 
 
