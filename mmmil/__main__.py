@@ -37,9 +37,13 @@ def look_at_data(task: Task, overlay: Overlay = "", workers: Workers = 1) -> Non
 
     Ends with status 1 where something would stop a run.
     """
-    from mmmil import check
+    from mmmil import check, variants
+    from mmmil.book import pages
 
-    seen = check.look(params.load(task, overlay), allocation.workers(workers))
+    p = params.load(task, overlay)
+    seen = check.look(p, allocation.workers(workers))
+    seen.attempt(lambda: variants.variants(p))  # names of models and of notebooks, of which the data know nothing
+    seen.attempt(lambda: pages.sections_of(p))
     print(seen)
     if seen.errors:
         raise typer.Exit(1)

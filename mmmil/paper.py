@@ -40,7 +40,7 @@ class Table:
 
     @property
     def caption(self) -> str:
-        return f"Table {self.number}. {self.title}"
+        return f"The paper's Table {self.number}. {self.title}"  # the book numbers its tables, too
 
     @property
     def supplement(self) -> str:

@@ -268,7 +268,7 @@ def check(values: Mapping[str, Any], given_in: Mapping[str, str] | None = None, 
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), [*known, *beside], n=1, cutoff=0.5)
-            meant = f"; did you mean '{near[0]}'?" if near else ""
+            meant = f"; did you mean '{near[0]}'?" if near else "; mmmil/schema.py lists all there are"
             meant = f"; {remedies.GONE[name]}" if name in remedies.GONE else meant
             faults.append(f"unknown parameter '{name}'{meant}{places.get(name, '')}")
     try:

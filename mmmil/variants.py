@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 from mmmil import paper
@@ -145,8 +146,10 @@ def variant(name: str) -> Variant:
             encoder = name.removeprefix(before).removesuffix(after)
             if encoders.is_name(encoder):
                 return next(v for v in of_encoder(encoder) if v.name == name)
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
     raise ParameterError(
-        f"variants: no variant {name!r}; there are {', '.join(known)}, and those of `encoders`. A class of a "
+        f"variants: no variant {name!r}; {meant}there are {', '.join(known)}, and those of `encoders`. A class of a "
         "notebook's own is known where it is registered, in every process anew (mmmil.models.registry)"
     )
 
@@ -237,8 +240,11 @@ def all_proposed(p: Params) -> list[str]:
 def in_table(p: Params, table: str) -> list[str]:
     """Variants of one of the paper's tables that this task trains, in the table's order.
 
-    Last come the baselines that read the same modalities.
+    table: its number, as "7". Last come the baselines that read the same modalities. Raises ParameterError for a table
+    that the paper has not.
     """
+    if table not in paper.TABLES:
+        raise ParameterError(f"no table {table!r}: give its number as a text, one of {', '.join(paper.TABLES)}")
     trained = variants(p)
     listed = [variant(n) for n in trained if table in variant(n).tables]
     baselines = [VARIANTS[n] for n in trained if n in BASELINES]

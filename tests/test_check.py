@@ -112,6 +112,23 @@ def test_the_command_ends_with_1_where_something_would_stop_a_run(p, monkeypatch
     assert done.exit_code == 1 and f"slides/{slides[0].name} is empty (0 bytes); download it again" in done.output
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"variants": ["go", "dual-go"]}, "no variant 'dual-go'; did you mean 'dual_go'?"),
+        ({"variants": ["go", "dual_kegg"], "kegg_gmt": ""}, "variants: dual_kegg needs the pathways of kegg_gmt"),
+        (
+            {"notebooks": ["01_dataset.ipynb"]},
+            "no such notebook: 01_dataset.ipynb (task lgg); did you mean '01_dataset'?",
+        ),
+    ],
+)
+def test_the_command_looks_at_what_is_to_be_made_of_the_data(p, monkeypatch, changes, told):
+    monkeypatch.setattr(params, "load", lambda task, overlay: p.override(**changes))
+    done = CliRunner().invoke(app, ["check", "--task", "lgg", "--overlay", "demo"])
+    assert done.exit_code == 1 and told in done.output and "1 error" in done.output and "patients: 24" in done.output
+
+
 # -- real files --------------------------------------------------------------------------------------------------
 def grades(path):
     return dict(Counter(label_rules.clinical_values("grade", [path]).values()).most_common(3))

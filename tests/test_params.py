@@ -21,6 +21,9 @@ def test_task_files_hold_the_papers_scale_and_the_demo_lies_over_them(task):
     ("values", "told"),
     [
         ({"epocs": 3}, "unknown parameter 'epocs'; did you mean 'epochs'?"),
+        ({"fancy": 3}, "unknown parameter 'fancy'; mmmil/schema.py lists all there are"),
+        ({"learning_rate": 1e-3}, "it is called lr"),
+        ({"train": True}, "papermill: -p train True"),
         ({"epochs": "ten"}, "epochs: "),
         ({"epochs": True}, "epochs: "),
         ({"lr": "1e-4"}, "write 1.0e-4"),

@@ -22,6 +22,12 @@ def test_every_row_is_possible_but_for_what_the_inputs_lack():
         names(inputs="genes", variants=["wsi"])
 
 
+def test_a_table_that_there_is_not_has_no_rows_but_an_error():
+    for wrong in ("Table 7", "S5", "12", 7):
+        with pytest.raises(ParameterError, match=r"no table .*give its number as a text, one of 1, 2, 3"):
+            variants.in_table(check(TASK), wrong)
+
+
 def test_an_encoder_gives_rows_to_tables_4_9_and_10_by_its_name():
     more = [name for name in names(encoders={"uni": "hf-hub:MahmoodLab/uni"}) if name not in names()]
     assert more == ["wsi_uni", "clam_uni", "transmil_uni", "uni_go", "uni_kegg"]

@@ -20,7 +20,11 @@ JOINT, PARTS = "dual_go", {"wsi": "images alone", "go": "gene sets alone"}
 LINEAR = "baseline_genes"
 SYNTHETIC = (
     "**Synthetic cohorts with planted truth: no patient stands behind these numbers**, which show the code at work and "
-    "reproduce nothing."
+    "reproduce nothing. This copy compares no models on real patients; [Real input](real.md) says how one does."
+)
+ALIKE = (
+    "Not told apart does not mean alike: the notebooks of [section 04](04_multimodal_ablations.md) have the smallest "
+    "gain that so many patients could have shown."
 )
 
 
@@ -93,7 +97,8 @@ def _told(differences: list[Estimate | None]) -> str:
     counts = {"better than": better, "worse than": worse, "not told apart from": alike}
     said = [f"{what} the better of the two alone in {n} of {len(tested)}" for what, n in counts.items() if n]
     cohorts = "cohort" if len(tested) == 1 else "cohorts"
-    return f"Images and gene sets together are {', '.join(said)} {cohorts} (paired test of ROC-AUC, 5 %)."
+    sentence = f"Images and gene sets together are {', '.join(said)} {cohorts} (paired test of ROC-AUC, 5 %)."
+    return f"{sentence} {ALIKE}" if alike else sentence
 
 
 def _table(

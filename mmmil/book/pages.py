@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -158,8 +159,11 @@ def sections_of(p: params.Params) -> list[paper.Section]:
     """
     unknown = [name for name in p.notebooks if name not in paper.SECTIONS]
     if unknown:
+        near = difflib.get_close_matches(unknown[0], paper.SECTIONS, n=1)
+        meant = f"did you mean '{near[0]}'? " if near else ""
         raise params.ParameterError(
-            f"notebooks: no such notebook: {', '.join(unknown)} (task {p.task}); there are {', '.join(paper.SECTIONS)}"
+            f"notebooks: no such notebook: {', '.join(unknown)} (task {p.task}); {meant}there are "
+            f"{', '.join(paper.SECTIONS)}"
         )
     sections = paper.SECTIONS.values()
     return [s for s in sections if (s.notebook in p.notebooks if p.notebooks else p.inputs in s.needs)]

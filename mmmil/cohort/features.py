@@ -7,6 +7,7 @@ in the order of the names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmmil.sources import barcodes, feature_files, slide_files
 from mmmil.sources.findings import Finding
 from mmmil.sources.tables import CohortError, absolute, fail
 
+SEPARATORS = re.compile(r"[,|\s]+")  # which a table may have in the place of ;
 COLUMNS = ["encoder", "patient_id", "slide_id", "path"]
 
 
@@ -153,7 +155,8 @@ def choose(folder: Folder, wanted: Mapping[str, Iterable[str]], source: str) -> 
 
     wanted: patient -> names of the slides, none where the patient's name is all that is known. Where no slide
     of a patient has a file, the file of the patient as a whole counts.
-    Raises CohortError where names differ in their spelling only, and for a file of two patients.
+    Raises CohortError where names differ in their spelling only, for several names in one, and for a file of two
+    patients.
     """
     found: dict[str, list[str]] = {}
     lacking: list[tuple[str, str]] = []
@@ -179,6 +182,11 @@ def choose(folder: Folder, wanted: Mapping[str, Iterable[str]], source: str) -> 
     faults = [
         f"{source}, patient {of_name[name]}: '{name}' is '{other}' in {folder.path}; write both alike"
         for name, other in barcodes.nearly_the_same(of_name, [*folder.files, *folder.of_patient])
+    ]
+    faults += [
+        f"{source}, patient {patient}: '{name}' is no file of {folder.path}, and {parts[0]} is; separate slides by ;"
+        for name, patient in of_name.items()
+        if (parts := [part for part in map(str.strip, SEPARATORS.split(name)) if part != name and part in folder.files])
     ]
     whose: dict[str, str] = {}
     faults += [
@@ -227,16 +235,43 @@ def strangers(folder: Folder, found: Mapping[str, list[str]], patients: Iterable
     return told
 
 
+def _without_file(folder: Folder, wanted: Mapping[str, list[str]], found: Mapping[str, list[str]]) -> dict[str, str]:
+    """patient -> the first of the slides named for it that has no file, of patients who are left out for it."""
+    lacking = {
+        patient: [name for name in names if name != patient and _file_of(name, folder) is None]
+        for patient, names in wanted.items()
+        if patient not in found
+    }
+    return {patient: names[0] for patient, names in lacking.items() if names}
+
+
 def of_table(p: Params, patients: pd.DataFrame, notes: list[Finding]) -> pd.DataFrame:
     """The features in the place of slides of an own table's patients, of whom they become slide_id and slide_path.
 
     patients: index patient_id, column slide_id with the names of slides or ''. Notes what is found beside them.
+    Raises CohortError as `read` and `choose`, and with incomplete: error for a named slide that has no file.
     """
     if FEATURES not in p.feature_folders:
         return no_features()
     folder = read(p, FEATURES)
     wanted = {patient: names_of(cell) for patient, cell in patients["slide_id"].items()}
-    found = choose(folder, wanted, str(p.path(p.cohort_table)))
+    source = str(p.path(p.cohort_table))
+    found = choose(folder, wanted, source)
+    without = _without_file(folder, wanted, found)
+    if without and p.incomplete == "error":
+        fail(
+            [
+                f"{source}, patient {patient}: {FEATURES}: the slide '{name}' has no file in {folder.path}; add it, "
+                "correct its name, or set incomplete: exclude"
+                for patient, name in without.items()
+            ]
+        )
+    if without:
+        patient, name = next(iter(without.items()))
+        text = f"{len(without):,} patients are left out since a slide that is named for them has no file in "
+        text += f"{folder.path}, as '{name}' of {patient}"
+        remedy = "add the files or correct the names, unless these patients are to be left out"
+        notes.append(Finding("named slides without features", text, remedy, source))
     notes += folder.notes + strangers(folder, found, patients.index)
     patients["slide_id"] = [found.get(patient, [""])[0] for patient in patients.index]
     patients["slide_path"] = [str(folder.files[name]) if name else "" for name in patients["slide_id"]]

@@ -21,11 +21,12 @@ def find(cohort: Cohort, p: Params) -> list[Finding]:
     """Findings on who is in the study.
 
     Of building it (`cohort.notes`): patients whose only RNA is FFPE or may be, aliquots that cannot be told apart,
-    class values that are nearly met or that nobody has, clinical rows without a patient. Then slides that are not DX1
+    class values that are nearly met or that nobody has, clinical rows without a patient, named slides without features.
+    Then columns of an own table that nobody reads, slides that are not DX1
     or, in an own table, no diagnostic slides; manifest rows that are not used, files without a stated size, and files
     that no table names.
     """
-    found = [*cohort.notes, *class_of_file(cohort.patients, p), *_later_slides(cohort, p)]
+    found = [*cohort.notes, *class_of_file(cohort.patients, p), *_later_slides(cohort, p), *_unread_columns(p)]
     return (
         found + cohort_files.manifest_findings(cohort.patients, p) + cohort_files.stray_findings(p, _named(cohort, p))
     )
@@ -76,8 +77,18 @@ def _later_slides(cohort: Cohort, p: Params) -> list[Finding]:
     return [Finding("no DX1", text, remedy, ", ".join(p.sample_sheets))]
 
 
-def _listed(patients: list[str]) -> str:
-    return ", ".join(patients[:5]) + (f" and {len(patients) - 5} more" if len(patients) > 5 else "")
+def _unread_columns(p: Params) -> list[Finding]:
+    """Columns of an own table that decide nothing, whatever their names promise."""
+    names = own_table.unread_columns(p) if p.cohort_table else []
+    if not names:
+        return []
+    text = f"nothing reads {_listed(names)}"
+    remedy = f"nothing to do if so; what is read is called {', '.join(own_table.COLUMNS)}"
+    return [Finding("columns that are not read", text, remedy, p.cohort_table)]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _named(cohort: Cohort, p: Params) -> set[str]:

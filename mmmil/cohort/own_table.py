@@ -18,6 +18,7 @@ from mmmil.sources.slide_files import is_pattern
 from mmmil.sources.tables import CohortError, absolute, fail, folded, read_table
 
 COLUMNS = ["patient_id", "label", "site", "slide_id", "slide_path", "expression_path"]
+ALSO_CALLED = {"slide": "slide_id", "slides": "slide_id", "patient": "patient_id"}
 LONGEST = 200  # bytes of a slide_id: file systems take 255, and results add words of their own to it
 ONCE = {
     "patient_id": "stands there more than once; keep one row per patient",
@@ -102,7 +103,7 @@ def read(p: Params, labelled: bool = True) -> pd.DataFrame:
         faults += [f"{where[line]}: {name} '{written[line] or patients[name][line]}' {fault}" for line in again]
     faults += [  # a slide's results lie in a folder of this name
         f"{where[line]}: slide_id '{name}' cannot be a folder's name; leave out / and \\, and keep below "
-        f"{LONGEST} bytes"
+        f"{LONGEST} bytes{'; several slides are separated by a semicolon' if p.features_dir else ''}"
         for line, name in slides.items()
         if name in (".", "..")
         or "/" in name
@@ -159,7 +160,19 @@ def _require_columns(p: Params, path: Path, table: pd.DataFrame, labelled: bool)
         f"{path}: the column '{name}' is missing; {remedy}" for name, remedy in needed.items() if name not in table
     ]
     for name in sorted(set(table.columns) - set(COLUMNS)):
-        near = difflib.get_close_matches(folded(name).replace(" ", "_"), COLUMNS, n=1, cutoff=0.8)
-        if near and near[0] not in table:
-            faults.append(f"{path}: the column '{name}' is unknown; rename it to '{near[0]}'")
+        near = _column_meant(name)
+        if near and near not in table:
+            faults.append(f"{path}: the column '{name}' is unknown; rename it to '{near}'")
     fail(faults)
+
+
+def _column_meant(name: str) -> str:
+    """The column of COLUMNS that a name is nearly, or ''."""
+    written = folded(name).replace(" ", "_")
+    near = difflib.get_close_matches(written, COLUMNS, n=1, cutoff=0.8)
+    return ALSO_CALLED.get(written, near[0] if near else "")
+
+
+def unread_columns(p: Params) -> list[str]:
+    """The columns of `cohort_table` that nobody reads, as they are written there."""
+    return [name for name in read_table(p.path(p.cohort_table)).columns if name and name not in COLUMNS]

@@ -9,6 +9,8 @@ under a key that holds its source, and shown in a table under its name beside th
         def __init__(self, image_dim, gene_dim): ...
         def forward(self, tiles, genes, mask): ...  # (B, N, image_dim), (B, S, gene_dim), (B, N) -> logits (B, 2)
 
+What the class does not read is None: tiles and mask without a backbone, genes without gene tokens.
+
 The networks are imported where they are made: that a name is known must not cost torch's seconds.
 """
 
@@ -54,12 +56,14 @@ def register(
     reduced) or frozen (resnet50d, ctranspath, features); genes: the gene tokens that it reads; '' for none.
 
     The class is made with those of image_dim, gene_dim, n_sets (their sizes) and p (all parameters) that its __init__
-    names, and called with tiles (B, N, image_dim), genes (B, S, gene_dim) and mask (B, N; None where no bag is
-    padded). It returns logits (B, 2), and beside them, if it likes, attention: a mapping name -> (B, H, N or S).
-    A notebook may register its class again: the old one is forgotten, its results stay in the record.
+    names, and called with tiles (B, N, image_dim), genes (B, S, gene_dim) and mask (B, N), True where a tile is real;
+    None for what it does not read. It returns logits (B, 2), and beside them, if it likes, attention: a mapping
+    name -> (B, H, N or S). A notebook may register its class again: the old one is forgotten, its results stay in the
+    record.
 
     Raises RegistryError for a name that the package has given to a model or to a way of joining tokens, for a class
-    that reads nothing, and for a backbone or gene tokens that there are not.
+    that reads nothing, for a backbone or gene tokens that there are not, for a class that wants the size of what it
+    does not read, and for one that cannot be called with tiles, genes and mask.
     """
     if not name.isidentifier():
         raise RegistryError(f"{name!r} is no name for a model: use letters, digits and '_'")
@@ -75,6 +79,8 @@ def register(
     def add(aggregator: type[nn.Module]) -> type[nn.Module]:
         source_code.own_digest(aggregator)  # a class without a source is refused now rather than after its training
         _wanted(aggregator)
+        _require_read(aggregator, name, ["image_dim"] * (not backbone) + ["gene_dim", "n_sets"] * (not genes))
+        _require_callable(aggregator)
         _registered[name] = aggregator
         variants.OWN[name] = Variant(name, shown_as or name, backbone, genes, name, ("own",))
         return aggregator
@@ -95,7 +101,9 @@ def make(v: Variant, p: Params, image_dim: int, gene_dim: int, n_sets: int, posi
     if v.fusion in _registered:
         sizes = {"image_dim": image_dim, "gene_dim": gene_dim, "n_sets": n_sets, "p": p}
         aggregator = _registered[v.fusion]
-        return aggregator(**{size: sizes[size] for size in _wanted(aggregator)})
+        own = aggregator(**{size: sizes[size] for size in _wanted(aggregator)})
+        own.register_forward_pre_hook(_masked)
+        return own
     if v.fusion == "clam":
         from mmmil.models.clam import CLAM
 
@@ -132,3 +140,34 @@ def _wanted(aggregator: type[nn.Module]) -> list[str]:
             f"of {', '.join(known)} that it names"
         )
     return [name for name in known if name in names]
+
+
+def _require_read(aggregator: type[nn.Module], name: str, unread: list[str]) -> None:
+    """Raise RegistryError for a class that cannot be made without the size of tokens that it is not given."""
+    parameters = inspect.signature(aggregator).parameters
+    sizes = [size for size in unread if size in parameters and parameters[size].default is inspect.Parameter.empty]
+    if sizes:
+        setting = 'backbone="reduced"' if sizes[0] == "image_dim" else 'genes="go"'
+        raise RegistryError(
+            f"{aggregator.__name__}.__init__ wants {', '.join(sizes)}, and {name} is registered without such tokens: "
+            f'register("{name}", {setting}), say, or leave the size out, or give it a default'
+        )
+
+
+def _require_callable(aggregator: type[nn.Module]) -> None:
+    """Raise RegistryError where forward does not take tiles, genes and mask: told now rather than while training."""
+    try:
+        inspect.signature(aggregator.forward).bind("self", "tiles", "genes", "mask")
+    except TypeError as error:
+        raise RegistryError(
+            f"{aggregator.__name__}.forward cannot be called: {error}; write forward(self, tiles, genes, mask), also "
+            "where it does not use all of them"
+        ) from None
+
+
+def _masked(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Tiles, genes and mask, a whole one where no bag is padded: a class that a cohort of full bags has accepted must
+    not meet its first mask in another one.
+    """
+    tiles, genes, mask = given
+    return tiles, genes, (tiles.new_ones(tiles.shape[:2]).bool() if mask is None and tiles is not None else mask)

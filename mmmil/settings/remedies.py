@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Settings of earlier versions whose choice is made elsewhere now.
+# Names that are no settings: of earlier versions, of other programs, of a notebook. What to write in their place.
 GONE = {
+    "learning_rate": "it is called lr",
+    "train": "only the notebooks that read trainings have it, in their parameters cell; papermill: -p train True",
     "mil_features": "name the encoder in encoders, which gives clam_<name> and transmil_<name>",
     "token_scaling": "latents are always scaled per set on training patients, and the model standardises its tokens",
     "epoch_choice": "tuning chooses the number of epochs, with a schedule of its own for each: tuning: 8",

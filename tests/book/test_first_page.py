@@ -29,6 +29,7 @@ def state(tmp_path, monkeypatch):
 def test_synthetic_cohorts_are_called_so_first(state):
     text = state("lgg", "nsclc")
     assert text.startswith(first_page.SYNTHETIC) and "Synthetic cohorts, no patients:" in text
+    assert "[Real input](real.md)" in text
     assert text.count("| LGG") == text.count("| NSCLC") == 1 and "both less the better one alone" in text
 
 

@@ -101,7 +101,12 @@ def test_a_model_is_kept_and_applied_to_a_table(trained):
 
 def test_a_variant_of_ones_own_stands_beside_the_papers(trained):
     (printed,) = all_of("variant", trained)
-    assert "mean of the gene sets" in printed and "failed" not in printed
+    assert (
+        "gated mean of both" in printed
+        and "dual-attention" in printed
+        and "..." not in printed
+        and "failed" not in printed
+    )
     (row,) = [block.code for block in RUN["variant"] if block.code.startswith("Variant(")]
     values = [ast.literal_eval(argument) for argument in ast.parse(row.strip(), mode="eval").body.args]
     own = variants.Variant(*values)

@@ -111,6 +111,11 @@ def set_cell(column, value, row=3):
         (lambda t: t.drop(columns="label"), r"the column 'label' is missing"),
         (lambda t: t.drop(columns="slide_path"), r"the column 'slide_path' is missing"),
         (lambda t: t.rename(columns={"slide_id": "slideid"}), r"'slideid' is unknown; rename it to 'slide_id'"),
+        (
+            lambda t: t.drop(columns="slide_id", errors="ignore").assign(slide="x"),
+            r"'slide' is unknown; rename it to 'sl",
+        ),
+        (lambda t: t.rename(columns={"patient_id": "Patient"}), r"'Patient' is unknown; rename it to 'patient_id'"),
         (set_cell("expression_path", "./s/0.tsv"), r"expression_path '\./s/0\.tsv' belongs to more than one patient"),
         (set_cell("slide_id", "../x"), r"line 5, patient TCGA-AB-0003: slide_id '\.\./x' cannot be a folder's name"),
         (set_cell("slide_path", "x" * 300), r"TCGA-AB-0003: slide_path: .*xxx is not there"),

@@ -55,6 +55,14 @@ def test_slide_ids_name_several_files_which_are_joined_in_their_order(p):
     assert found.check == "features not used" and "2 files of the cohort's patients are not used, as P12" in found.text
 
 
+def test_a_column_that_nobody_reads_is_told(p):
+    assert [f for f in findings.find(cohorts.build(p), p) if f.check == "columns that are not read"] == []
+    small_features.table(p.data / "cohort.csv", {i: {"fold": "1", "hospital": "x"} for i in PATIENTS})
+    (found,) = findings.find(cohorts.build(p), p)
+    assert found.check == "columns that are not read" and "nothing reads fold, hospital" in found.text
+    assert "slide_id" in found.remedy
+
+
 def test_a_table_made_for_slides_serves_as_it_is(p):
     small_features.folder(p.data / "uni", ["s1", "s2"])
     rows = {i: {} for i in PATIENTS} | {"P10": {"slide_path": "slides/s1.svs"}, "P11": {"slide_path": "gone/x.svs"}}
@@ -63,8 +71,12 @@ def test_a_table_made_for_slides_serves_as_it_is(p):
     assert names(cohorts.build(p))["P11"] == ["P11"]  # the patient's as a whole
     rows["P10"] = {"slide_id": "s1;s9"}
     small_features.table(p.data / "cohort.csv", rows)
-    with pytest.raises(CohortError, match=r"patient P10: features_dir: has no slide; add it, or set incomplete"):
+    fault = r"patient P10: features_dir: the slide 's9' has no file in .*uni; add it, .* or set incomplete: exclude"
+    with pytest.raises(CohortError, match=fault):
         cohorts.build(p)  # half of a patient is no patient
+    made = cohorts.build(p.override(incomplete="exclude"))
+    (found,) = [note for note in made.notes if note.check == "named slides without features"]
+    assert "P10" not in made.patients.index and "1 patients are left out" in found.text and "'s9' of P10" in found.text
 
 
 def test_a_patient_without_a_file_is_an_error_or_excluded_and_counted(p):
@@ -107,6 +119,13 @@ FAULTS = {
         lambda p: (added("S-1")(p), of_table(P10={"slide_id": "s_01"})(p)),
         "patient P10: 's_01' is 'S-1' in .*uni; write both alike",
     ),
+    **{
+        f"slides separated by {mark!r}": (
+            lambda p, mark=mark: (added("x")(p), added("y")(p), of_table(P10={"slide_id": f"x{mark}y"})(p)),
+            "patient P10: 'x.*y' is no file of .*uni, and x is; separate slides by ;",
+        )
+        for mark in (",", ", ", "|", " ")
+    },
     "one slide of two": (
         of_table(P10={"slide_id": "x"}, P11={"slide_id": "y;x"}),
         "'y;x' belongs to more than one pat",

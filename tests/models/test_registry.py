@@ -115,7 +115,7 @@ def test_a_class_of_a_cell_is_trained_found_again_shown_and_refused_where_it_is_
 
 def mean_of(value=0.0):
     class Mean(nn.Module):
-        def __init__(self, image_dim, gene_dim, n_sets, p):
+        def __init__(self, gene_dim, n_sets, p, image_dim=None):
             super().__init__()
             self.sizes, self.out = (image_dim, gene_dim, n_sets, p.width), nn.Linear(gene_dim, 2)
 
@@ -157,10 +157,38 @@ def test_what_cannot_be_registered_is_said():
         def __init__(self, gene_dim, depth):
             super().__init__()
 
+    class ReadsTiles(nn.Module):
+        def __init__(self, image_dim, gene_dim):
+            super().__init__()
+
+        def forward(self, tiles, genes):
+            return tiles
+
+    with pytest.raises(registry.RegistryError, match=r"wants image_dim, .*register\(\"mine\", backbone=\"reduced\"\)"):
+        registry.register("mine", genes="go")(ReadsTiles)
+    with pytest.raises(registry.RegistryError, match=r"wants gene_dim, .* genes=\"go\""):
+        registry.register("mine", backbone="reduced")(ReadsTiles)
+    with pytest.raises(registry.RegistryError, match=r"forward cannot be called: .*write forward\(self, tiles, genes,"):
+        registry.register("mine", backbone="reduced", genes="go")(ReadsTiles)
+    assert "mine" not in variants.OWN
+
     with pytest.raises(registry.RegistryError, match="wants depth"):
         registry.register("mine", genes="go")(Wants)
     with pytest.raises(ParameterError, match="no variant 'mine'"):
         variants.variant("mine")
+
+
+def test_its_mask_is_whole_where_no_bag_is_padded(s):
+    class Given(nn.Module):
+        def forward(self, tiles, genes, mask):
+            return tiles, genes, mask
+
+    registry.register("given", backbone="features")(Given)
+    own, tiles = registry.make(variants.variant("given"), s.p, 4, 0, 0), torch.zeros(2, 3, 4)
+    assert own(tiles, None, None)[2].equal(torch.ones(2, 3, dtype=torch.bool))
+    padded = torch.tensor([[True, True, False], [True, False, False]])
+    assert own(tiles, None, padded)[2] is padded
+    assert own(None, tiles, None)[2] is None and not own.state_dict()
 
 
 def test_every_model_of_the_papers_tables_is_made_by_name():
