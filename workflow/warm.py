@@ -32,7 +32,8 @@ LIBRARIES = [
     *("torch", "torch._dynamo", "timm", "lightning_fabric", "safetensors.torch", "nystrom_attention"),
     *("pandas", "pyarrow.parquet", "scipy.stats", "sklearn.linear_model", "sklearn.model_selection", "h5py"),
     *("pydeseq2.dds", "pydeseq2.ds", "gseapy", "histolab.slide", "skimage.morphology", "cv2", "openslide"),
-    *("seaborn", "typer", "tqdm", "joblib", "ipykernel.kernelapp", "IPython", "papermill.cli", "papermill.execute"),
+    *("seaborn", "typer", "tqdm", "joblib", "IPython", "jupyter_client", "zmq.eventloop.zmqstream"),
+    *("papermill.cli", "papermill.execute"),
 ]
 # What these load where it can be had, in seconds, and nobody here reads: execute.py and training.device say more.
 UNWANTED = ["rfc3987_syntax", "torchmetrics"]
@@ -121,7 +122,7 @@ def server(environment: dict[str, str], libraries: Sequence[str] = LIBRARIES) ->
         ours.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -252,3 +253,5 @@ if __name__ == "__main__":
     asked = serve(sys.argv[2], socket.socket(fileno=int(sys.argv[3])), sys.argv[4:])
     if asked:
         _become(asked)
+    else:
+        shutil.rmtree(Path(sys.argv[2]).parent, ignore_errors=True)
