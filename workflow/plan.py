@@ -65,6 +65,7 @@ PACKAGES = [
     *("torch", "timm", "nystrom-attention", "scikit-learn", "scipy", "numpy", "pandas", "pydeseq2", "gseapy"),
     *("histolab", "scikit-image", "openslide-bin", "opencv-python-headless", "pillow"),
 ]
+PYTHON = "python -I -S workflow/warm.py"  # python, with its libraries imported where that is done already
 LOT = 18  # trainings of a job, at most
 BENCHMARKS = Path("benchmarks/results")
 BROUGHT = [params.FEATURES, "encoders"]  # settings whose folders hold features made beforehand
@@ -212,7 +213,7 @@ class Steps:
 
     def train_call(self, lot: str) -> str:
         named = " ".join(f"--training {training}" for training in self.lots[lot])
-        return f"python -m mmmil train --task {self.p.task} --overlay '{self.p.overlay}' {named}"
+        return f"{PYTHON} -m mmmil train --task {self.p.task} --overlay '{self.p.overlay}' {named}"
 
     def lot_depends(self, lot: str) -> list[str]:
         return [*self.lots[lot], *map(self.variant_depends, dict.fromkeys(map(_variant, self.lots[lot])))]
@@ -434,7 +435,7 @@ def logged(command: str, on_failure: str = "tail -n 20 {log} >&2; exit $status")
 
 def call(command: str) -> str:
     """A command of the package for the rule's task; the Snakefile knows OVERLAY."""
-    return f"python -m mmmil {command} --task {{wildcards.task}} --overlay '{{OVERLAY}}'"
+    return f"{PYTHON} -m mmmil {command} --task {{wildcards.task}} --overlay '{{OVERLAY}}'"
 
 
 def shards(results: str, step: str, n: int) -> list[str]:

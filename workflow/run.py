@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]  # this copy of the package, 
 
 import batch_profile  # noqa: E402
 import plan  # noqa: E402
+import warm  # noqa: E402
 
 from mmmil import paper, record, results  # noqa: E402
 from mmmil.processes import allocation, leases  # noqa: E402
@@ -130,9 +131,11 @@ def command(tasks: list[str], overlay: str, cores: int | None, profile: str, mor
     ]
 
 
-def snakemake(call: list[str]) -> int:
-    """Run Snakemake; its exit status. Interrupted, as it is itself then, it is given the time to cancel its jobs."""
-    env = environment() | {"PYTHONPATH": str(ROOT / "workflow")}  # where it finds its executor for Slurm
+def snakemake(call: list[str], env: dict[str, str]) -> int:
+    """Run Snakemake, its jobs in this environment; its exit status. Interrupted, as it is itself then, it is given the
+    time to cancel its jobs.
+    """
+    env = env | {"PYTHONPATH": str(ROOT / "workflow")}  # where it finds its executor for Slurm
     process = subprocess.Popen(call, stdin=subprocess.DEVNULL, env=env)
     try:
         return process.wait()
@@ -150,7 +153,7 @@ def tiled() -> dict[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str]) -> None:
+def prepare(steps: dict[str, plan.Steps], call: list[str], env: dict[str, str], more: list[str]) -> None:
     """Everything that the last call of Snakemake plans with: synthetic cohorts, the inventory, who has enough tiles.
 
     more: what the user passes to Snakemake. What is there already is not asked of it again. Slides that cannot be tiled
@@ -158,7 +161,7 @@ def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str]) -> N
     cohort cannot be made, and CohortError for files that the inventory misses.
     """
     missing = plan.missing_cohorts(steps)
-    if missing and (status := snakemake([*call, "--force", *missing, *more])):
+    if missing and (status := snakemake([*call, "--force", *missing, *more], env)):
         raise RunError(f"a synthetic cohort could not be made (Snakemake's status {status})")
     plan.take_inventory(steps)
     steps = plan.load(steps, next(iter(steps.values())).p.overlay)
@@ -168,7 +171,7 @@ def prepare(steps: dict[str, plan.Steps], call: list[str], more: list[str]) -> N
         table: all((Path(table).parent / name).is_file() for name in ("tiles.csv", "cohort.csv")) for table in wanted
     }
     stale = [table for table, depends in wanted.items() if known.get(table) != depends or not made[table]]
-    if stale and not snakemake([*call, *stale, *more]):
+    if stale and not snakemake([*call, *stale, *more], env):
         record.write_atomically(TILED, lambda path: path.write_text(json.dumps(known | wanted, indent=1)))
 
 
@@ -203,16 +206,20 @@ def main(arguments: list[str] | None = None) -> int:
             results.require_own(p)
             if not p.synthetic:
                 p.require_files()
-        with alone(NOTES):
+        is_cluster = batch_profile.is_cluster(batch_profile.load(given.profile)[1])
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(alone(NOTES))
+            env = environment()
             if not dry:
+                env = env if is_cluster else stack.enter_context(warm.server(env))
                 for task in steps.values():
                     receipts.forget_failures(task.p)  # they are made again
                     task.reopen()
                 print(announced(steps), flush=True)
-                prepare(steps, call, given.more)
+                prepare(steps, call, env, given.more)
             elif not plan.missing_cohorts(steps):
                 plan.take_inventory(steps)  # so that what is planned is what would be done
-            status = snakemake([*call, *given.more])
+            status = snakemake([*call, *given.more], env)
     except (ValueError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -153,7 +153,8 @@ def _with_tiles(study: Study, p: Params) -> Study:
         from mmmil.slides import bags
 
         p = p.override(few_tiles="pad")
-        tiles = bags.tile_cohort(study.cohort.patients, p)
+        fewer = p.tile_choice == study.p.tile_choice == "random" and 0 < p.n_tiles < study.p.n_tiles
+        tiles = bags.tile_cohort(study.cohort.patients, p, examined_for=study.p if fewer else None)
     return type(study)(p, study.cohort, study.folds, tiles, study.train)
 
 

@@ -165,8 +165,13 @@ def tile_some(patients: pd.DataFrame, p: Params, workers: int = 1) -> list[str]:
     return [f"{row['patient_id']}: {row['problem']}" for row in rows if row["problem"]]
 
 
-def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataFrame:
+def tile_cohort(
+    patients: pd.DataFrame, p: Params, workers: int = 1, examined_for: Params | None = None
+) -> pd.DataFrame:
     """Tile every patient's slide; one row per patient with columns SUMMARY, `bag` empty where there is none.
+
+    examined_for: settings with which the slides were looked at before, for more tiles than p asks for and otherwise
+    alike. Fewer random tiles are the first of more, so that they are taken from those and no slide is searched again.
 
     pieces and left_out: of tissue on the slide, and the share of its area outside the grid ('' where the positions are
     read from files). valid: of the candidates that were `tested`; where these are not all, there are at least so many,
@@ -185,10 +190,10 @@ def tile_cohort(patients: pd.DataFrame, p: Params, workers: int = 1) -> pd.DataF
         "settings": p.stage("tiles"),
         "seed": p.seed,
         "versions": record.versions(*tiling.VERSIONS, "pillow"),
-    }
+    } | ({"examined_for": examined_for.n_tiles} if examined_for else {})
 
     def make(folder: Path) -> None:
-        rows = [{name: row[name] for name in SUMMARY} for row in _tiled(patients, p, workers)]
+        rows = [{name: row[name] for name in SUMMARY} for row in _tiled(patients, p, workers, examined_for)]
         for row in rows:
             row["bag"] = row["bag"] and str(Path(row["bag"]).relative_to(p.results))
         (folder / "tiles.json").write_text(json.dumps(rows, indent=0))
@@ -232,9 +237,9 @@ def make_again(tiles: pd.DataFrame, p: Params) -> None:
                 raise TilingError(f"{row['bag']}: is gone or damaged and cannot be made again: {told}")
 
 
-def _tiled(patients: pd.DataFrame, p: Params, workers: int) -> list[dict]:
+def _tiled(patients: pd.DataFrame, p: Params, workers: int, examined_for: Params | None = None) -> list[dict]:
     """The rows of `tile_cohort`, columns SUMMARY and more."""
-    rows = _examined(patients, p, workers)
+    rows = _examined(patients, examined_for or p, workers)
     readable = [row for row in rows if not row["problem"]]
     if readable:
         n_tiles = common_number(pd.Series([row["valid"] for row in readable]), p)

@@ -422,3 +422,13 @@ def test_memory_does_not_grow_with_a_slide_that_has_no_pyramid(tmp_path):
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env).stdout
     )
     assert grown < 600, grown  # MiB; at once it would be 144 MP x 7 bytes, about 1000
+
+
+def test_fewer_random_tiles_are_taken_from_more_without_another_search(cohort, p, monkeypatch, code_replaced):
+    cohort, fewer = cohort.iloc[:2], p.override(n_tiles=2)
+    searched = bags.tile_cohort(cohort, fewer)
+    bags.tile_cohort(cohort, p)
+    monkeypatch.setattr(tiling, "find_candidates", None)
+    taken = bags.tile_cohort(cohort, fewer, examined_for=p)
+    assert taken["used"].tolist() == [2, 2] and taken["valid"].tolist() == [4, 4]
+    np.testing.assert_array_equal(*(bag_files.load_bags(list(table["bag"])) for table in (taken, searched)))

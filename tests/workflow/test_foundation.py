@@ -242,7 +242,7 @@ import run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what is started with `&`
 tidies = "import signal, time; from pathlib import Path\\ntry: Path(r'{0}/up').touch(); signal.pause()\\n"
 tidies += "except KeyboardInterrupt: time.sleep(1); Path(r'{0}/tidied').touch()"
-run.snakemake([sys.executable, "-c", tidies])
+run.snakemake([sys.executable, "-c", tidies], run.environment())
 """
 
 
