@@ -12,7 +12,9 @@ beyond the standard library.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -22,9 +24,12 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ADDRESS = "MMMIL_WARM"  # in the environment of every job: the server's socket
 # What jobs and notebooks import; all that is not there is left to them.
@@ -219,6 +224,8 @@ def _import(libraries: Sequence[str]) -> None:
             importlib.import_module(name)
     for name in hidden:
         del sys.modules[name]
+    gc.collect()
+    gc.freeze()  # what all have in common is not looked through, and so not copied, by each
 
 
 def _become(asked: Asked) -> None:
@@ -241,10 +248,34 @@ def _become(asked: Asked) -> None:
         matplotlib.rcParams["backend"] = backend
     if program == "-m":
         sys.argv, sys.path[0] = arguments[1:], asked.folder
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        _end(lambda: runpy.run_module(arguments[1], run_name="__main__", alter_sys=True))
     else:
         sys.argv, sys.path[0] = list(arguments), str(Path(program).resolve().parent)
-        runpy.run_path(program, run_name="__main__")
+        _end(lambda: runpy.run_path(program, run_name="__main__"))
+
+
+def _end(work: Callable[[], object]) -> NoReturn:
+    """Do the work and end with its status, without taking apart what the server has imported: every page of its memory
+    would be copied first, which takes longer than the imports.
+    """
+    try:
+        work()
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the end of any process does
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
@@ -255,3 +286,4 @@ if __name__ == "__main__":
         _become(asked)
     else:
         shutil.rmtree(Path(sys.argv[2]).parent, ignore_errors=True)
+        os._exit(0)  # as its copies end: see `_end`

@@ -22,6 +22,10 @@ if sys.argv[1] == "tell":
     print(sys.stdin.read().upper(), file=sys.stderr)
 elif sys.argv[1] == "exit":
     sys.exit(int(sys.argv[2]))
+elif sys.argv[1] == "raise":
+    import atexit
+    atexit.register(print, "at exit")
+    raise {"interrupt": KeyboardInterrupt, "text": SystemExit("said"), "error": ValueError("wrong")}[sys.argv[2]]
 elif sys.argv[1] == "die":
     os.kill(os.getpid(), int(sys.argv[2]))
 elif sys.argv[1] == "wait":
@@ -92,6 +96,15 @@ def test_the_package_is_read_by_each_job_and_not_by_the_server(env, tmp_path):
 @pytest.mark.parametrize("status", [0, 3])
 def test_the_status_comes_back(env, script, status):
     assert subprocess.run([*warm.COMMAND, str(script), "exit", str(status)], env=env).returncode == status
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "told"), [("interrupt", 130, ""), ("text", 1, "said"), ("error", 1, "wrong")]
+)
+def test_whatever_ends_a_copy_what_is_registered_for_its_end_is_done(env, script, what, status, told):
+    call = [*warm.COMMAND, str(script), "raise", what]
+    done = subprocess.run(call, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "at exit\n") and told in done.stderr
 
 
 def test_a_copy_that_a_signal_ends_reads_as_a_shell_says_it(env, script):
