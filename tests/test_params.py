@@ -141,9 +141,9 @@ def test_a_page_shows_what_differs_from_the_default_and_folds_the_rest():
     page = html(shown)
     differing, folded = page.find_all("details")
     changed, at_default = rows(differing), rows(folded)
-    assert set(changed) == {"epochs", "lr", "class_weights"}
+    assert set(changed) == {"epochs", "batch_size", "lr", "class_weights"}
     assert changed["class_weights"][:2] == ["False", "True"]
-    assert differing.summary.get_text() == f"3 settings not at their default: {', '.join(changed)}"
+    assert differing.summary.get_text() == f"4 settings not at their default: {', '.join(changed)}"
     assert set(at_default) == set(schema.Training.model_fields) - set(changed)
     assert folded.summary.get_text() == f"{len(at_default)} settings at their default"
     assert schema.Training.model_fields["tuning"].description in at_default["tuning"][-1]  # whole, not cut
