@@ -90,7 +90,7 @@ def environment() -> dict[str, str]:
     env = dict(os.environ)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     env["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel named python3 in the user's home would otherwise come first
-    for name in ("JUPYTER_PATH", "PYTHONPATH", "PYTHONHOME", "MPLBACKEND"):  # the kernel draws inline
+    for name in ("JUPYTER_PATH", "PYTHONPATH", "PYTHONHOME", "MPLBACKEND", warm.ADDRESS):  # the kernel draws inline
         env.pop(name, None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         env.setdefault(name, "1")
