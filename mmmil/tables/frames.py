@@ -29,10 +29,14 @@ NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1"}
 def table(frame: pd.DataFrame, caption: str = "", kind: str = "") -> str:
     """HTML of a frame, whose index is shown where it says anything; caption: HTML; kind: a class for the style sheet.
 
-    Of more than MOST_ROWS rows the first are shown, and the caption says so.
+    Of more than MOST_ROWS rows the first are shown, and the caption says so; of none, what they would have told.
     """
     import pandas as pd
 
+    if frame.empty and len(frame.columns):
+        names = ", ".join(map(str, [*(name for name in frame.index.names if name), *frame.columns]))
+        attrs, frame = frame.attrs, pd.DataFrame({"no rows": [f"there are none of: {names}"]})
+        frame.attrs = attrs
     key = [html.escape(frame.attrs.get(NOTE, ""), quote=False)]
     if len(frame) > MOST_ROWS:
         key.append(f"the first {MOST_ROWS} of {len(frame):,} rows")

@@ -79,3 +79,12 @@ def test_an_interval_in_a_sentence_is_not_broken():
     assert cells.in_markdown("wsi +0.010 [-0.020, +0.040] | x") == (
         'wsi <span class="i">+0.010 [-0.020, +0.040]</span> \\| x'
     )
+
+
+def test_a_table_without_rows_says_what_it_has_none_of_in_one_cell():
+    frame = pd.DataFrame({"a": [], "b": []}, index=pd.MultiIndex.from_arrays([[], []], names=["library", "source"]))
+    frame.attrs[frames.NOTE] = "synthetic"
+    table = BeautifulSoup(frames.table(frame, "Sets"), "html.parser")
+    told = [cell.get_text() for cell in table.find_all(["th", "td"])]
+    assert told == ["no rows", "there are none of: library, source, a, b"]
+    assert table.caption.get_text() == "Sets. synthetic"
