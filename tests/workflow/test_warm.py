@@ -52,6 +52,26 @@ def script(tmp_path):
     return tmp_path / "job.py"
 
 
+@pytest.fixture
+def owned():
+    """A process that holds a server, the server's number, and its address."""
+    call = f"""
+import os, sys, time
+sys.path.insert(0, {str(WORKFLOW)!r})
+import warm
+with warm.server(dict(os.environ), []) as env:
+    print(env[warm.ADDRESS], flush=True)
+    time.sleep(600)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.PIPE, text=True)
+    address = owner.stdout.readline().strip()
+    until(Path(address).exists)
+    [server] = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if address in _read(p)]
+    yield owner, server, address
+    owner.kill()
+    owner.wait()
+
+
 def until(is_so, seconds=600):
     deadline = time.monotonic() + seconds
     while not is_so():
@@ -138,19 +158,8 @@ def test_where_no_server_is_the_process_starts_cold(script, tmp_path, address):
     assert json.loads(done.stdout) == [[str(script), "tell"], str(tmp_path), "x", False, str(tmp_path)]
 
 
-def test_when_the_server_is_killed_its_jobs_end_as_if_killed_and_new_ones_start_cold(script, tmp_path):
-    call = f"""
-import os, sys, time
-sys.path.insert(0, {str(WORKFLOW)!r})
-import warm
-with warm.server(dict(os.environ), []) as env:
-    print(env[warm.ADDRESS], flush=True)
-    time.sleep(600)
-"""
-    owner = subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.PIPE, text=True)
-    address = owner.stdout.readline().strip()
-    until(Path(address).exists)
-    [server] = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if address in _read(p)]
+def test_when_the_server_is_killed_its_jobs_end_as_if_killed_and_new_ones_start_cold(script, owned):
+    _, server, address = owned
     env = dict(os.environ) | {warm.ADDRESS: address, "TOLD": ""}
     job = started(script, env, "wait")
     copy = int(job.stdout.readline())
@@ -159,23 +168,10 @@ with warm.server(dict(os.environ), []) as env:
     os.kill(copy, signal.SIGKILL)  # it went on, as a job of a killed run does
     assert json.loads(subprocess.run([*warm.COMMAND, str(script), "tell"], env=env, input="", text=True,
                                      capture_output=True, check=True).stdout)[3] is False  # fmt: skip
-    owner.kill()
-    owner.wait()
 
 
-def test_the_server_goes_when_its_owner_is_killed_and_its_jobs_are_done(script):
-    call = f"""
-import os, sys, time
-sys.path.insert(0, {str(WORKFLOW)!r})
-import warm
-with warm.server(dict(os.environ), []) as env:
-    print(env[warm.ADDRESS], flush=True)
-    time.sleep(600)
-"""
-    owner = subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.PIPE, text=True)
-    address = owner.stdout.readline().strip()
-    until(Path(address).exists)
-    [server] = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if address in _read(p)]
+def test_the_server_goes_when_its_owner_is_killed_and_its_jobs_are_done(script, owned):
+    owner, server, address = owned
     job = started(script, dict(os.environ) | {warm.ADDRESS: address}, "wait")
     job.stdout.readline()
     owner.kill()
