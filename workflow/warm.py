@@ -57,15 +57,15 @@ def run(arguments: list[str]) -> int:
     try:
         connection.connect(os.environ.get(ADDRESS, ""))
         for number in PASSED_ON:  # before there is anyone to pass them on to, so that none is lost
-            signal.signal(number, lambda number, _: _send(process, number) if process else received.append(number))
+            if signal.getsignal(number) != signal.SIG_IGN:  # which nohup asks for
+                signal.signal(number, lambda number, _: _send(process, number) if process else received.append(number))
         request = json.dumps([arguments, str(Path.cwd()), dict(os.environ)]).encode()
         socket.send_fds(connection, [len(request).to_bytes(4, "big")], [0, 1, 2])
         connection.sendall(request)
         process = int.from_bytes(_exactly(connection, 4), "big")
     except (OSError, EOFError):  # nothing has been started
-        for number in PASSED_ON:
-            signal.signal(number, signal.SIG_DFL)
         for number in received:
+            signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         os.execv(sys.executable, [sys.executable, *arguments])
     for number in received:

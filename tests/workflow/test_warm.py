@@ -158,6 +158,24 @@ def test_where_no_server_is_the_process_starts_cold(script, tmp_path, address):
     assert json.loads(done.stdout) == [[str(script), "tell"], str(tmp_path), "x", False, str(tmp_path)]
 
 
+@pytest.mark.parametrize("address", ["", "there"])
+def test_a_hangup_that_nohup_has_ignored_stays_ignored(env, script, address):
+    given = dict(os.environ) | {warm.ADDRESS: env[warm.ADDRESS] if address else ""}
+    job = subprocess.Popen(
+        ["nohup", *warm.COMMAND, str(script), "wait"],
+        env=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    job.stdout.readline()
+    job.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert job.poll() is None
+    job.terminate()
+    assert job.wait() == 7
+
+
 def test_when_the_server_is_killed_its_jobs_end_as_if_killed_and_new_ones_start_cold(script, owned):
     _, server, address = owned
     env = dict(os.environ) | {warm.ADDRESS: address, "TOLD": ""}
