@@ -11,10 +11,13 @@ where a file was edited after it had been loaded, and where an object of the pac
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
+import json
 import linecache
+import os
 import sys
 import sysconfig
 import textwrap
@@ -41,10 +44,12 @@ class ChangedCodeError(RuntimeError):
 # -- the modules behind a result ---------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Source:
-    """Hash of a module's code without comments and docstrings, and the modules of the package that it imports."""
+    """Hash of a module's code without comments and docstrings, and what of the package it imports: for each import the
+    modules that it may mean, of which the first that there is counts.
+    """
 
     code: str
-    imports: tuple[str, ...]
+    imports: tuple[tuple[str, ...], ...]
 
 
 def modules(*names: str) -> list[str]:
@@ -58,7 +63,8 @@ def modules(*names: str) -> list[str]:
         module = waiting.pop()
         if module not in reached | GROUND:
             reached.add(module)
-            waiting += _source(module).imports
+            waiting += _there(_source(module).imports)
+    _notes().write()
     return sorted(reached)
 
 
@@ -70,7 +76,12 @@ def digest(*names: str) -> str:
 
 def imported(text: str, module: str = "") -> list[str]:
     """The modules of the package that a piece of code imports when it runs; module: its own name."""
-    return list(dict.fromkeys(_imported(ast.parse(text), module)))
+    return _there(_imported(ast.parse(text), module))
+
+
+def _there(imports: Iterable[tuple[str, ...]]) -> list[str]:
+    found = (next((name for name in names if _file(name)), "") for names in imports)
+    return [name for name in dict.fromkeys(found) if name]
 
 
 def _file(module: str) -> Path | None:
@@ -101,22 +112,70 @@ def _source(module: str) -> _Source:
 def _read_source(module: str, path: Path, size: int, mtime_ns: int) -> _Source:
     text = path.read_text()
     name = f"{module}.__init__" if path.name == "__init__.py" else module
-    return _Source(code_digest(text), tuple(imported(text, name)))
+    key = _hash(name, text)
+    if key not in (notes := _notes()):
+        notes[key] = _Source(code_digest(text), tuple(dict.fromkeys(_imported(ast.parse(text), name))))
+    return notes[key]
 
 
-def _imported(node: ast.AST, module: str) -> Iterator[str]:
+def _imported(node: ast.AST, module: str) -> Iterator[tuple[str, ...]]:
     if isinstance(node, ast.ImportFrom):
         name = "." * node.level + (node.module or "")
         source = importlib.util.resolve_name(name, module.rpartition(".")[0]) if node.level else name
-        for alias in node.names:
-            whole = f"{source}.{alias.name}"
-            yield from (target for target in [whole if _file(whole) else source] if _file(target))
+        if source.partition(".")[0] == PACKAGE:
+            yield from ((f"{source}.{alias.name}", source) for alias in node.names)
     elif isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names if _file(alias.name))
+        yield from ((alias.name,) for alias in node.names if alias.name.partition(".")[0] == PACKAGE)
     else:
         checked = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
         for child in node.orelse if isinstance(node, ast.If) and checked else ast.iter_child_nodes(node):
             yield from _imported(child, module)
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256(repr(texts).encode()).hexdigest()[:32]
+
+
+# -- what was read of a file, kept for the next process ----------------------------------------------------------
+# Parsing takes a second, in each of a batch's hundred processes. Found again by the text itself, and only where this
+# module and Python are the same; lies where Python keeps what it has compiled.
+MOST = 2000  # texts: some versions of every module
+
+
+class _Notes(dict[str, _Source]):
+    """What is known of texts, by their hash: read from the file once, and written when there is more of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by = _hash(sys.version, Path(__file__).read_text())
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError):
+            kept = json.loads(self.file.read_text())  # none yet, or damaged: everything is read anew
+            if kept["by"] == self.by:
+                read = kept["read"].items()
+                self |= {key: _Source(code, tuple(map(tuple, imports))) for key, (code, imports) in read}
+        self.written = len(self)
+
+    @property
+    def file(self) -> Path:
+        return Path(importlib.util.cache_from_source(__file__)).with_suffix(".json")
+
+    def write(self) -> None:
+        """Where this user may; where not, the next process reads everything anew, too."""
+        if len(self) == self.written:
+            return
+        self.written = len(self)
+        read = {key: (source.code, source.imports) for key, source in list(self.items())[-MOST:]}
+        with contextlib.suppress(OSError, NotImplementedError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+            try:
+                temporary.write_text(json.dumps({"by": self.by, "read": read}))
+                temporary.replace(self.file)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+_notes = functools.cache(_Notes)
 
 
 def code_digest(text: str) -> str:

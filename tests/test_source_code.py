@@ -1,6 +1,7 @@
 """Which code decides a result, and the two ways to keep a result under the key of code that did not make it."""
 
 import ast
+import functools
 import json
 import shutil
 import subprocess
@@ -47,6 +48,60 @@ def f():
 """
     found = ["mmmil.training.fit", "mmmil.genes.scaling", "mmmil.models.clam", "mmmil.models.mcat"]
     assert source_code.imported(text) == found
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """A file of notes of its own, and a process that has read none yet."""
+    monkeypatch.setattr(source_code.importlib.util, "cache_from_source", lambda _: str(tmp_path / "notes.pyc"))
+    begin_anew(monkeypatch)
+    yield tmp_path / "notes.json"
+    source_code._read_source.cache_clear()
+
+
+def begin_anew(monkeypatch):
+    monkeypatch.setattr(source_code, "_notes", functools.cache(source_code._Notes))
+    source_code._read_source.cache_clear()
+
+
+def test_what_was_read_of_a_file_is_found_again_by_the_next_process(notes, monkeypatch):
+    before = source_code.digest("mmmil.training.runs"), source_code.modules("mmmil.training.runs")
+    begin_anew(monkeypatch)
+    monkeypatch.setattr(source_code, "code_digest", lambda text: pytest.fail("parsed once more"))
+    assert (source_code.digest("mmmil.training.runs"), source_code.modules("mmmil.training.runs")) == before
+    assert [path.name for path in notes.parent.iterdir()] == [notes.name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"read": {}}', '{"by": 1, "read": {}}', '{"by": "BY", "read": {"a": 1}}', '{"by": "BY", "read": []}'],
+)
+def test_notes_that_are_damaged_or_of_another_reader_are_read_anew(notes, monkeypatch, text):
+    before = source_code.digest("mmmil.training.runs")
+    notes.write_text(text.replace("BY", json.loads(notes.read_text())["by"]))
+    begin_anew(monkeypatch)
+    assert source_code.digest("mmmil.training.runs") == before
+    assert len(json.loads(notes.read_text())["read"]) > 20
+
+
+def test_where_notes_cannot_be_written_everything_is_read(notes, monkeypatch):
+    notes.parent.joinpath("notes").write_text("a file where a folder would have to be")
+    monkeypatch.setattr(source_code.importlib.util, "cache_from_source", lambda _: str(notes.parent / "notes" / "n.pyc"))
+    begin_anew(monkeypatch)
+    assert "mmmil.training.fit" in source_code.modules("mmmil.training.runs")
+
+
+def test_a_module_that_comes_later_is_found_by_an_import_that_was_read_before(notes, monkeypatch, tmp_path):
+    """An import names a module or something in it, and which is told by the files, not by the text."""
+    (tmp_path / "wing").mkdir()
+    for name, text in {"__init__": "", "a": f"from {source_code.PACKAGE}.wing import b\n"}.items():
+        (tmp_path / "wing" / f"{name}.py").write_text(text)
+    monkeypatch.setattr(source_code, "ROOT", tmp_path)
+    wing = f"{source_code.PACKAGE}.wing"
+    assert source_code.modules(f"{wing}.a") == [wing, f"{wing}.a"]
+    (tmp_path / "wing" / "b.py").write_text("")
+    begin_anew(monkeypatch)
+    assert source_code.modules(f"{wing}.a") == [f"{wing}.a", f"{wing}.b"]
 
 
 def test_there_are_modules_that_keep_results():

@@ -14,9 +14,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 COLUMNS = ["baseMean", "log2FoldChange", "lfcSE", "stat", "pvalue", "padj"]
-# A size factor is a median over genes without a zero; with one nearly empty library there are few of them, and every
-# patient's factor would hang on those.
-RATIO_GENES = 20
 
 
 class DegError(ValueError):
@@ -43,8 +40,9 @@ def differential_expression(
 
     counts: (patients, genes) raw counts; labels: (patients,) 0/1; gene_ids: (genes,) unique; patients: their names,
     for errors. Genes that fail `expressed` are absent from the result. Size factors are medians of ratios, or
-    `poscounts` where fewer than RATIO_GENES genes are free of zeros. Returns a table indexed by gene_id with baseMean,
-    log2FoldChange, lfcSE, stat (Wald), pvalue and padj; p-values are NaN where Cook's distance marks an outlier.
+    `poscounts` where fewer than `deseq2.RATIO_GENES` genes are free of zeros. Returns a table indexed by gene_id with
+    baseMean, log2FoldChange, lfcSE, stat (Wald), pvalue and padj; p-values are NaN where Cook's distance marks an
+    outlier.
 
     Raises DegError for values that are no counts, a patient without any in the genes that are tested, fewer than two
     patients in a class, or duplicate gene ids.
@@ -71,8 +69,10 @@ def differential_expression(
             "smaller class; lower min_count or check that these are raw counts"
         )
     _require_reads(counts[:, kept], names, f"in the {kept.sum()} genes that are tested")  # a size factor would be NaN
+    from mmmil.genes import deseq2  # seconds to import, and results that are found again need none of it
+
     try:
-        return _deseq2(counts[:, kept], labels, gene_ids[kept])
+        return deseq2.wald(counts[:, kept], labels, gene_ids[kept])[COLUMNS]
     except (ValueError, np.linalg.LinAlgError) as error:
         depth = counts.sum(axis=1, dtype=np.int64)
         raise DegError(
@@ -89,33 +89,6 @@ def _require_reads(counts: np.ndarray, names: list[str], where: str) -> None:
             f"counts: {len(empty)} patients have no counts {where} ({', '.join(empty[:3])}); leave them out, or lower "
             "min_count"
         )
-
-
-def _deseq2(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.DataFrame:
-    from pydeseq2.dds import DeseqDataSet
-    from pydeseq2.ds import DeseqStats
-    from threadpoolctl import threadpool_limits
-
-    patients = [f"p{i}" for i in range(len(labels))]
-    zero_free = (counts > 0).all(axis=0)
-    # One BLAS thread is ten times faster here than several that fight over small matrices.
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        data = DeseqDataSet(
-            counts=pd.DataFrame(counts, index=patients, columns=gene_ids),
-            # names, not numbers: a numeric condition would be fitted as a slope
-            metadata=pd.DataFrame({"condition": np.where(labels == 1, "class1", "class0")}, index=patients),
-            design="~condition",
-            size_factors_fit_type="ratio" if zero_free.all() or zero_free.sum() >= RATIO_GENES else "poscounts",
-            refit_cooks=True,
-            low_memory=True,
-            n_cpus=1,
-            quiet=True,
-        )
-        data.deseq2()
-        test = DeseqStats(data, contrast=["condition", "class1", "class0"], n_cpus=1, quiet=True)
-        test.summary()
-    return test.results_df[COLUMNS].astype(float).rename_axis("gene_id")
 
 
 def welch(
