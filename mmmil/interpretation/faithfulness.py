@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from mmmil import record
+from mmmil import paper, record, variants
 from mmmil.evaluation.bootstrap import interval
 from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.interpretation import attribution
@@ -114,6 +114,17 @@ def areas(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
 
 
 # -- planted truth -----------------------------------------------------------------------------------------------
+def models_of_tiles(study: Study) -> list[str]:
+    """The proposed models that read tiles, and beside joint ones that of images alone, which has nothing else to go by:
+    what a joint model misses it may have had no need of. None where nobody knows which tiles are planted.
+    """
+    if not (study.p.synthetic and study.p.has_pixels):
+        return []
+    alone = [name for name in paper.PROPOSED["slides"] if name in variants.variants(study.p)]
+    names = dict.fromkeys([*attribution.variants(study), *runs.standing(study, alone)])
+    return [name for name in names if "tiles" in attribution.kinds(name)]
+
+
 def planted_tiles(study: Study, name: str, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """AUROC of a model's scores for the tiles that carry planted nuclei, each patient once, by a model that never saw
     the patient.

@@ -180,6 +180,14 @@ def test_curves_start_at_the_record_and_are_kept(trained, monkeypatch, code_repl
     pd.testing.assert_frame_equal(faithfulness.curves(trained, "dual_go", "sets", orders=2), table)
 
 
+def test_the_model_of_images_alone_stands_beside_joint_ones_where_the_task_trains_it(trained):
+    assert faithfulness.models_of_tiles(trained) == ["dual_go"]
+    with_images = replace(trained, p=trained.p.override(variants=[*trained.p.variants, "wsi"]))
+    assert faithfulness.models_of_tiles(with_images) == ["dual_go", "wsi"]
+    real = SimpleNamespace(p=SimpleNamespace(synthetic=False, has_pixels=True))
+    assert faithfulness.models_of_tiles(real) == []
+
+
 def test_planted_tiles_are_scored_once_by_models_that_never_saw_the_patient(trained):
     found = faithfulness.planted_tiles(trained, "dual_go")
     attended = ["self_image", "cross_image", "layer1_image", "rollout_image"]
