@@ -74,7 +74,15 @@ def test_what_was_read_of_a_file_is_found_again_by_the_next_process(notes, monke
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"read": {}}', '{"by": 1, "read": {}}', '{"by": "BY", "read": {"a": 1}}', '{"by": "BY", "read": []}'],
+    [
+        "",
+        "{",
+        "[]",
+        '{"read": {}}',
+        '{"by": 1, "read": {}}',
+        '{"by": "BY", "read": {"a": 1}}',
+        '{"by": "BY", "read": []}',
+    ],
 )
 def test_notes_that_are_damaged_or_of_another_reader_are_read_anew(notes, monkeypatch, text):
     before = source_code.digest("mmmil.training.runs")
@@ -86,7 +94,9 @@ def test_notes_that_are_damaged_or_of_another_reader_are_read_anew(notes, monkey
 
 def test_where_notes_cannot_be_written_everything_is_read(notes, monkeypatch):
     notes.parent.joinpath("notes").write_text("a file where a folder would have to be")
-    monkeypatch.setattr(source_code.importlib.util, "cache_from_source", lambda _: str(notes.parent / "notes" / "n.pyc"))
+    monkeypatch.setattr(
+        source_code.importlib.util, "cache_from_source", lambda _: str(notes.parent / "notes" / "n.pyc")
+    )
     begin_anew(monkeypatch)
     assert "mmmil.training.fit" in source_code.modules("mmmil.training.runs")
 

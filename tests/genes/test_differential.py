@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmmil.genes import deseq2, differential
+from mmmil.genes import deseq2
 from mmmil.genes.differential import COLUMNS, DegError, differential_expression, expressed, welch
 
 LABELS = np.array([0] * 6 + [1] * 8)
