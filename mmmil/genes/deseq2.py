@@ -20,8 +20,8 @@ class Inference(DefaultInference):
     """pydeseq2's own, but that one least-squares fit gives the means of all genes.
 
     Its own makes a scikit-learn model for every gene, on the same design each time: a third of the whole test's time.
-    The means differ in the sixteenth digit. pydeseq2's search for dispersions stops elsewhere for that in a few genes of
-    a thousand, as it does for any other rounding.
+    The means differ in the sixteenth digit, for which pydeseq2's search for dispersions stops elsewhere in a few genes
+    of a thousand, as it does for any other rounding.
     """
 
     def lin_reg_mu(

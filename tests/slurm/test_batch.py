@@ -1,11 +1,17 @@
-"""A small task by the command and the profile of a cluster, with a job cancelled and the head killed, as here."""
+"""A small task on a cluster by its command and profile, with a job cancelled, the head killed, or workers killed at
+random: it ends as an undisturbed run here does."""
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import sys
+import time
+from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from tests.book_stubs import ROOT
@@ -13,6 +19,7 @@ from tests.slurm import cluster as slurm
 from tests.slurm.cluster import until
 
 pytestmark = slurm.marks()
+KILLS = int(os.environ.get("MMMIL_KILLS", "3"))  # of workers, at random moments; more of them take minutes
 TASK = {
     **{"task": "tiny", "title": "A tiny task", "class_names": ["A", "B"], "overlay": "", "data_dir": "data/{task}"},
     **{"synthetic": True, "label_rule": "grade", "class_values": [["G2"], ["G3"]], "mpp_table": "mpp.csv"},
@@ -82,17 +89,88 @@ def run_on_slurm(there, folder):
         return told(), [state for _, state, comment in cluster.jobs() if comment.startswith("train")]
 
 
-def test_a_task_on_slurm_predicts_what_it_predicts_here(tmp_path):
-    here, there = copy(tmp_path / "here"), copy(tmp_path / "there")
-    run = start(here, dict(os.environ), "--cores", "2")
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """The project's copy in which the task ran on this machine, undisturbed."""
+    folder = copy(tmp_path_factory.mktemp("undisturbed") / "here")
+    run = start(folder, dict(os.environ), "--cores", "2")
     try:
-        assert run.wait() == 0, (here / "said").read_text()
+        assert run.wait() == 0, (folder / "said").read_text()
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
+    return folder
+
+
+def test_a_task_on_slurm_predicts_what_it_predicts_here(tmp_path, here):
+    there = copy(tmp_path / "there")
     told, states = run_on_slurm(there, tmp_path)
     assert "is taken over" in told
     # One more job than trainings were asked for: the one that was cancelled.
     assert states.count("CANCELLED") == 1 and states.count("COMPLETED") == len(states) - 1
     pd.testing.assert_frame_equal(predictions(here), predictions(there))
     assert predictions(here)["variant"].nunique() == 2
+
+
+# -- workers that are killed -------------------------------------------------------------------------------------
+def run_with_kills(folder, env, options, workers, seed):
+    """Run the task while workers are killed at random moments; start it again, as a user would, until it is whole.
+
+    workers: a function that lists them now. A run that is whole before the last kill is thrown away and begun anew.
+    """
+    chance, left = random.Random(seed), KILLS
+    while True:
+        head = start(folder, env, *options)
+        try:
+            while head.poll() is None:
+                time.sleep(chance.uniform(0.2, 3))
+                if left and (found := workers()):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(chance.choice(found), signal.SIGKILL)
+                        left -= 1
+        finally:
+            if head.poll() is None:
+                os.killpg(head.pid, signal.SIGKILL)
+        whole = head.returncode == 0 and pd.read_csv(folder / "results/tiny/failures.csv").empty
+        if whole and not left:
+            return
+        if whole:
+            shutil.rmtree(folder / "results")
+
+
+def local_workers(folder):
+    """Processes of the package in a folder: those that were started, and the warm server's copies that they ask for."""
+    servers, found = set(), {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            if (process / "cwd").resolve() == folder:
+                found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    parents = {}
+    for pid, said in found.items():
+        servers |= {pid} if "--serve" in said else set()
+        with contextlib.suppress(OSError):
+            parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    # A copy has its server's command line, and the server for its parent.
+    return sorted(pid for pid, said in found.items() if "-m mmmil" in said or parents.get(pid) in servers)
+
+
+def test_workers_killed_here_change_no_prediction(tmp_path, here):
+    there = copy(tmp_path / "there")
+    run_with_kills(there, dict(os.environ), ["--cores", "2"], lambda: local_workers(there), 1)
+    pd.testing.assert_frame_equal(predictions(here), predictions(there))
+
+
+def test_workers_killed_on_slurm_change_no_prediction(tmp_path, here):
+    there = copy(tmp_path / "there")
+    for name in ("site", "slurm"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "site/config.yaml").write_text(yaml.safe_dump(SITE))
+    with slurm.Cluster(tmp_path / "slurm") as cluster:
+
+        def workers():
+            processes = cluster.processes()
+            return sorted(pid for pid, env in processes.items() if any(v.startswith("SLURM_JOB_ID=") for v in env))
+
+        env = cluster.env | {"MMMIL_PROFILE": str(tmp_path / "site")}
+        run_with_kills(there, env, ["--profile", "slurm"], workers, 2)
+    pd.testing.assert_frame_equal(predictions(here), predictions(there))
