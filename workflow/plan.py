@@ -408,7 +408,8 @@ def book_sources() -> list[str]:
     pages_of_text = sorted(str(page) for folder in (Path("book"), Path("book/howto")) for page in folder.glob("*.md"))
     docstrings = sorted(str(module) for module in Path("mmmil").rglob("*.py"))  # the API reference shows them
     assets = sorted(str(path) for path in Path("book/_static").glob("*.*"))  # our own; libraries lie in folders
-    return [*pages_of_text, *docstrings, *assets, "book/references.bib", "_config.yml", "_toc.yml"]
+    measured = sorted(str(page) for page in BENCHMARKS.glob("*.md"))  # some pages show one
+    return [*pages_of_text, *docstrings, *assets, *measured, "book/references.bib", "_config.yml", "_toc.yml"]
 
 
 def book_depends() -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NOTE = "note"  # in a frame's attrs: what its caption says beside the cohort
 MOST_ROWS = 200
 LONG = 28  # characters; longer texts may be broken over lines
+CODE = re.compile("`([^`]+)`")  # in a text: names of settings and commands
 SIGNED = re.compile(r"difference|over_|change|less|d_z|effect", re.IGNORECASE)  # names of what is a difference
 NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "f1": "F1"}
 
@@ -111,7 +112,7 @@ def _cell(value: Any) -> tuple[str, str]:
     if isinstance(value, float):
         return "", cells.number(cells.floats([value])[0], value)
     text = str(value)
-    return "long" if len(text) > LONG else "", cells.sentence(html.escape(text))
+    return "long" if len(text) > LONG else "", CODE.sub(r"<code>\1</code>", cells.sentence(html.escape(text)))
 
 
 def _row(row: Sequence[tuple[str, str]], labels: int) -> str:

@@ -75,6 +75,11 @@ def test_a_long_table_says_how_much_of_it_is_shown():
     assert f"the first {frames.MOST_ROWS} of {frames.MOST_ROWS + 5} rows" in table.caption.get_text()
 
 
+def test_what_a_text_calls_code_is_shown_as_code():
+    shown = table(pd.DataFrame({"meaning": ["by `tuning`; `a < b` too", "a lone ` stays"]}))
+    assert "by <code>tuning</code>; <code>a &lt; b</code> too" in shown and "a lone ` stays" in shown
+
+
 def test_an_interval_in_a_sentence_is_not_broken():
     assert cells.in_markdown("wsi +0.010 [-0.020, +0.040] | x") == (
         'wsi <span class="i">+0.010 [-0.020, +0.040]</span> \\| x'

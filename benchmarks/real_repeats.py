@@ -1,0 +1,112 @@
+"""What five times five folds and three seeds say on real patients: the models beside logistic regressions, joint
+against alone, and how large a difference so many patients could have shown.
+
+    make real REAL_TASKS="real_lgg_repeats real_nsclc_zscores_repeats"       (an hour of CPU each)
+    python benchmarks/real_repeats.py
+
+Computes nothing but tables from the record of these runs (`results/<task>/predictions.parquet`); a task without one is
+left out. Writes benchmarks/results/real_repeats.md.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from mmmil import params, record, variants
+from mmmil.evaluation import comparisons, power, repeats, summary
+from mmmil.params import Params
+from mmmil.results import read_predictions
+from mmmil.training.runs import PREDICTIONS
+
+TASKS = ("real_lgg_repeats", "real_nsclc_zscores_repeats")
+METHODS = {"bootstrap": "pooled bootstrap", "corrected_t": "corrected t"}
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def shown(name: str) -> str:
+    return variants.variant(name).shown_as
+
+
+def of_models(predictions: pd.DataFrame, p: Params) -> list[str]:
+    """Mean ROC-AUC over folds, repeats and seeds, its interval, and what its scatter is due to."""
+    scores = summary.summarise(predictions, p, variants.variants(p))
+    scores = scores.query("metric == 'roc_auc' and split == 'val'").drop_duplicates("variant").set_index("variant")
+    parts = repeats.variance(predictions, p).set_index("variant")
+    lines = [row("model", "ROC-AUC", "SD of patients", "SD of folds", "SD of seeds"), row(*["---"] * 5)]
+    for name in variants.variants(p):
+        one, scatter = scores.loc[name], parts.loc[shown(name)]
+        interval = f"{one['mean']:.3f} [{one['ci_low']:.3f}, {one['ci_high']:.3f}]"
+        lines.append(row(shown(name), interval, *(f"{scatter[part]:.4f}" for part in ("patients", "folds", "seeds"))))
+    return [*lines, ""]
+
+
+def of_pairs(predictions: pd.DataFrame, p: Params) -> list[str]:
+    """The difference of every pair on the validation folds, and the least that so many patients would have shown."""
+    table = comparisons.compare(predictions, p)
+    table = table[(table["split"] == "val") & (table["metric"] == "roc_auc") & table["method"].isin(METHODS)]
+    least = power.detectable(predictions, p).query("split == 'val'").drop_duplicates(["a", "b"])
+    least = least.set_index(["a", "b"])["detectable"]
+    head = ["a", "b", *(f"a less b, {told}" for told in METHODS.values()), "p", "seen at 80 % power from", "patients"]
+    lines = [row(*head), row(*["---"] * len(head))]
+    for (a, b), pair in table.drop_duplicates(["a", "b", "method"]).groupby(["a", "b"], sort=False):
+        of_method = pair.set_index("method")
+        cells = [
+            f"{r['difference']:+.3f} [{r['ci_low']:+.3f}, {r['ci_high']:+.3f}]"
+            for r in (of_method.loc[method] for method in METHODS)
+        ]
+        drawn = of_method.loc["bootstrap"]
+        lines.append(row(shown(a), shown(b), *cells, f"{drawn['p']:.3g}", f"{least[a, b]:.3f}", int(drawn["n"])))
+    return [*lines, ""]
+
+
+def main() -> None:
+    lines = []
+    for task in TASKS:
+        p = params.load(task)
+        predictions = read_predictions(p, list(PREDICTIONS))
+        if predictions is None:
+            print(f"{task}: no record; left out", file=sys.stderr)
+            continue
+        patients = predictions.groupby("split")["patient_id"].nunique()
+        lines += [
+            f"## {p.title}",
+            "",
+            f"Task `{task}`: {patients['val']} patients in {p.repeats} x {p.n_folds} folds, {p.model_seeds} seeds; "
+            f"{patients['test']} test patients are not among them. {p.epochs} epochs, learning rate {p.lr:g}.",
+            "",
+            *of_models(predictions, p),
+            *of_pairs(predictions, p),
+        ]
+    if not lines:
+        sys.exit(f'no record of {", ".join(TASKS)}: run make real REAL_TASKS="{" ".join(TASKS)}"')
+    versions = record.versions("torch", "scikit-learn", "gseapy", "numpy")
+    head = [
+        "# Real patients, repeated",
+        "",
+        f"Made by `python benchmarks/real_repeats.py`, {datetime.date.today()}, commit `{record.commit()}`, "
+        f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU, Python "
+        f"{platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in versions.items()) + ".",
+        "",
+        "Features in the place of pixels and z-scores in the place of counts (page *Real input*): no reproduction of "
+        "the paper's tables. Validation folds of the development patients. SD: of one cross-validation with one seed, "
+        "by what it is due to. The bootstrap draws patients, each with all the predictions that repeats and seeds made "
+        "of them; the corrected t-test is over folds that share training patients. p is the bootstrap's, of one "
+        "comparison, not adjusted. The models of images read features: nothing is reduced or pruned in them here.",
+        "",
+    ]
+    path = Path(__file__).parent / "results" / "real_repeats.md"
+    record.write_atomically(path, lambda temporary: temporary.write_text("\n".join([*head, *lines]).rstrip() + "\n"))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
