@@ -76,7 +76,7 @@ def test_a_long_table_says_how_much_of_it_is_shown():
 
 
 def test_what_a_text_calls_code_is_shown_as_code():
-    shown = table(pd.DataFrame({"meaning": ["by `tuning`; `a < b` too", "a lone ` stays"]}))
+    shown = frames.table(pd.DataFrame({"meaning": ["by `tuning`; `a < b` too", "a lone ` stays"]}))
     assert "by <code>tuning</code>; <code>a &lt; b</code> too" in shown and "a lone ` stays" in shown
 
 
