@@ -42,8 +42,9 @@ def look_at_data(task: Task, overlay: Overlay = "", workers: Workers = 1) -> Non
 
     p = params.load(task, overlay)
     seen = check.look(p, allocation.workers(workers))
-    seen.attempt(lambda: variants.variants(p))  # names of models and of notebooks, of which the data know nothing
-    seen.attempt(lambda: pages.sections_of(p))
+    # Names of models and of notebooks, of which the data know nothing.
+    known = seen.attempt(lambda: variants.variants(p))
+    seen.attempt(lambda: pages.sections_of(p) if known is None else pages.require_possible(p))
     print(seen)
     if seen.errors:
         raise typer.Exit(1)

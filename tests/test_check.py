@@ -121,6 +121,10 @@ def test_the_command_ends_with_1_where_something_would_stop_a_run(p, monkeypatch
             {"notebooks": ["01_dataset.ipynb"]},
             "no such notebook: 01_dataset.ipynb (task lgg); did you mean '01_dataset'?",
         ),
+        (
+            {"notebooks": ["07_attention_analysis"], "variants": ["go", "wsi"]},
+            "notebooks: 07_attention_analysis (task lgg) needs the variant dual_go: train it",
+        ),
     ],
 )
 def test_the_command_looks_at_what_is_to_be_made_of_the_data(p, monkeypatch, changes, told):

@@ -300,8 +300,7 @@ def load(tasks: Iterable[str], overlay: str = "") -> dict[str, Steps]:
     """
     steps = {task: Steps(params.load(task, overlay)) for task in tasks}
     for task, task_steps in steps.items():
-        for section in task_steps.sections:
-            _require_possible(section, task_steps.p)
+        pages.require_possible(task_steps.p)
         if task_steps.p.results != params.root() / "results" / task_steps.p.run:
             raise ParameterError(
                 f"results_dir of {task}: the batch engine writes to results/{task_steps.p.run}; leave the setting out, "
@@ -331,21 +330,6 @@ def _require_own_folders(synthetic_tasks: list[Params]) -> None:
             raise ParameterError(
                 f"data_dir of {p.task}: {p.data} is the synthetic cohort of {other}; name another folder"
             )
-
-
-def _require_possible(section: paper.Section, p: Params) -> None:
-    """What a notebook cannot do without, told now rather than after all the training."""
-    if p.inputs not in section.needs:
-        raise ParameterError(
-            f"notebooks: {section.notebook} (task {p.task}) cannot be made with inputs: {p.inputs}; "
-            "leave the notebook out of `notebooks`"
-        )
-    model = section.needs[p.inputs]
-    if model and model not in variant_table.variants(p):
-        raise ParameterError(
-            f"notebooks: {section.notebook} (task {p.task}) needs the variant {model}: "
-            "train it, or leave the notebook out of `notebooks`"
-        )
 
 
 # -- of all tasks ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from mmmil import paper, params, record
+from mmmil import paper, params, record, variants
 from mmmil.book import alternative_texts, api, page_files
 from mmmil.settings import yaml_files
 
@@ -167,6 +167,26 @@ def sections_of(p: params.Params) -> list[paper.Section]:
         )
     sections = paper.SECTIONS.values()
     return [s for s in sections if (s.notebook in p.notebooks if p.notebooks else p.inputs in s.needs)]
+
+
+def require_possible(p: params.Params) -> None:
+    """What a task's notebooks cannot do without, told now rather than after all the training.
+
+    Raises ParameterError as `sections_of` does, for a notebook that the task's inputs do not allow, and for one whose
+    model is none of the task's variants.
+    """
+    for section in sections_of(p):
+        if p.inputs not in section.needs:
+            raise params.ParameterError(
+                f"notebooks: {section.notebook} (task {p.task}) cannot be made with inputs: {p.inputs}; "
+                "leave the notebook out of `notebooks`"
+            )
+        model = section.needs[p.inputs]
+        if model and model not in variants.variants(p):
+            raise params.ParameterError(
+                f"notebooks: {section.notebook} (task {p.task}) needs the variant {model}: "
+                "train it, or leave the notebook out of `notebooks`"
+            )
 
 
 def executed_tasks(runs: Iterable[str] = ()) -> dict[str, params.Params]:
