@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -25,6 +25,7 @@ from mmmil.evaluation.metrics import CONFIDENCE
 from mmmil.genes.choice import Library, check, deg_inputs, gmt
 from mmmil.models import baselines
 from mmmil.params import Params
+from mmmil.processes.pool import parallel
 
 if TYPE_CHECKING:
     from mmmil.genes.expression import Expression
@@ -86,7 +87,7 @@ def audit(
         for fold in numbers:
             mixed = shuffled(labels, folds, [p.seed, repeat, fold]) if shuffle else labels
             jobs += [(selection, repeat, fold, mixed) for selection in SELECTIONS]
-    done = Parallel(n_jobs=workers, return_as="generator")(
+    done = parallel(workers, return_as="generator")(
         delayed(_run)(p.override(selection=selection), expression, mixed, folds, repeat, fold, chosen)
         for selection, repeat, fold, mixed in jobs
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
 from mmmil import record
@@ -37,6 +37,7 @@ from mmmil.genes.choice import (
 )
 from mmmil.genes.transform import Transform, one_thread, union
 from mmmil.params import Params
+from mmmil.processes.pool import parallel
 
 if TYPE_CHECKING:
     from mmmil.genes.encoder import GeneSetEncoder
@@ -171,7 +172,7 @@ def all_folds(
     # Finding what is there takes no process: only folds that lack something are sent to one.
     places = {fold: [_place(p, expression, labels, folds, fold, library) for library in libraries] for fold in numbers}
     lacking = [fold for fold in numbers if not all(record.find(*place, __name__) for place in places[fold])]
-    jobs = Parallel(n_jobs=workers, return_as="generator_unordered")(
+    jobs = parallel(workers, return_as="generator_unordered")(
         delayed(_one_fold)(p, expression, labels, folds, fold, libraries) for fold in lacking
     )
     bar = tqdm(jobs, total=len(numbers), initial=len(numbers) - len(lacking), desc="gene tokens", unit="fold")

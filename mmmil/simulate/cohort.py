@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
 from mmmil import record, source_code
 from mmmil.params import Params
 from mmmil.processes import allocation
+from mmmil.processes.pool import parallel
 from mmmil.simulate import genes as synthetic_genes
 from mmmil.simulate import slides as synthetic_slides
 from mmmil.simulate.genes import Genome
@@ -199,7 +200,7 @@ def make(p: Params, workers: int | None = None) -> Path:
         (unfinished / name).mkdir(parents=True, exist_ok=True)
     todo = [(i, r) for i, r in table.iterrows() if not all((unfinished / name).is_file() for name in files(r))]
     jobs = (delayed(_make_patient)(unfinished, p, i, patient) for i, patient in todo)
-    done = Parallel(n_jobs=workers or allocation.cores(), return_as="generator_unordered")(jobs)
+    done = parallel(workers or allocation.cores(), return_as="generator_unordered")(jobs)
     for _ in tqdm(done, total=len(todo), desc=f"synthetic cohort {p.task}", unit="patient", mininterval=2):
         pass
     for leftover in (f for name in ("slides", "expression") for f in (unfinished / name).glob(".*")):

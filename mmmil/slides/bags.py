@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
 from mmmil import record
 from mmmil.params import Params
+from mmmil.processes.pool import parallel
 from mmmil.slides import coordinates, files, scale, tile_images, tiling
 from mmmil.slides.files import SlideError
 from mmmil.sources.slide_files import images_of, is_pattern
@@ -120,7 +121,7 @@ def common_number(valid: pd.Series, p: Params) -> int:
 
 
 def _each(calls: list, description: str, jobs: int) -> list[dict]:
-    done = Parallel(n_jobs=jobs, return_as="generator")(calls)
+    done = parallel(jobs, return_as="generator")(calls)
     return list(tqdm(done, total=len(calls), desc=description, unit="slide", mininterval=5))
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
 from mmmil import record
 from mmmil.params import Params
+from mmmil.processes.pool import parallel
 from mmmil.slides import appearance, names, scale
 from mmmil.slides import files as slide_files
 from mmmil.slides.files import SlideError
@@ -222,7 +223,7 @@ def table(patients: pd.DataFrame, tiles: pd.DataFrame | None, p: Params, workers
         known = {name: None if pd.isna(value) else value for name, value in about.items()}
         known |= {} if known["pieces"] is None else {"pieces": int(known["pieces"])}
         jobs.append(delayed(_findings)(row.slide_id, Path(row.slide_path), known, p))
-    done = Parallel(n_jobs=workers, return_as="generator")(jobs)
+    done = parallel(workers, return_as="generator")(jobs)
     findings_per_slide = list(tqdm(done, total=len(jobs), desc="quality", unit="slide", mininterval=5))
     same_scale = _same_scale(tiled["mpp"])
     rows = [

@@ -8,11 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
 from mmmil import record
 from mmmil.params import Params
+from mmmil.processes.pool import parallel
 from mmmil.slides import packed
 from mmmil.slides.stain import StainReference, fit, normalised
 
@@ -101,7 +102,7 @@ def bags_of(p: Params, bags: pd.Series, training: list[str], fold: int, workers:
 
     def make(folder: Path) -> dict:
         jobs = [delayed(_stained)(str(path), reference) for path in bags]
-        done = Parallel(n_jobs=workers, return_as="generator")(jobs)
+        done = parallel(workers, return_as="generator")(jobs)
         facts = {"normalised": 0, "left_as_they_are": 0}
 
         def pixels() -> Iterator[np.ndarray]:
