@@ -108,7 +108,7 @@ def test_a_task_on_slurm_predicts_what_it_predicts_here(tmp_path, here):
     assert "is taken over" in told
     # One more job than trainings were asked for: the one that was cancelled.
     assert states.count("CANCELLED") == 1 and states.count("COMPLETED") == len(states) - 1
-    pd.testing.assert_frame_equal(predictions(here), predictions(there))
+    pd.testing.assert_frame_equal(predictions(here), predictions(there), check_exact=True)
     assert predictions(here)["variant"].nunique() == 2
 
 
@@ -157,7 +157,7 @@ def local_workers(folder):
 def test_workers_killed_here_change_no_prediction(tmp_path, here):
     there = copy(tmp_path / "there")
     run_with_kills(there, dict(os.environ), ["--cores", "2"], lambda: local_workers(there), 1)
-    pd.testing.assert_frame_equal(predictions(here), predictions(there))
+    pd.testing.assert_frame_equal(predictions(here), predictions(there), check_exact=True)
 
 
 def test_workers_killed_on_slurm_change_no_prediction(tmp_path, here):
@@ -173,4 +173,4 @@ def test_workers_killed_on_slurm_change_no_prediction(tmp_path, here):
 
         env = cluster.env | {"MMMIL_PROFILE": str(tmp_path / "site")}
         run_with_kills(there, env, ["--profile", "slurm"], workers, 2)
-    pd.testing.assert_frame_equal(predictions(here), predictions(there))
+    pd.testing.assert_frame_equal(predictions(here), predictions(there), check_exact=True)
