@@ -101,8 +101,8 @@ def main() -> None:
         "by what it is due to. The bootstrap draws patients, each with all the predictions that repeats and seeds made "
         "of them; the corrected t-test is over folds that share training patients. p is the bootstrap's, of one "
         "comparison, not adjusted. The models of images read features: nothing is reduced or pruned in them here. "
-        "**Genes of the lung are confounded:** the tables of its two cancers were standardised each by itself, so a model "
-        "that tells these classes apart may know the table.",
+        "**Genes of the lung are confounded:** the tables of its two cancers were standardised each by itself, so a "
+        "model that tells these classes apart may know the table.",
         "",
     ]
     path = Path(__file__).parent / "results" / "real_repeats.md"
