@@ -384,7 +384,8 @@ def synthetic_folders(steps: Mapping[str, Steps]) -> dict[str, str]:
 
 def book_tables() -> list[str]:
     """Files beside the results from which the generated parts are written."""
-    return ["book/claims.yml", *sorted(str(table) for table in BENCHMARKS.glob("*.csv"))]
+    tables = [*BENCHMARKS.glob("*.csv"), *BENCHMARKS.glob("real_repeats.md")]
+    return ["book/claims.yml", *sorted(map(str, tables))]
 
 
 def book_sources() -> list[str]:
@@ -392,8 +393,7 @@ def book_sources() -> list[str]:
     pages_of_text = sorted(str(page) for folder in (Path("book"), Path("book/howto")) for page in folder.glob("*.md"))
     docstrings = sorted(str(module) for module in Path("mmmil").rglob("*.py"))  # the API reference shows them
     assets = sorted(str(path) for path in Path("book/_static").glob("*.*"))  # our own; libraries lie in folders
-    measured = sorted(str(page) for page in BENCHMARKS.glob("*.md"))  # some pages show one
-    return [*pages_of_text, *docstrings, *assets, *measured, "book/references.bib", "_config.yml", "_toc.yml"]
+    return [*pages_of_text, *docstrings, *assets, "book/references.bib", "_config.yml", "_toc.yml"]
 
 
 def book_depends() -> str:

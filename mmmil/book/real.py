@@ -7,6 +7,7 @@ twins: the same patients and models, once in random folds as in the paper, once 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,9 +27,14 @@ from mmmil.book.text import (
     wide_table,
 )
 from mmmil.evaluation import summary as summaries
-from mmmil.results import read_results
+from mmmil.results import benchmark, read_results
 
 FREE = {"task", "title", "fold_groups", "variants", "notebooks"}  # in which twins may differ
+REPEATED = "real_repeats"  # a page of benchmarks/results
+TABLES_OF_REPEATS = (
+    "ROC-AUC on the validation folds with its 95 % interval, and the standard deviation by what it is due to",
+    "Differences in ROC-AUC on the validation folds, with 95 % intervals",
+)
 READING = """A hospital leaves its mark on slides and on sequencing. In random folds, patients of one site stand in
 training and in evaluation, and a model may use that mark. In folds by site no site is divided. The columns hold the
 same models and the same patients, but other folds and other held-out patients. So the difference (by site less
@@ -70,6 +76,24 @@ def folds(executed: Mapping[str, params.Params]) -> str:
         text += f"{reading}### {title(executed[pair[0]])}\n\n{made_on(pages)}\n{tables}\n"
         reading = ""
     return text or "No two tasks of this book differ in their folds alone.\n"
+
+
+def repeats() -> str:
+    """What repeated cross-validation gave on real patients, as its benchmark measured it; a sentence where it did not.
+
+    The benchmark's page one level of headings further down, each table as one of the book's.
+    """
+    path, command = benchmark(REPEATED).with_suffix(".md"), f"`python benchmarks/{REPEATED}.py`"
+    if not path.is_file():
+        return f"{command} has not been run here: there is no table of repeated cross-validation.\n"
+    text = re.sub(r"^# .*\n", "", path.read_text())
+    text, captions = re.sub(r"^## ", "#### ", text, flags=re.M), iter(itertools.cycle(TABLES_OF_REPEATS))
+
+    def as_wide(block: re.Match[str]) -> str:
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in block[0].splitlines())
+        return wide_table(next(captions), head, rows, "repeats")
+
+    return re.sub(r"(?:^\|.*\n)+", as_wide, text, flags=re.M)
 
 
 def _other_patients(twins: list[params.Params]) -> str:
