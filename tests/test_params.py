@@ -146,7 +146,8 @@ def test_a_page_shows_what_differs_from_the_default_and_folds_the_rest():
     assert differing.summary.get_text() == f"4 settings not at their default: {', '.join(changed)}"
     assert set(at_default) == set(schema.Training.model_fields) - set(changed)
     assert folded.summary.get_text() == f"{len(at_default)} settings at their default"
-    assert schema.Training.model_fields["tuning"].description in at_default["tuning"][-1]  # whole, not cut
+    told = schema.Training.model_fields["tuning"].description
+    assert told.replace("`", "") in at_default["tuning"][-1]  # whole, not cut
     assert repr(shown).endswith(f"class_weights: False\n{len(at_default)} settings at their default")
 
 

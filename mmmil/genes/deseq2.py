@@ -9,6 +9,7 @@ import pandas as pd
 from pydeseq2.dds import DeseqDataSet
 from pydeseq2.default_inference import DefaultInference
 from pydeseq2.ds import DeseqStats
+from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 # A size factor is a median over genes without a zero; with one nearly empty library there are few of them, and every
@@ -17,20 +18,21 @@ RATIO_GENES = 20
 
 
 class Inference(DefaultInference):
-    """pydeseq2's own, but that one least-squares fit gives the means of all genes.
+    """pydeseq2's own, with the same numbers to the last digit, but no scikit-learn model made for every gene.
 
-    Its own makes a scikit-learn model for every gene, on the same design each time: a third of the whole test's time.
-    The means differ in the sixteenth digit, for which pydeseq2's search for dispersions stops elsewhere in a few genes
-    of a thousand, as it does for any other rounding.
+    Checking what each is given takes ten times as long as its fit, and a third of the whole test's time.
     """
 
     def lin_reg_mu(
         self, counts: np.ndarray, size_factors: np.ndarray, design_matrix: np.ndarray, min_mu: float
     ) -> np.ndarray:
         """Means (patients, genes) of counts (patients, genes) by regression on the design (patients, columns)."""
-        depth = size_factors[:, None]
-        coefficients, *_ = np.linalg.lstsq(design_matrix, counts / depth, rcond=None)
-        return np.maximum(depth * (design_matrix @ coefficients), min_mu)
+        design = np.asarray(design_matrix, float)
+        means = np.empty(counts.shape)
+        for gene in range(counts.shape[1]):
+            fitted = linalg.lstsq(design, counts[:, gene] / size_factors, cond=1e-6)[0]  # LinearRegression's
+            means[:, gene] = np.maximum(size_factors * (design @ fitted), min_mu)
+        return means
 
 
 def wald(counts: np.ndarray, labels: np.ndarray, gene_ids: np.ndarray) -> pd.DataFrame:

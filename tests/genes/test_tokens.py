@@ -235,7 +235,7 @@ def test_all_folds_sends_only_what_lacks_to_a_process(p, expression, monkeypatch
     monkeypatch.setattr(gene_tokens, "_one_fold", lambda *a: sent.append(a[4]) or one_fold(*a))
     assert all_folds(p, expression, LABELS, two_folds, ["genes"]).equals(made)
     assert sent == [0]
-    monkeypatch.setattr(gene_tokens, "Parallel", lambda **_: list)  # nothing lacks: nothing may be called
+    monkeypatch.setattr(gene_tokens, "parallel", lambda *_, **__: list)  # nothing lacks: nothing may be called
     monkeypatch.setattr(gene_tokens, "_one_fold", None)
     assert all_folds(p, expression, LABELS, two_folds, ["genes"]).equals(made)
 
