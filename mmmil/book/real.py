@@ -21,6 +21,7 @@ from mmmil.book.text import (
     SPLITS,
     beside_scores,
     made_on,
+    markdown_table,
     of_cohorts,
     shown_variant,
     title,
@@ -91,7 +92,7 @@ def repeats() -> str:
 
     def as_wide(block: re.Match[str]) -> str:
         head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in block[0].splitlines())
-        return wide_table(next(captions), head, rows, "repeats")
+        return markdown_table(next(captions), head, rows)
 
     return re.sub(r"(?:^\|.*\n)+", as_wide, text, flags=re.M)
 
