@@ -36,6 +36,19 @@ def shown(name: str) -> str:
     return variants.variant(name).shown_as
 
 
+def require_whole(predictions: pd.DataFrame, p: Params) -> None:
+    """End where a model lacks folds or seeds of the task: its mean would be of something else than the page says."""
+    wanted = [p.repeats * p.n_folds, p.model_seeds]
+    val = predictions[predictions["split"] == "val"].groupby("variant")[["fold", "seed"]].nunique()
+    for name in variants.variants(p):
+        there = val.loc[name].tolist() if name in val.index else [0, 0]
+        if there != wanted:
+            sys.exit(
+                f"{p.results / 'predictions.parquet'}: {name} has {there[0]} folds and {there[1]} seeds, not "
+                f"{wanted[0]} and {wanted[1]}: run make real REAL_TASKS={p.task}"
+            )
+
+
 def of_models(predictions: pd.DataFrame, p: Params) -> list[str]:
     """Mean ROC-AUC over folds, repeats and seeds, its interval, and what its scatter is due to."""
     scores = summary.summarise(predictions, p, variants.variants(p))
@@ -76,6 +89,7 @@ def main() -> None:
         if predictions is None:
             print(f"{task}: no record; left out", file=sys.stderr)
             continue
+        require_whole(predictions, p)
         patients = predictions.groupby("split")["patient_id"].nunique()
         lines += [
             f"## {p.title}",

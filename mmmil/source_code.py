@@ -11,13 +11,10 @@ where a file was edited after it had been loaded, and where an object of the pac
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import hashlib
 import importlib.util
-import json
 import linecache
-import os
 import sys
 import sysconfig
 import textwrap
@@ -27,6 +24,8 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from typing import Any
+
+from mmmil.processes.notes import Notes
 
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
@@ -114,8 +113,9 @@ def _read_source(module: str, path: Path, size: int, mtime_ns: int) -> _Source:
     name = f"{module}.__init__" if path.name == "__init__.py" else module
     key = _hash(name, text)
     if key not in (notes := _notes()):
-        notes[key] = _Source(code_digest(text), tuple(dict.fromkeys(_imported(ast.parse(text), name))))
-    return notes[key]
+        notes[key] = (code_digest(text), list(dict.fromkeys(_imported(ast.parse(text), name))))
+    code, imports = notes[key]
+    return _Source(code, tuple(map(tuple, imports)))
 
 
 def _imported(node: ast.AST, module: str) -> Iterator[tuple[str, ...]]:
@@ -136,46 +136,17 @@ def _hash(*texts: str) -> str:
     return hashlib.sha256(repr(texts).encode()).hexdigest()[:32]
 
 
-# -- what was read of a file, kept for the next process ----------------------------------------------------------
-# Parsing takes a second, in each of a batch's hundred processes. Found again by the text itself, and only where this
-# module and Python are the same; lies where Python keeps what it has compiled.
-MOST = 2000  # texts: some versions of every module
+@functools.cache
+def _notes() -> Notes:
+    """(code, imports) of texts by their hash: parsing takes a second, in each of a batch's hundred processes.
 
-
-class _Notes(dict[str, _Source]):
-    """What is known of texts, by their hash: read from the file once, and written when there is more of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.by = _hash(sys.version, Path(__file__).read_text())
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError):
-            kept = json.loads(self.file.read_text())  # none yet, or damaged: everything is read anew
-            if kept["by"] == self.by:
-                read = kept["read"].items()
-                self |= {key: _Source(code, tuple(map(tuple, imports))) for key, (code, imports) in read}
-        self.written = len(self)
-
-    @property
-    def file(self) -> Path:
-        return Path(importlib.util.cache_from_source(__file__)).with_suffix(".json")
-
-    def write(self) -> None:
-        """Where this user may; where not, the next process reads everything anew, too."""
-        if len(self) == self.written:
-            return
-        self.written = len(self)
-        read = {key: (source.code, source.imports) for key, source in list(self.items())[-MOST:]}
-        with contextlib.suppress(OSError, NotImplementedError):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-            try:
-                temporary.write_text(json.dumps({"by": self.by, "read": read}))
-                temporary.replace(self.file)
-            finally:
-                temporary.unlink(missing_ok=True)
-
-
-_notes = functools.cache(_Notes)
+    Only where this module and Python are the same; the file lies where Python keeps what it has compiled.
+    """
+    try:
+        file = Path(importlib.util.cache_from_source(__file__)).with_suffix(".json")
+    except NotImplementedError:  # a Python that keeps nothing
+        file = None
+    return Notes(file, _hash(sys.version, Path(__file__).read_text()))
 
 
 def code_digest(text: str) -> str:

@@ -1,7 +1,6 @@
 """Which code decides a result, and the two ways to keep a result under the key of code that did not make it."""
 
 import ast
-import functools
 import json
 import shutil
 import subprocess
@@ -54,19 +53,20 @@ def f():
 def notes(tmp_path, monkeypatch):
     """A file of notes of its own, and a process that has read none yet."""
     monkeypatch.setattr(source_code.importlib.util, "cache_from_source", lambda _: str(tmp_path / "notes.pyc"))
-    begin_anew(monkeypatch)
+    begin_anew()
     yield tmp_path / "notes.json"
-    source_code._read_source.cache_clear()
+    monkeypatch.undo()
+    begin_anew()
 
 
-def begin_anew(monkeypatch):
-    monkeypatch.setattr(source_code, "_notes", functools.cache(source_code._Notes))
+def begin_anew():
+    source_code._notes.cache_clear()
     source_code._read_source.cache_clear()
 
 
 def test_what_was_read_of_a_file_is_found_again_by_the_next_process(notes, monkeypatch):
     before = source_code.digest("mmmil.training.runs"), source_code.modules("mmmil.training.runs")
-    begin_anew(monkeypatch)
+    begin_anew()
     monkeypatch.setattr(source_code, "code_digest", lambda text: pytest.fail("parsed once more"))
     assert (source_code.digest("mmmil.training.runs"), source_code.modules("mmmil.training.runs")) == before
     assert [path.name for path in notes.parent.iterdir()] == [notes.name]
@@ -87,7 +87,7 @@ def test_what_was_read_of_a_file_is_found_again_by_the_next_process(notes, monke
 def test_notes_that_are_damaged_or_of_another_reader_are_read_anew(notes, monkeypatch, text):
     before = source_code.digest("mmmil.training.runs")
     notes.write_text(text.replace("BY", json.loads(notes.read_text())["by"]))
-    begin_anew(monkeypatch)
+    begin_anew()
     assert source_code.digest("mmmil.training.runs") == before
     assert len(json.loads(notes.read_text())["read"]) > 20
 
@@ -97,7 +97,7 @@ def test_where_notes_cannot_be_written_everything_is_read(notes, monkeypatch):
     monkeypatch.setattr(
         source_code.importlib.util, "cache_from_source", lambda _: str(notes.parent / "notes" / "n.pyc")
     )
-    begin_anew(monkeypatch)
+    begin_anew()
     assert "mmmil.training.fit" in source_code.modules("mmmil.training.runs")
 
 
@@ -110,7 +110,7 @@ def test_a_module_that_comes_later_is_found_by_an_import_that_was_read_before(no
     wing = f"{source_code.PACKAGE}.wing"
     assert source_code.modules(f"{wing}.a") == [wing, f"{wing}.a"]
     (tmp_path / "wing" / "b.py").write_text("")
-    begin_anew(monkeypatch)
+    begin_anew()
     assert source_code.modules(f"{wing}.a") == [f"{wing}.a", f"{wing}.b"]
 
 
