@@ -1,15 +1,18 @@
-"""What five times five folds and three seeds say on real patients: the models beside logistic regressions, joint
-against alone, and how large a difference so many patients could have shown.
+"""What five times five folds and three seeds say on real patients, and what models say that were tuned in every fold:
+each beside logistic regressions, joint against alone, and how large a difference so many patients could have shown.
 
     make real REAL_TASKS="real_lgg_repeats real_nsclc_zscores_repeats"       (an hour of CPU each)
-    python benchmarks/real_repeats.py
+    python benchmarks/real_repeats.py repeats
+    make real REAL_TASKS="real_lgg_tuned real_nsclc_zscores_tuned"           (an hour of CPU each)
+    python benchmarks/real_repeats.py tuned
 
 Computes nothing but tables from the record of these runs (`results/<task>/predictions.parquet`); a task without one is
-left out. Writes benchmarks/results/real_repeats.md.
+left out. Writes benchmarks/results/real_repeats.md, or real_tuned.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
@@ -24,7 +27,7 @@ from mmmil.params import Params
 from mmmil.results import read_predictions
 from mmmil.training.runs import PREDICTIONS
 
-TASKS = ("real_lgg_repeats", "real_nsclc_zscores_repeats")
+TITLES = {"repeats": "Real patients, repeated", "tuned": "Real patients, tuned in every fold"}
 METHODS = {"bootstrap": "pooled bootstrap", "corrected_t": "corrected t"}
 
 
@@ -58,7 +61,8 @@ def of_models(predictions: pd.DataFrame, p: Params) -> list[str]:
     for name in variants.variants(p):
         one, scatter = scores.loc[name], parts.loc[shown(name)]
         interval = f"{one['mean']:.3f} [{one['ci_low']:.3f}, {one['ci_high']:.3f}]"
-        lines.append(row(shown(name), interval, *(f"{scatter[part]:.4f}" for part in ("patients", "folds", "seeds"))))
+        parts_of = (scatter[part] for part in ("patients", "folds", "seeds"))
+        lines.append(row(shown(name), interval, *("–" if pd.isna(sd) else f"{sd:.4f}" for sd in parts_of)))
     return [*lines, ""]
 
 
@@ -82,8 +86,11 @@ def of_pairs(predictions: pd.DataFrame, p: Params) -> list[str]:
 
 
 def main() -> None:
-    lines = []
-    for task in TASKS:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", choices=TITLES)
+    which, lines = parser.parse_args().which, []
+    tasks = [f"real_lgg_{which}", f"real_nsclc_zscores_{which}"]
+    for task in tasks:
         p = params.load(task)
         predictions = read_predictions(p, list(PREDICTIONS))
         if predictions is None:
@@ -91,35 +98,37 @@ def main() -> None:
             continue
         require_whole(predictions, p)
         patients = predictions.groupby("split")["patient_id"].nunique()
+        chosen = f", or what each training chose among these and {p.tuning - 1} other candidates on inner folds"
         lines += [
             f"## {p.title}",
             "",
             f"Task `{task}`: {patients['val']} patients in {p.repeats} x {p.n_folds} folds, {p.model_seeds} seeds; "
-            f"{patients['test']} test patients are not among them. {p.epochs} epochs, learning rate {p.lr:g}.",
+            f"{patients['test']} test patients are not among them. {p.epochs} epochs, learning rate {p.lr:g}"
+            f"{chosen if p.tuning else ''}.",
             "",
             *of_models(predictions, p),
             *of_pairs(predictions, p),
         ]
     if not lines:
-        sys.exit(f'no record of {", ".join(TASKS)}: run make real REAL_TASKS="{" ".join(TASKS)}"')
+        sys.exit(f'no record of {", ".join(tasks)}: run make real REAL_TASKS="{" ".join(tasks)}"')
     versions = record.versions("torch", "scikit-learn", "gseapy", "numpy")
     head = [
-        "# Real patients, repeated",
+        f"# {TITLES[which]}",
         "",
-        f"Made by `python benchmarks/real_repeats.py`, {datetime.date.today()}, commit `{record.commit()}`, "
+        f"Made by `python benchmarks/real_repeats.py {which}`, {datetime.date.today()}, commit `{record.commit()}`, "
         f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU, Python "
         f"{platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in versions.items()) + ".",
         "",
         "Features in the place of pixels and z-scores in the place of counts (page *Real input*): no reproduction of "
         "the paper's tables. Validation folds of the development patients. SD: of one cross-validation with one seed, "
-        "by what it is due to. The bootstrap draws patients, each with all the predictions that repeats and seeds made "
-        "of them; the corrected t-test is over folds that share training patients. p is the bootstrap's, of one "
-        "comparison, not adjusted. The models of images read features: nothing is reduced or pruned in them here. "
-        "**Genes of the lung are confounded:** the tables of its two cancers were standardised each by itself, so a "
-        "model that tells these classes apart may know the table.",
+        "by what it is due to, where there is more than one. The bootstrap draws patients, each with all the "
+        "predictions that repeats and seeds made of them; the corrected t-test is over folds that share training "
+        "patients. p is the bootstrap's, of one comparison, not adjusted. The models of images read features: nothing "
+        "is reduced or pruned in them here. **Genes of the lung are confounded:** the tables of its two cancers were "
+        "standardised each by itself, so a model that tells these classes apart may know the table.",
         "",
     ]
-    path = Path(__file__).parent / "results" / "real_repeats.md"
+    path = Path(__file__).parent / "results" / f"real_{which}.md"
     record.write_atomically(path, lambda temporary: temporary.write_text("\n".join([*head, *lines]).rstrip() + "\n"))
     print(path)
 

@@ -384,7 +384,7 @@ def synthetic_folders(steps: Mapping[str, Steps]) -> dict[str, str]:
 
 def book_tables() -> list[str]:
     """Files beside the results from which the generated parts are written."""
-    tables = [*BENCHMARKS.glob("*.csv"), *BENCHMARKS.glob("real_repeats.md")]
+    tables = [*BENCHMARKS.glob("*.csv"), *BENCHMARKS.glob("real_*.md")]
     return ["book/claims.yml", *sorted(map(str, tables))]
 
 

@@ -16,3 +16,17 @@ addEventListener("DOMContentLoaded", () => {
 addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".citation-list > .citation").forEach((one) => one.setAttribute("role", "listitem"));
 });
+/* On a phone a wide figure keeps letters that can be read, and scrolls in a box of its own. */
+addEventListener("load", () => {
+  if (!matchMedia("(max-width: 600px)").matches) return;
+  for (const image of document.querySelectorAll(".cell_output > img, .bd-article figure > img, .bd-article figure > a > img")) {
+    if (image.naturalWidth < 1.3 * image.clientWidth) continue;
+    const box = document.createElement("div");
+    box.className = "figure-box";
+    box.tabIndex = 0; // scrolls by keys, too
+    box.setAttribute("role", "group");
+    box.setAttribute("aria-label", "Figure, wider than the window");
+    image.replaceWith(box);
+    box.append(image);
+  }
+});

@@ -31,7 +31,6 @@ from mmmil.evaluation import summary as summaries
 from mmmil.results import benchmark, read_results
 
 FREE = {"task", "title", "fold_groups", "variants", "notebooks"}  # in which twins may differ
-REPEATED = "real_repeats"  # a page of benchmarks/results
 TABLES_OF_REPEATS = (
     "ROC-AUC on the validation folds with its 95 % interval, and the standard deviation by what it is due to",
     "Differences in ROC-AUC on the validation folds, with 95 % intervals",
@@ -79,14 +78,15 @@ def folds(executed: Mapping[str, params.Params]) -> str:
     return text or "No two tasks of this book differ in their folds alone.\n"
 
 
-def repeats() -> str:
-    """What repeated cross-validation gave on real patients, as its benchmark measured it; a sentence where it did not.
+def measured(which: str) -> str:
+    """What was measured once on real patients and kept with the project, "repeats" or "tuned" (every fold by itself);
+    a sentence where nobody did.
 
     The benchmark's page one level of headings further down, each table as one of the book's.
     """
-    path, command = benchmark(REPEATED).with_suffix(".md"), f"`python benchmarks/{REPEATED}.py`"
+    path = benchmark(f"real_{which}").with_suffix(".md")
     if not path.is_file():
-        return f"{command} has not been run here: there is no table of repeated cross-validation.\n"
+        return f"`python benchmarks/real_repeats.py {which}` has not been run here: there is no table of it.\n"
     text = re.sub(r"^# .*\n", "", path.read_text())
     text, captions = re.sub(r"^## ", "#### ", text, flags=re.M), iter(itertools.cycle(TABLES_OF_REPEATS))
 

@@ -207,7 +207,7 @@ def write(runs: Iterable[str] = ()) -> list[Path]:
         "unsaid": unsaid.unsaid(),
         "real": real(tasks),
         "real_folds": book_real.folds(tasks),
-        "real_repeats": book_real.repeats(),
+        **{f"real_{which}": book_real.measured(which) for which in ("repeats", "tuned")},
     }
     parts["overview"] = overview.overview(tasks, folder)
     parts |= {"found": first_page.found(tasks, folder), "doors": first_page.doors()}

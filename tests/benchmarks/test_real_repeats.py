@@ -48,6 +48,12 @@ def test_every_model_and_pair_has_a_row_with_its_numbers(real_repeats, p, predic
     assert all(pair.endswith("| 40 |") for pair in pairs)
 
 
+def test_what_one_cross_validation_cannot_tell_is_left_blank(real_repeats, p, predictions):
+    once = predictions[predictions["fold"] < p.n_folds]
+    _, _, *models = filter(None, real_repeats.of_models(once, p.override(repeats=1)))
+    assert [model.split(" | ")[3] for model in models] == ["–"] * 4 and not any("nan" in model for model in models)
+
+
 @pytest.mark.parametrize("left_out", ["seed == 1", "fold == 3", "variant == 'go'"])
 def test_a_record_that_lacks_some_ends_with_what_to_run(real_repeats, p, predictions, left_out):
     some = predictions.query(f"not ({left_out} and variant == 'go')")

@@ -25,7 +25,7 @@ def project(tmp_path, monkeypatch):
 
 def test_every_part_is_written_and_synthetic_is_labelled(project):
     written = {path.stem: path.read_text() for path in sections.write()}
-    own = {"03_costs", "03_benchmarks", "07_readouts", "unsaid", "real", "real_folds", "real_repeats"}
+    own = {"03_costs", "03_benchmarks", "07_readouts", "unsaid", "real", "real_folds", "real_repeats", "real_tuned"}
     own |= {"ledger", "glance", "verdicts", "overview", "found", "doors", "status"}
     assert set(written) == {*sections.PARTS, *own}
     for number in sections.PARTS:

@@ -142,11 +142,11 @@ def test_pages_say_what_the_inputs_are_by_the_settings_alone(project):
 
 def test_repeated_cross_validation_is_shown_as_it_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(real, "benchmark", lambda name: tmp_path / f"{name}.csv")
-    assert "`python benchmarks/real_repeats.py` has not been run here" in real.repeats()
+    assert "`python benchmarks/real_repeats.py repeats` has not been run here" in real.measured("repeats")
     page = tmp_path / "real_repeats.md"
     one = "## A cohort\n\n| model | ROC-AUC |\n| --- | --- |\n| GO sets | 0.817 [0.765, 0.863] |\n"
     page.write_text(f"# Real patients, repeated\n\nMade by a command.\n\n{one}\n{one}")
-    text = book_stubs.in_full(real.repeats())
+    text = book_stubs.in_full(real.measured("repeats"))
     assert text.startswith("\nMade by a command.") and text.count("#### A cohort\n") == 2
     assert text.count("| GO sets | 0.817 [0.765, 0.863] |") == 2
     assert [text.count(caption) for caption in real.TABLES_OF_REPEATS] == [1, 1]
