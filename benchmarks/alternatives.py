@@ -12,9 +12,7 @@ page on what the paper does not say shows them.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -46,12 +44,10 @@ def tried(p: params.Params, setting: str, variants: list[str]) -> list[dict]:
 
 def text(command: str) -> str:
     """The table in Markdown, with the command that made its latest rows."""
-    versions = ", ".join(f"{name} {version}" for name, version in record.versions("torch", "numpy").items())
     lines = [
         "# Settings the paper leaves open, chosen otherwise",
         "",
-        f"Made by `{command}`, {datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, {versions}. "
+        f"Made by `{command}`, {record.made_on('torch', 'numpy')}. "
         "ROC-AUC, mean over the validation folds, and its difference from the default's with a 95 % interval (paired "
         "bootstrap of the patients within folds). The row `seed` changes nothing else: what it moves is noise.",
         "",

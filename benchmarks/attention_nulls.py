@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import os
-import platform
 import shutil
 import sys
 
@@ -168,13 +166,11 @@ def main() -> None:
             print(f"{kind} {seed + 1}/{n}", file=sys.stderr, flush=True)
         tables[kind] = pd.concat(seed_tables, ignore_index=True)
     test = round(SMALL["test_fraction"] * SMALL["sim_patients"])
-    versions = ", ".join(f"{k} {v}" for k, v in record.versions("torch", "scipy", "numpy").items())
     auc = tables["null"].groupby("seed")["auc"].first()
     lines = [
         "# Attention over gene sets: false positives, and planted truth",
         "",
-        f"Made by `python benchmarks/attention_nulls.py`, {datetime.date.today()}, commit `{record.commit()}`, "
-        f"{platform.machine()}, {os.cpu_count()} cores, no GPU, Python {platform.python_version()}, {versions}. "
+        f"Made by `python benchmarks/attention_nulls.py`, {record.made_on('torch', 'scipy', 'numpy')}. "
         f"Synthetic cohorts of {SMALL['sim_patients']} patients, about {test} of them the test set; all "
         f"{SMALL['sim_sets']} GO-like sets are tokens; {SMALL['null_models']} models trained on permuted labels, "
         f"{SMALL['null_draws']} untrained ones, {SMALL['null_draws']} draws of random genes. The least p that a null "

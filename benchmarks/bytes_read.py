@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import argparse
 import collections
-import datetime
 import hashlib
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -191,8 +189,7 @@ def page(table: pd.DataFrame, read: list[list[str]], given: argparse.Namespace) 
             cells += [f"{row['read_kib'] / row['pixels_kib']:.2f}", f"{row['cpu_s']:.2f}", f"{row['load_cpu_s']:.2f}"]
             lines.append([*cells, *(f"{row[f'opened_{kind}']:.0f}" for kind in KINDS)])
     text = ["# What a training job reads", ""]
-    text += [f"- `python benchmarks/bytes_read.py`, {datetime.date.today()}, commit {record.commit()}"]
-    text += [f"- {platform.machine()}, {os.cpu_count()} cores; load average {os.getloadavg()[0]:.1f}"]
+    text += [f"- `python benchmarks/bytes_read.py`, {record.made_on('numpy')}; load average {os.getloadavg()[0]:.1f}"]
     pixels = table["pixels_kib"].iloc[0]
     text += [f"- 24 patients, 16 tiles of 64 px: all bags hold {pixels:,.0f} KiB; medians of {given.turns} turns", ""]
     text += markdown(head, lines)

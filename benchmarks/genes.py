@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -394,9 +392,8 @@ def page(sizes: dict[int, dict], epochs: dict, stage: dict, given: argparse.Name
     text = [
         "# Gene processing", "",
         f"Simulated counts of {given.genes:,} genes in two classes. See `benchmarks/genes.py`.", "",
-        f"- {datetime.date.today()}, commit {record.commit()}, {os.cpu_count()} CPU cores ({platform.machine()}), "
-        f"one thread per process, load average at the end {os.getloadavg()[2]:.1f}",
-        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in record.versions(*names).items()),
+        f"- {record.made_on(*names)}",
+        f"- one thread per process, load average at the end {os.getloadavg()[2]:.1f}",
         f"- medians of {given.repeats} turns, one where it takes over {LONG} s; every measurement is a process of its "
         "own, and its peak holds the interpreter, the packages and the input",
         f"- gene sets: {'GO and KEGG' if (params.real_data() / 'gmt').is_dir() else 'drawn with their sizes'}",

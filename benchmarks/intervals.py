@@ -15,9 +15,7 @@ the percentile bootstrap that they go beyond. Writes benchmarks/results/interval
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -223,14 +221,12 @@ def main() -> None:
         lines += [f"## Two models, {name}", "", *table_of_two(two, distances[0] == distances[1]), ""]
         print("\n".join(lines), flush=True)
     error = 1.96 * np.sqrt(0.95 * 0.05 / given.repeats)
-    versions = record.versions("scipy", "scikit-learn", "numpy")
     spent = time.process_time() - start if given.workers == 1 else time.monotonic() - clock
     head = [
         "# Coverage of the intervals, and errors of the tests, on simulated cohorts",
         "",
         f"Made by `python benchmarks/intervals.py --repeats {given.repeats} --draws {given.draws}`, "
-        f"{datetime.date.today()}, commit `{record.commit()}`, {platform.machine()}, Python "
-        f"{platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in versions.items()) + "; "
+        f"{record.made_on('scipy', 'scikit-learn', 'numpy')}; "
         f"{spent / 60:.0f} minutes with {given.workers} processes.",
         "",
         f"{FOLDS} folds (val) and held-out patients (test), {given.repeats} cohorts a row. An interval of 95 % should "

@@ -19,9 +19,7 @@ before, and why it was not enough, is on the page.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import time
 from pathlib import Path
 
@@ -171,13 +169,10 @@ def main() -> None:
         if given.only in (None, name):
             text = "\n".join(make())
             record.write_atomically(kept / f"{name}.md", lambda path, text=text: path.write_text(text))
-    versions = record.versions("torch", "scipy", "scikit-learn", "numpy")
     head = [
         "# Comparisons where the truth is known",
         "",
-        f"Made by `python benchmarks/known_truth.py`, {datetime.date.today()}, commit `{record.commit()}`, "
-        f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU, Python "
-        f"{platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in versions.items()) + ".",
+        f"Made by `python benchmarks/known_truth.py`, {record.made_on('torch', 'scipy', 'scikit-learn', 'numpy')}.",
         "",
         "Synthetic cohorts: no number here says anything about patients, nor about the paper.",
         "",

@@ -21,9 +21,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
-import os
-import platform
 import shlex
 import sys
 import time
@@ -330,8 +327,7 @@ def large_bags(rows: pd.DataFrame) -> list[str]:
 def page(rows: pd.DataFrame, given: argparse.Namespace, seconds: float) -> str:
     """The results page."""
     on_gpu = given.device == "cuda"
-    device = torch.cuda.get_device_name() if on_gpu else f"no GPU, {os.cpu_count()} CPU cores ({platform.machine()})"
-    versions = record.versions("torch", "timm", "nystrom-attention")
+    device = torch.cuda.get_device_name() if on_gpu else "no GPU"
     how = "memory is torch.cuda.max_memory_allocated over a training step with AdamW"
     if not on_gpu:
         how = (
@@ -341,8 +337,7 @@ def page(rows: pd.DataFrame, given: argparse.Namespace, seconds: float) -> str:
             "its autocast; a GPU's workspaces, its allocator and its context come on top"
         )
     about = [
-        f"- {datetime.date.today()}, commit {record.commit()}, {device}; {seconds / 60:.1f} minutes",
-        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items()),
+        f"- {record.made_on('torch', 'timm', 'nystrom-attention', device=device)}; {seconds / 60:.1f} minutes",
         f"- `{given.command}`",
         f"- {how}",
         f"- bags of {given.bag_tiles} tiles of {given.px} px, {given.sets} gene sets; lines through {given.bags} bags",

@@ -17,12 +17,10 @@ folds. Writes benchmarks/results/model_parts.md.
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
 import itertools
 import multiprocessing
 import os
-import platform
 import shlex
 import sys
 import time
@@ -235,7 +233,7 @@ def main() -> None:
         compared = reference if found[said] is not reference else {}
         lines.append(f"| {said} | " + " | ".join(cell(found[said][n], compared.get(n)) for n in MODELS) + " |")
     print("\n".join(lines))
-    versions = record.versions("torch", "gseapy", "scikit-learn", "numpy")
+    made_on = record.made_on("torch", "gseapy", "scikit-learn", "numpy")
     head = [
         "# What each part of the model is worth",
         "",
@@ -244,10 +242,7 @@ def main() -> None:
         "row on the same patients and its standard error. Inner folds share patients, so the error is somewhat too "
         "small. Every patient trains the outer fold's model; the held-out test set is not in it.",
         "",
-        f"Made by `python {shlex.join(sys.argv)}`, {datetime.date.today()}, commit `{record.commit()}`, "
-        f"{platform.machine()}, {os.cpu_count()} cores, no GPU, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f"; {(time.monotonic() - start) / 60:.0f} minutes.",
+        f"Made by `python {shlex.join(sys.argv)}`, {made_on}; {(time.monotonic() - start) / 60:.0f} minutes.",
         "",
     ]
     path = given.out / "model_parts.md"

@@ -11,9 +11,7 @@ benchmarks/results/planted_attention.csv and .md.
 
 from __future__ import annotations
 
-import datetime
 import os
-import platform
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,17 +193,13 @@ def table_and_least(table: pd.DataFrame) -> list[str]:
 
 
 def main() -> None:
-    table, versions = measured(), record.versions("torch", "scikit-learn", "numpy")
+    table = measured()
     lines = table_and_least(table)
     head = [
         "# Which attention finds what was planted",
         "",
-        f"Made by `python benchmarks/planted_attention.py`, {datetime.date.today()}, commit `{record.commit()}`, "
-        f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU, Python "
-        f"{platform.python_version()}, "
-        + ", ".join(f"{n} {v}" for n, v in versions.items())
-        + ". Synthetic: no number "
-        "here says anything about patients.",
+        f"Made by `python benchmarks/planted_attention.py`, {record.made_on('torch', 'scikit-learn', 'numpy')}. "
+        "Synthetic: no number here says anything about patients.",
         "",
     ]
     path = Path(__file__).parent / "results" / "planted_attention.md"

@@ -16,10 +16,8 @@ interrupted benchmark goes on; `--again` starts afresh. Writes benchmarks/result
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -194,7 +192,6 @@ def main() -> None:
     from tiling import write_slide
 
     from mmmil import record
-    from mmmil.processes import allocation
 
     for side in (WARM_SIDE, GRID_SIDE, given.side):
         if not (path := given.slides / f"{side}.svs").is_file():
@@ -205,14 +202,13 @@ def main() -> None:
     runs = turns(given.slides, given.side, repeats, given.lazyslide)
     loads = [run["load"] for of_way in runs.values() for run in of_way]
     names = ("histolab", "openslide-python", "openslide-bin", "opencv-python-headless", "scikit-image")
-    versions = record.versions(*names)
+    made_on = record.made_on(*names)
     if given.lazyslide:
         asked = "from importlib.metadata import version; print(version('lazyslide'))"
-        versions["lazyslide"] = subprocess.check_output([given.lazyslide, "-c", asked], text=True).strip()
+        made_on += ", lazyslide " + subprocess.check_output([given.lazyslide, "-c", asked], text=True).strip()
     about = [
-        f"- {datetime.date.today()}, commit {record.commit()}, {allocation.cores()} CPU cores ({platform.machine()}), "
-        f"one process of one thread each; load average after a measurement: {min(loads)} to {max(loads)}",
-        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items()),
+        f"- {made_on}",
+        f"- one process of one thread each; load average after a measurement: {min(loads)} to {max(loads)}",
     ]
     text = table(runs, given.side, about)
     record.write_atomically(given.out, lambda t: t.write_text(text))

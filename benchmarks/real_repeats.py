@@ -13,9 +13,6 @@ left out. Writes benchmarks/results/real_repeats.md, or real_tuned.md.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import sys
 from pathlib import Path
 
@@ -111,13 +108,11 @@ def main() -> None:
         ]
     if not lines:
         sys.exit(f'no record of {", ".join(tasks)}: run make real REAL_TASKS="{" ".join(tasks)}"')
-    versions = record.versions("torch", "scikit-learn", "gseapy", "numpy")
+    made_on = record.made_on("torch", "scikit-learn", "gseapy", "numpy")
     head = [
         f"# {TITLES[which]}",
         "",
-        f"Made by `python benchmarks/real_repeats.py {which}`, {datetime.date.today()}, commit `{record.commit()}`, "
-        f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU, Python "
-        f"{platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in versions.items()) + ".",
+        f"Made by `python benchmarks/real_repeats.py {which}`, {made_on}.",
         "",
         "Features in the place of pixels and z-scores in the place of counts (page *Real input*): no reproduction of "
         "the paper's tables. Validation folds of the development patients. SD: of one cross-validation with one seed, "

@@ -18,9 +18,7 @@ gradients are in it, AdamW is not. Writes benchmarks/results/scaling.md and scal
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import shlex
 import sys
 import time
@@ -169,13 +167,10 @@ def page(table: pd.DataFrame, given: argparse.Namespace, seconds: float) -> str:
         device, memory = torch.cuda.get_device_name(), "torch.cuda.max_memory_allocated"
     else:
         threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
-        device = f"no GPU, {os.cpu_count()} CPU cores ({platform.machine()}), {threads}"
-        device += f", load average at the end {os.getloadavg()[0]:.1f}"
+        device = f"no GPU, {threads}, load average at the end {os.getloadavg()[0]:.1f}"
         memory = "the highest sum of all tensors alive, counted in a real step"
     about = [
-        f"- {datetime.date.today()}, commit {record.commit()}, {device}; {seconds / 60:.1f} minutes",
-        f"- Python {platform.python_version()}, "
-        + ", ".join(f"{k} {v}" for k, v in record.versions("torch", "nystrom-attention").items()),
+        f"- {record.made_on('torch', 'nystrom-attention', device=device)}; {seconds / 60:.1f} minutes",
         f"- `{given.command}`",
         f"- medians of {given.repeats} turns, of {FEWEST} or more where a size takes long; memory is {memory}",
         f"- {'bf16 by autocast' if given.device == 'cuda' else 'float32'}, one bag, 8 heads, tokens of {DIM} values; "

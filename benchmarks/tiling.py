@@ -13,11 +13,8 @@ by one through OpenSlide on one thread and throws them away. Writes benchmarks/r
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -177,8 +174,7 @@ def table(rows: list[list], threads: int, repeats: int) -> str:
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
     names = ("histolab", "openslide-python", "openslide-bin", "opencv-python-headless", "scikit-image")
     about = [
-        f"- {datetime.date.today()}, commit {record.commit()}, {os.cpu_count()} CPU cores ({platform.machine()})",
-        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in record.versions(*names).items()),
+        f"- {record.made_on(*names)}",
         f"- medians of {repeats} turns; histolab once where it takes over two minutes",
     ]
     note = "Synthetic slides, 256-px tiles of level 0, more than 90 % tissue. See `benchmarks/tiling.py`."

@@ -22,10 +22,8 @@ says; a further row is ours with augmentation and gene dropout, its defaults. Wr
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -360,14 +358,12 @@ def about(given) -> list[str]:
     """Device, versions, commit, date and command."""
     from mmmil import record
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    where = torch.cuda.get_device_name() if given.device == "cuda" else f"CPU ({platform.machine()})"
-    names = record.versions("torch", "torchvision", "timm", "nystrom-attention", "lightning-fabric", "numpy")
+    device = torch.cuda.get_device_name() if given.device == "cuda" else "no GPU"
+    names = ("torch", "torchvision", "timm", "nystrom-attention", "lightning-fabric", "numpy")
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return [
-        f"- {datetime.date.today()}, commit {record.commit()}, {where}, {cores} cores, {given.threads} threads in all "
-        f"ways, load average at the end {load}",
-        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in names.items()),
+        f"- {record.made_on(*names, device=device)}",
+        f"- {given.threads} threads in all ways, load average at the end {load}",
         f"- `python benchmarks/train_step.py {shlex.join(given.command)}`",
     ]
 

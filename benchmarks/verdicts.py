@@ -12,9 +12,7 @@ and .md; the ledger's page shows them, and a test holds the first cohorts agains
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import time
 from collections import defaultdict
 
@@ -30,12 +28,10 @@ BLOCK = 5  # simulated cohorts per job
 
 def text(table, command: str, minutes: float, workers: int) -> str:
     """The table in Markdown, with the command that made it."""
-    versions = ", ".join(f"{name} {version}" for name, version in record.versions("numpy", "scipy").items())
     lines = [
         "# The chance of each verdict",
         "",
-        f"Made by `{command}`, {datetime.date.today()}, commit `{record.commit()}`, {platform.machine()}, Python "
-        f"{platform.python_version()}, {versions}; {minutes:.0f} minutes with {workers} processes.",
+        f"Made by `{command}`, {record.made_on('numpy', 'scipy')}; {minutes:.0f} minutes with {workers} processes.",
         "",
         "Gaussian scores of the paper's patients, in five folds (val) and held out (test); the best model of a claim "
         f"has the ROC-AUC of the abstract ({', '.join(f'{t} {auc:g}' for t, auc in paper.ROC_AUC.items())}). "

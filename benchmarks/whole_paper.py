@@ -15,10 +15,8 @@ Slides, genes and the book are not in it. Writes benchmarks/results/whole_paper.
 from __future__ import annotations
 
 import argparse
-import datetime
 import math
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -214,15 +212,13 @@ def page(given, measured: dict) -> str:
         both = a + b + c
         table.append([name, *three, *(f"{x / 60:.1f}" for x in (a, b, c, both)), f"{100 * both / whole:.1f} %"])
     cuda = given.device == "cuda"
-    where = torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()})"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    names = record.versions("torch", "timm", "lightning-fabric", "numpy")
+    device = torch.cuda.get_device_name() if cuda else "no GPU"
+    made_on = record.made_on("torch", "timm", "lightning-fabric", "numpy", device=device)
     most = max(by_kind, key=by_kind.get)
     about = [
-        f"- {datetime.date.today()}, commit {record.commit()}, {where}, {cores} cores, {given.threads} threads a "
-        f"training, {given.parallel} trainings at a time, load average {given.load:.1f} at the start, without this, "
-        f"and {os.getloadavg()[0]:.1f} at the end",
-        f"- Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in names.items()),
+        f"- {made_on}",
+        f"- {given.threads} threads a training, {given.parallel} trainings at a time, load average {given.load:.1f} at "
+        f"the start, without this, and {os.getloadavg()[0]:.1f} at the end",
         f"- `python benchmarks/whole_paper.py {shlex.join(given.command)}`",
         f"- {given.tiles} tiles of {given.px} px, {given.sets} GO and as many KEGG sets, {p.epochs} epochs, "
         f"{p.batch_size} patients a step, {p.precision} precision; medians of {given.steps} steps on {given.patients} "

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmmil import source_code
-from mmmil.processes import leases
+from mmmil.processes import allocation, leases
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,6 +135,17 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if dirty else "")
+
+
+def made_on(*packages: str, device: str = "no GPU") -> str:
+    """Date, commit, machine and versions of these packages, as every page of a benchmark states them.
+
+    device: the GPU that was measured on.
+    """
+    installed = {"Python": platform.python_version()} | versions(*packages)
+    machine = f"{platform.machine()}, {allocation.cores()} cores, {device}"
+    told = ", ".join(f"{name} {version}" for name, version in installed.items())
+    return f"{datetime.date.today()}, commit `{commit()}`, {machine}, {told}"
 
 
 Maker = Callable[[Path], Mapping[str, Any] | None]
