@@ -16,17 +16,22 @@ addEventListener("DOMContentLoaded", () => {
 addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".citation-list > .citation").forEach((one) => one.setAttribute("role", "listitem"));
 });
-/* On a phone a wide figure keeps letters that can be read, and scrolls in a box of its own. */
+/* On a phone a wide figure fits the window, and a tap shows it with letters that can be read, in a box that scrolls. */
 addEventListener("load", () => {
   if (!matchMedia("(max-width: 600px)").matches) return;
-  for (const image of document.querySelectorAll(".cell_output > img, .bd-article figure > img, .bd-article figure > a > img")) {
+  for (const image of document.querySelectorAll(".cell_output > img, .bd-article figure > img")) {
     if (image.naturalWidth < 1.3 * image.clientWidth) continue;
-    const box = document.createElement("div");
-    box.className = "figure-box";
-    box.tabIndex = 0; // scrolls by keys, too
-    box.setAttribute("role", "group");
-    box.setAttribute("aria-label", "Figure, wider than the window");
-    image.replaceWith(box);
+    const [box, tools, button] = ["div", "div", "button"].map((name) => document.createElement(name));
+    [box.className, tools.className, button.type, button.textContent] = ["figure-box", "figure-tools", "button", "enlarge"];
+    image.replaceWith(box, tools);
     box.append(image);
+    tools.append(button);
+    for (const one of [button, image]) {
+      one.addEventListener("click", () => {
+        const large = box.classList.toggle("large");
+        button.setAttribute("aria-pressed", large);
+        box.tabIndex = large ? 0 : -1; // what scrolls, scrolls by keys
+      });
+    }
   }
 });

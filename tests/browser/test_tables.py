@@ -7,15 +7,11 @@ import pandas as pd
 import pytest
 
 from mmmil.tables import frames
-from tests.book_stubs import ROOT
 from tests.browser import chromium
+from tests.browser.parts import page_with
 from tests.browser.visit import SIZES, visit
 
 pytestmark = chromium.marks(needs_book=False)
-PAGE = """<!DOCTYPE html><html lang="en"><head><title>A page</title><link rel="stylesheet" href="{static}/book.css">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{scripts}</head><body><main><article class="bd-article"><h1>Title</h1>{part}</article></main></body></html>"""
-SCRIPTS = ["dataTables.min.js", "dataTables.responsive.min.js", "tables.js"]
 MODELS = ["images", "gene sets", "both"]
 COLUMNS = ["model", "accuracy", "F1", "sensitivity", "specificity", "PR-AUC", "ROC-AUC", "note"]
 METRICS = ["accuracy", "f1", "sensitivity", "specificity", "pr_auc", "roc_auc"]
@@ -29,30 +25,6 @@ def scores():
     for j, metric in enumerate(METRICS):
         columns |= {metric: values[:, j]} | {f"{metric}_{name}": values[:, j] + by for name, by in ends.items()}
     return pd.DataFrame(columns | {"note": ["a", "", "c, d"]}, pd.Index(MODELS, name="model"))
-
-
-def page_with(part, folder):
-    """A page of the book with a part in it, as a file."""
-    static = (ROOT / "book" / "_static").as_uri()
-    scripts = "\n".join(f'<script defer src="{static}/tables/{name}"></script>' for name in SCRIPTS)
-    (folder / "page.html").write_text(PAGE.format(static=static, scripts=scripts, part=part))
-    return folder / "page.html"
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    """Open a page with a part in it, in a window of a size; closed at the end."""
-    contexts = []
-
-    def of(part, size="phone", **options):
-        contexts.append(browser.new_context(**SIZES[size], offline=True, **options))
-        page = contexts[-1].new_page()
-        page.goto(page_with(part, tmp_path).as_uri())
-        return page
-
-    yield of
-    for context in contexts:
-        context.close()
 
 
 FITS = "(() => { const box = document.querySelector('.table-box'); return box.scrollWidth <= box.clientWidth; })()"
