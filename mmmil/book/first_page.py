@@ -42,7 +42,8 @@ def found(tasks: Mapping[str, params.Params], folder: Path) -> str:
     differences = {task: _difference(p, metrics[task]) for task, p in chosen.items()}
     notes = [f"{title(p)}: {n}." for p in chosen.values() for n in (other_features(p), LEAKS * p.leaks) if n]
     others = [title(tasks[task]) for task in real if task not in chosen]
-    notes += [f"The same patients in other folds, repeats or settings: {'; '.join(others)} ([page](real.md))."] * bool(others)
+    if others:
+        notes.append(f"The same patients in other folds, repeats or settings: {'; '.join(others)} ([page](real.md)).")
     parts = [SYNTHETIC] * (not real) + [_told(list(differences.values())), _figure(chosen, metrics, folder, bool(real))]
     parts += [_table(chosen, metrics, differences), *notes, beside_scores(chosen)]
     return "\n\n".join(part for part in parts if part.strip()) + "\n"

@@ -47,7 +47,7 @@ def test_of_real_patients_nothing_synthetic_is_shown(state, tmp_path):
     assert again == text  # the demo beside them changes nothing
     first = params.load("real_lgg")
     assert text.count("<span") == 4 and f"| {first.title} | <span" in text  # the twin has the same patients
-    assert params.load("real_lgg_sites").title in text.split("in other folds or repeats: ")[1]
+    assert params.load("real_lgg_sites").title in text.split("in other folds, repeats or settings: ")[1]
 
 
 def test_repeats_stand_for_a_cohort_that_has_them(state):
