@@ -99,8 +99,8 @@ def main() -> None:
         lines += [
             f"## {p.title}",
             "",
-            f"Task `{task}`: {patients['val']} patients in {p.repeats} x {p.n_folds} folds, {p.model_seeds} seed{'s' * (p.model_seeds > 1)}; "
-            f"{patients['test']} test patients are not among them. {p.epochs} epochs, learning rate {p.lr:g}"
+            f"Task `{task}`: {patients['val']} patients in {p.repeats} x {p.n_folds} folds, {p.model_seeds} "
+            f"seed{'s' * (p.model_seeds > 1)}; {patients['test']} test patients are not among them. {p.epochs} epochs, learning rate {p.lr:g}"
             f"{chosen if p.tuning else ''}.",
             "",
             *of_models(predictions, p),
