@@ -100,8 +100,8 @@ def main() -> None:
             f"## {p.title}",
             "",
             f"Task `{task}`: {patients['val']} patients in {p.repeats} x {p.n_folds} folds, {p.model_seeds} "
-            f"seed{'s' * (p.model_seeds > 1)}; {patients['test']} test patients are not among them. {p.epochs} epochs, learning rate {p.lr:g}"
-            f"{chosen if p.tuning else ''}.",
+            f"seed{'s' * (p.model_seeds > 1)}; {patients['test']} test patients are not among them. "
+            f"{p.epochs} epochs, learning rate {p.lr:g}{chosen if p.tuning else ''}.",
             "",
             *of_models(predictions, p),
             *of_pairs(predictions, p),
