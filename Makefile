@@ -41,7 +41,7 @@ real: $(STAMP)
 # The book of `make book` once more, as one page, printed by Chromium (Debian's chromium): _build/book.pdf.
 pdf: $(STAMP)
 	$(BIN)/jupyter-book build . --toc _build/toc.yml --builder singlehtml
-	$(BIN)/python workflow/pdf.py _build/singlehtml/book/intro.html _build/book.pdf
+	$(BIN)/python workflow/pdf.py _build/singlehtml book/intro.html _build/book.pdf
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
