@@ -40,6 +40,9 @@ real: $(STAMP)
 
 # The book of `make book` once more, as one page, printed by Chromium (Debian's chromium): _build/book.pdf.
 pdf: $(STAMP)
+	@test -f _build/toc.yml || { echo "error: there is no book to print; run make book first" >&2; exit 1; }
+	@{ command -v chromium || command -v google-chrome; } > /dev/null || \
+		{ echo "error: a PDF needs Chromium (Debian's package chromium)" >&2; exit 1; }
 	$(BIN)/jupyter-book build . --toc _build/toc.yml --builder singlehtml
 	$(BIN)/python workflow/pdf.py _build/singlehtml book/intro.html _build/book.pdf
 
