@@ -3,7 +3,7 @@ each beside logistic regressions, joint against alone, and how large a differenc
 
     make real REAL_TASKS="real_lgg_repeats real_nsclc_zscores_repeats"       (an hour of CPU each)
     python benchmarks/real_repeats.py repeats
-    make real REAL_TASKS="real_lgg_tuned real_nsclc_zscores_tuned"           (an hour of CPU each)
+    make real REAL_TASKS="real_lgg_tuned real_nsclc_zscores_tuned"           (half an hour of CPU each)
     python benchmarks/real_repeats.py tuned
 
 Computes nothing but tables from the record of these runs (`results/<task>/predictions.parquet`); a task without one is
