@@ -1,8 +1,11 @@
+import datetime
 import json
 import os
 import shutil
+import sys
 import time
 
+import numpy as np
 import pytest
 
 from mmmil import record
@@ -149,3 +152,11 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     left = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
     assert left == sorted([f".{host}.1.{key}", f".elsewhere.{dead.pid}.{key}"])
     assert (tmp_path / key / "x").read_text() == (tmp_path / "t.csv").read_text() == "whole"
+
+
+def test_where_a_benchmark_was_made_names_day_commit_machine_and_versions(monkeypatch):
+    monkeypatch.setattr(record.allocation, "cores", lambda: 3)
+    told = record.made_on("numpy", device="NVIDIA H200")
+    assert told.startswith(str(datetime.date.today())) and f"commit `{record.commit()}`, " in told
+    assert f", 3 cores, NVIDIA H200, Python 3.{sys.version_info.minor}." in told
+    assert told.endswith(f", numpy {np.__version__}")

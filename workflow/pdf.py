@@ -37,6 +37,7 @@ def print_page(page: Path, pdf: Path) -> None:
 
     Ends with a file's name where one that the page names, a picture or its style, does not load.
     """
+    pdf.unlink(missing_ok=True)  # that of an earlier book is not taken for this one's
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         sys.exit("a PDF needs Chromium (Debian's package chromium)")

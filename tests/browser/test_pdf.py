@@ -44,6 +44,7 @@ def test_pictures_style_and_links_are_there(folder):
 @pytest.mark.parametrize("lost", ["_static/a.css", "_images/one.png"])
 def test_what_does_not_load_is_an_error_and_no_pdf(folder, lost):
     (folder / lost).unlink()
+    (folder / "book.pdf").write_bytes(b"%PDF of an earlier book")
     done = printed(folder)
     assert done.returncode == 1 and f"1 of the files that it names do not load, file://{folder / lost}" in done.stderr
     assert not (folder / "book.pdf").exists()

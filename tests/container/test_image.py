@@ -79,13 +79,8 @@ def test_the_steps_make_an_image_in_which_a_notebook_and_the_command_work(tmp_pa
         mounted.append(arguments[-1])
 
     def inside(command):
-        call = [
-            shutil.which("chroot"),
-            image,
-            "/bin/sh",
-            "-c",
-            f"cd {where} && {command}",
-        ]  # the image's PATH is its own
+        chroot = shutil.which("chroot")  # the image's PATH is its own
+        call = [chroot, image, "/bin/sh", "-c", f"cd {where} && {command}"]
         return subprocess.run(call, env=env | passed, capture_output=True, text=True, check=False)
 
     try:
