@@ -6,8 +6,8 @@ each beside logistic regressions, joint against alone, and how large a differenc
     make real REAL_TASKS="real_lgg_tuned real_nsclc_zscores_tuned"           (half an hour of CPU each)
     python benchmarks/real_repeats.py tuned
 
-Computes nothing but tables from the record of these runs (`results/<task>/predictions.parquet`); a task without one is
-left out. Writes benchmarks/results/real_repeats.md, or real_tuned.md.
+Computes nothing but tables from the record of these runs, with the settings, code and files of today; a task without
+`results/<task>/predictions.parquet` is left out. Writes benchmarks/results/real_repeats.md, or real_tuned.md.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mmmil import params, record, variants
+from mmmil import params, record, study, variants
 from mmmil.evaluation import comparisons, power, repeats, summary
 from mmmil.params import Params
 from mmmil.results import read_predictions
-from mmmil.training.runs import PREDICTIONS
+from mmmil.training import runs
 
 TITLES = {"repeats": "Real patients, repeated", "tuned": "Real patients, tuned in every fold"}
 METHODS = {"bootstrap": "pooled bootstrap", "corrected_t": "corrected t"}
@@ -34,6 +34,18 @@ def row(*cells: object) -> str:
 
 def shown(name: str) -> str:
     return variants.variant(name).shown_as
+
+
+def recorded(p: Params) -> pd.DataFrame | None:
+    """A task's predictions, None where there are none; ends where they are of other settings, code or files than those
+    of today, which the page would state beside them.
+    """
+    if read_predictions(p, runs.PREDICTIONS) is None:
+        return None
+    try:
+        return runs.predictions(study.load(p, train=False))
+    except runs.NotTrainedError as error:
+        sys.exit(f"error: {error}")
 
 
 def require_whole(predictions: pd.DataFrame, p: Params) -> None:
@@ -89,7 +101,7 @@ def main() -> None:
     tasks = [f"real_lgg_{which}", f"real_nsclc_zscores_{which}"]
     for task in tasks:
         p = params.load(task)
-        predictions = read_predictions(p, list(PREDICTIONS))
+        predictions = recorded(p)
         if predictions is None:
             print(f"{task}: no record; left out", file=sys.stderr)
             continue

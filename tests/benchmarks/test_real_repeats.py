@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmmil import params
+from mmmil import params, results
+from mmmil.training import runs
+from tests import small_studies
 from tests.benchmarks.test_benchmarks import ROOT
 
 
@@ -59,3 +61,14 @@ def test_a_record_that_lacks_some_ends_with_what_to_run(real_repeats, p, predict
     some = predictions.query(f"not ({left_out} and variant == 'go')")
     with pytest.raises(SystemExit, match=r"go has \d folds and \d seeds, not 4 and 2: run make real"):
         real_repeats.require_whole(some, p)
+
+
+def test_a_record_of_other_settings_is_not_shown_under_todays(real_repeats, tmp_path):
+    few = {"sim_patients": 24, "sim_slide_px": 512, "sim_genes": 600, "n_tiles": 4, "n_folds": 2}
+    s = small_studies.make(tmp_path, **few, variants=["baseline_genes"])
+    assert real_repeats.recorded(s.p) is None
+    made = runs.predictions(s)
+    results.write(s.p, results.PREDICTIONS, made)
+    pd.testing.assert_frame_equal(real_repeats.recorded(s.p), made)
+    with pytest.raises(SystemExit, match=r"error: .*baseline_genes"):
+        real_repeats.recorded(s.p.override(seed=s.p.seed + 1))
